@@ -1,0 +1,218 @@
+# unetserve. `make help` lists the targets; README.md says which two a newcomer needs.
+
+SANITIZER ?=
+empty     :=
+space     := $(empty) $(empty)
+comma     := ,
+BUILD     ?= build$(if $(SANITIZER),-$(subst $(comma),-,$(SANITIZER)))
+PREFIX    ?= /usr/local
+DESTDIR   ?=
+PYTHON    ?= /usr/bin/python3
+MINUTES   ?= 1
+JOBS      ?= $(shell nproc)
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+OPTIMIZE  ?= -O2 -g
+WARNINGS  := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla
+# "address" brings UBSan along: they run together, and findings end the process.
+SANITIZE  := $(if $(SANITIZER),-fsanitize=$(if $(filter address,$(SANITIZER)),address$(comma)undefined,$(SANITIZER)) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+COMPILE    = $(CC) -std=c11 -D_GNU_SOURCE -Iinclude -I. $(WARNINGS) $(OPTIMIZE) $(SANITIZE) -fPIC -fvisibility=hidden \
+	     -DUNETSERVE_VERSION='"$(VERSION)"' -DUNETSERVE_PREFIX='"$(PREFIX)"' $(CFLAGS) -MMD -MP
+LINK       = $(CC) $(SANITIZE) $(LDFLAGS) -Wl,--as-needed
+VERSION   := 0.1.0
+
+# V=1 shows the commands.
+Q         := $(if $(V),,@)
+say        = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(2)')
+
+# ---- rooms -----------------------------------------------------------------------------------------------------------
+# Each room is an archive of everything but its main file, so that unit tests link what the programs link.
+sources    = $(sort $(wildcard $(addsuffix /*.c,$(1))))
+objects    = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+
+LIB        := $(filter-out lib/client/%,$(call sources,lib))
+CLIENT     := $(call sources,lib/client)
+GATEWAY    := $(filter-out gateway/main.c,$(call sources,gateway))
+BROKER     := $(filter-out broker/main.c,$(call sources,broker))
+SUPERVISOR := $(filter-out supervisor/main.c,$(call sources,supervisor))
+WORKER     := $(filter-out workers/main.c,$(call sources,workers))
+UNET       := $(filter-out workers/models/unet/plugin.c,$(call sources,workers/models/unet workers/backends workers/backends/reference workers/backends/onednn))
+UNETCTL    := $(call sources,lib/client/unetctl)
+EXAMPLES   := $(call sources,workers/models/examples)
+
+ARCHIVES   := lib client gateway broker supervisor worker unet
+archive_lib        := $(LIB)
+archive_client     := $(CLIENT)
+archive_gateway    := $(GATEWAY)
+archive_broker     := $(BROKER)
+archive_supervisor := $(SUPERVISOR)
+archive_worker     := $(WORKER)
+archive_unet       := $(UNET)
+
+PROGRAMS   := 
+PLUGINS    := 
+OUTPUTS    := $(addprefix $(BUILD)/,$(PROGRAMS)) $(PLUGINS:%=$(BUILD)/models/%.so)
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.SECONDARY:
+
+.PHONY: all
+all: deps
+	@$(MAKE) --no-print-directory -j$(JOBS) outputs
+
+.PHONY: outputs
+outputs: $(OUTPUTS)
+
+.PHONY: deps
+deps:
+	@packaging/install-deps.sh build
+
+$(BUILD)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(COMPILE) -c $< -o $@
+
+define archive_rule
+$(BUILD)/$(1).a: $(call objects,$(archive_$(1)))
+	$$(call say,AR,$$@)
+	@rm -f $$@
+	$$(Q)ar rcs $$@ $$^
+endef
+$(foreach a,$(ARCHIVES),$(eval $(call archive_rule,$(a))))
+
+define program
+$(call say,LINK,$@)
+$(Q)$(LINK) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(1)
+endef
+
+$(BUILD)/unetserve: $(BUILD)/obj/supervisor/main.o $(BUILD)/supervisor.a $(BUILD)/lib.a
+	$(call program,-lsystemd -linih -ljansson -lm)
+# The gateway puts its own recv() under libmicrohttpd's (gateway/gate_recv.c says why), so that symbol is exported.
+$(BUILD)/unetserve-gateway: $(BUILD)/obj/gateway/main.o $(BUILD)/gateway.a $(BUILD)/lib.a
+	$(call program,-Wl$(comma)--export-dynamic-symbol=recv -lmicrohttpd -lzmq -lmsgpackc -lsystemd -linih -ljansson -lpng -lm)
+$(BUILD)/unetserve-broker: $(BUILD)/obj/broker/main.o $(BUILD)/broker.a $(BUILD)/lib.a
+	$(call program,-lzmq -lmsgpackc -lsystemd -linih -ljansson -lm)
+$(BUILD)/unetserve-worker: $(BUILD)/obj/workers/main.o $(BUILD)/worker.a $(BUILD)/lib.a
+	$(call program,-lsystemd -linih -ljansson -ldl -lm)
+$(BUILD)/unetctl: $(call objects,$(UNETCTL)) $(BUILD)/client.a $(BUILD)/unet.a $(BUILD)/lib.a
+	$(call program,-lgdal -lcurl -lzmq -lmsgpackc -ljansson -linih -lpng -lzip -ldnnl -ldl -lm -pthread)
+
+$(BUILD)/models/unet.so: $(BUILD)/obj/workers/models/unet/plugin.o $(BUILD)/unet.a $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(call program,-shared -ldnnl -lzip -ljansson -lm -pthread)
+$(BUILD)/models/%.so: $(BUILD)/obj/workers/models/examples/%.o $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(call program,-shared -ljansson -lm)
+
+$(BUILD)/libunetserve.so: $(BUILD)/client.a $(BUILD)/lib.a
+	$(call say,LINK,$@)
+	$(Q)$(LINK) -shared -Wl,-soname,libunetserve.so.0 -o $@ -Wl,--whole-archive $(BUILD)/client.a -Wl,--no-whole-archive $(BUILD)/lib.a -lzmq -lmsgpackc -lm
+$(BUILD)/libunetserve.a: $(call objects,$(CLIENT)) $(call objects,$(LIB))
+	$(call say,AR,$@)
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+
+$(BUILD)/demo/make-scene: $(BUILD)/obj/packaging/demo/make_scene.o $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(call program,-ljansson -lm)
+$(BUILD)/demo/make-picture: $(BUILD)/obj/packaging/demo/make_picture.o $(BUILD)/obj/packaging/demo/letters.o $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(call program,-lpng -lm)
+
+$(BUILD)/bench/forward: $(call objects,$(wildcard bench/*.c)) $(BUILD)/unet.a $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(call program,-ldnnl -lzip -ljansson -lm -pthread)
+
+# ---- tests -----------------------------------------------------------------------------------------------------------
+UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
+FUZZERS    := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+EVERYTHING := $(ARCHIVES:%=$(BUILD)/%.a)
+ALL_LIBS   := -lmicrohttpd -lzmq -lmsgpackc -lsystemd -linih -ljansson -lpng -lzip -ldnnl -lcurl -ldl -lm -pthread
+
+$(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(EVERYTHING)
+	@mkdir -p $(@D)
+	$(call program,$(ALL_LIBS) -lcmocka)
+
+# Every fuzz target also replays its corpus under the ordinary compiler, as a test.
+$(BUILD)/tests/corpus_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuzz/replay.o $(EVERYTHING)
+	@mkdir -p $(@D)
+	$(call program,$(ALL_LIBS))
+
+.PHONY: test test-deps unit corpus system
+test: test-deps
+	@$(MAKE) --no-print-directory -j$(JOBS) outputs unit-programs
+	@$(MAKE) --no-print-directory unit corpus
+
+test-deps:
+	@packaging/install-deps.sh build test
+
+.PHONY: unit-programs
+unit-programs: $(UNIT_TESTS) $(FUZZERS:%=$(BUILD)/tests/corpus_%)
+
+unit: unit-programs
+	@tests/run-unit.sh $(UNIT_TESTS)
+
+corpus: unit-programs
+	@set -e; for f in $(FUZZERS); do $(BUILD)/tests/corpus_$$f tests/fuzz/corpus/$$f/*; done
+
+system: outputs
+	@UNETSERVE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -q tests/system $(PYTEST)
+
+# ---- fuzzing (clang) -------------------------------------------------------------------------------------------------
+.PHONY: fuzz fuzz-programs
+FUZZ_SECONDS ?= $(shell expr $(MINUTES) \* 60)
+fuzz:
+	@packaging/install-deps.sh build lint
+	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=build-fuzz CC=clang OPTIMIZE="-O1 -g" \
+	  CFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" LDFLAGS="-fsanitize=fuzzer,address,undefined" fuzz-programs
+	@tests/fuzz/run.sh build-fuzz/fuzz $(FUZZ_SECONDS) $(FUZZERS)
+
+fuzz-programs: $(FUZZERS:%=$(BUILD)/fuzz/%)
+$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(EVERYTHING)
+	@mkdir -p $(@D)
+	$(call program,$(ALL_LIBS))
+
+# ---- for people ------------------------------------------------------------------------------------------------------
+.PHONY: demo run bench lint format install clean help
+TILE ?=
+demo: deps
+	@$(MAKE) --no-print-directory -j$(JOBS) outputs
+	@BUILD=$(BUILD) TILE="$(TILE)" packaging/demo/demo.sh
+
+run: all
+	$(BUILD)/unetserve --model land-cover=packaging/models/s2-worldcover
+
+bench: all
+	@packaging/install-deps.sh build bench
+	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/bench/forward
+	@BUILD=$(BUILD) $(PYTHON) bench/run.py
+
+lint:
+	@packaging/install-deps.sh build lint
+	@packaging/lint.sh
+
+format:
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+install: all
+	@BUILD=$(BUILD) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) VERSION=$(VERSION) packaging/install.sh
+
+clean:
+	rm -rf build build-*
+
+help:
+	@echo 'make            build into $(BUILD)/'
+	@echo 'make demo       build, serve the demonstration model, send a tile (TILE=file.tif), write build/demo/mask.png'
+	@echo 'make test       build and run every test'
+	@echo 'make run        serve the demonstration model on 127.0.0.1:8000'
+	@echo 'make bench      measure, print ratios'
+	@echo 'make lint       clang-tidy, cppcheck, clang-format, shellcheck'
+	@echo 'make fuzz       fuzz every parser for MINUTES=$(MINUTES)'
+	@echo 'make install    DESTDIR= PREFIX=/usr'
+	@echo 'SANITIZER=address|undefined|thread builds into build-SANITIZER'
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

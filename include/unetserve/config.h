@@ -1,0 +1,96 @@
+/*
+ * The configuration: defaults, then the file, then the command line, resolved once by the
+ * supervisor, which hands the result to every child as a memfd in the file's own form (one parser,
+ * one truth). Every error names file, line, key and what is allowed; an unknown section or key is
+ * an error.
+ */
+#ifndef CONFIG_H
+#define CONFIG_H
+
+#include "unetserve/log.h"
+#include "unetserve/queue.h"
+
+#include <limits.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CONFIG_MAX_LISTEN  8
+#define CONFIG_MAX_PROXIES 32
+#define CONFIG_ADDRESS_MAX 128
+
+struct config_model {
+    char name[64];
+    char path[PATH_MAX];
+    char route[128];    /* "/predict" */
+    char devices[64];   /* "auto", "cpu", "2", "0,2" */
+    char precision[16]; /* "auto" */
+    char backend[16];   /* "auto" */
+    uint32_t workers_per_device;
+    uint32_t workers_min; /* the autoscaler's range; both 0: workers_per_device for each device */
+    uint32_t workers_max;
+    uint32_t threads; /* CPU threads a worker; 0: the allowed cores divided by the largest number of
+                         workers */
+    uint32_t max_batch_size;
+    uint32_t batch_timeout_ms;
+    uint32_t timeout_ms;
+    uint32_t run_timeout_ms;
+    uint32_t tile; /* 0: what the model says */
+};
+
+struct config {
+    char listen[CONFIG_MAX_LISTEN]
+               [CONFIG_ADDRESS_MAX]; /* "127.0.0.1:8000", "[::1]:8000", "unix:/path" */
+    uint32_t listen_count;
+    uint32_t gateways;
+    uint64_t max_body_bytes;
+    uint64_t queue_memory; /* bytes; 0: a quarter of what the cgroup allows, at most 1G */
+    char trusted_proxies[CONFIG_MAX_PROXIES][64]; /* CIDR */
+    uint32_t trusted_proxy_count;
+    char run_dir[108 - 32]; /* holds sockets: short enough for sun_path; "" : a private default */
+    char api_key_file[PATH_MAX];
+    uint32_t drain_timeout_ms;
+    uint32_t drain_delay_ms;
+    uint32_t header_timeout_ms; /* a whole head must be in by then; also how long an idle connection
+                                   is kept */
+    uint32_t max_connections;
+    enum log_format log_format;
+    enum log_level log_level;
+    struct config_model models[QUEUE_MAX_MODELS];
+    uint32_t model_count;
+};
+
+struct config_error {
+    char text[512]; /* "FILE:LINE: key 'x': ..., allowed: ..." */
+};
+
+/* Defaults, no models. */
+void config_init(struct config *config);
+
+/* Read a file, or an open fd (name is for messages), on top of what config holds. A file that names
+ * models replaces none that are already there; a name twice is an error, and so is a key twice in a
+ * section, except that lists (listen, trusted_proxies) grow; the first such line replaces what was
+ * there before. Models without a route get one: the first /predict unless it is taken, the others
+ * /predict/NAME. 0; -ENOENT/-EACCES and the like; -EINVAL; always with error, and config is then as
+ * it was. */
+int config_load(const char *path, struct config *config, struct config_error *error);
+int config_load_fd(int fd, const char *name, struct config *config, struct config_error *error);
+int config_parse(const char *text, size_t size, const char *name, struct config *config,
+                 struct config_error *error);
+
+/* One key as on the command line; section is "server" or "model NAME". */
+int config_set(struct config *config, const char *section, const char *key, const char *value,
+               struct config_error *error);
+
+/* MODEL of the command line: PATH or NAME=PATH; the name follows from the path if none is given. */
+int config_add_model(struct config *config, const char *argument, struct config_error *error);
+
+/* Everything that concerns more than one key: at least one model, routes distinct and not reserved
+ * ("/", "/health", "/info",
+ * "/metrics", "/docs", "/openapi.json", "/redoc", "/v2..."), min <= max, ... */
+int config_validate(const struct config *config, struct config_error *error);
+
+/* The resolved configuration as text that config_parse reads back to the same struct. Returns the
+ * length, or -ENOSPC. */
+long config_write(const struct config *config, char *text, size_t size);
+
+#endif

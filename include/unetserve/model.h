@@ -1,0 +1,168 @@
+/*
+ * The model plugin ABI: LitServe's LitAPI in C. A model is a shared object that exports one
+ * function,
+ *
+ *     const struct unetserve_model_ops *unetserve_model(void);
+ *
+ * and is loaded by worker processes only. One worker holds one instance of one model on one device
+ * and calls it from one thread. Nothing here is shared between processes, so a plugin may use any
+ * library.
+ *
+ * A request reaches a plugin in one of two forms, chosen by its interface:
+ *  - UNETSERVE_TENSOR: the gateway has decoded the body (JSON array, npy, raw) into a tensor of one
+ * of the declared types;
+ *  - UNETSERVE_DOCUMENT: the plugin gets the body's bytes as they came and decodes them in
+ * decode_request. The answer, likewise, is a tensor that the gateway encodes as the client asked,
+ * or a document (JSON text) sent as it is.
+ */
+#ifndef UNETSERVE_MODEL_H
+#define UNETSERVE_MODEL_H
+
+#include "unetserve/tensor.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define UNETSERVE_MODEL_ABI   1
+#define UNETSERVE_MAX_CLASSES 256
+
+enum unetserve_payload { UNETSERVE_TENSOR = 1, UNETSERVE_DOCUMENT = 2 };
+
+/* One class of a segmentation model. */
+struct unetserve_class {
+    char name[46];
+    uint16_t code; /* the number in the product's legend (WorldCover: 10, 20, ...); the label is the
+                      class's position */
+    uint8_t rgb[3]; /* colour in PNG answers */
+    uint8_t reserved[5];
+};
+
+/* What a model takes and gives. Copied into shared memory for gateways: fixed widths, no pointers,
+ * zero what is unused. */
+struct unetserve_interface {
+    char name[64];
+    char version[32];
+    uint32_t input_kind;   /* enum unetserve_payload */
+    uint32_t output_kind;  /* enum unetserve_payload */
+    char input_field[32];  /* the JSON key that holds the input tensor ("image") */
+    char output_field[32]; /* the JSON key of the answer ("output") */
+
+    /* For tensor inputs: C x H x W, or N x C x H x W when max_batch > 1. */
+    uint32_t input_dtypes;  /* bit (1 << dtype) for each accepted enum unetserve_dtype; float64
+                               bodies arrive as F32 */
+    uint32_t channels;      /* C */
+    uint32_t size_multiple; /* H and W must be multiples of this; 1: any */
+    uint32_t size_min;      /* least H and W */
+    uint32_t size_max;      /* largest H and W; 0: whatever fits a slot */
+    uint32_t tile;          /* the usual H and W, 0 if unknown; slots are dimensioned by it */
+    uint32_t max_batch;     /* tiles that predict takes at once, over all items; at least 1 */
+
+    /* For tensor outputs. */
+    uint32_t output_dtype; /* U8: labels H x W, or N x H x W for a batched request */
+    uint32_t class_count;
+    uint32_t reserved;
+    struct unetserve_class classes[UNETSERVE_MAX_CLASSES];
+};
+
+/* One request as a model sees it. The worker owns the item; a model may keep a pointer in user
+ * between its own calls for this item and must not touch the item after the call in which it
+ * finished it. */
+struct unetserve_item {
+    /* input: read-only, valid during decode_request and predict */
+    const void *input;
+    size_t input_bytes;
+    struct unetserve_shape input_shape; /* rank 0 for documents */
+    const char *request_id;             /* for logs */
+
+    /* output: the model writes at most output_capacity bytes and sets the three fields below */
+    void *output;
+    size_t output_capacity;
+    size_t output_bytes;
+    struct unetserve_shape output_shape; /* rank 0 for documents */
+    uint32_t status; /* 200; or 400..499 and a JSON document in output: the model refuses this
+                        request, alone */
+
+    void *user;      /* the model's own, NULL at decode_request */
+    void *host_item; /* the worker's own */
+};
+
+/* What the worker offers to a model. Valid from setup to teardown. Callable from the thread that
+ * called the model. */
+struct unetserve_host {
+    uint32_t abi;
+    /* One log line, printf-like. level: 3 error, 4 warning, 6 info, 7 debug (syslog's numbers). */
+    void (*log)(const struct unetserve_host *host, int level, const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
+    /* "I make progress": call it at least once a second while predicting, or the worker is taken
+     * for hung and killed. */
+    void (*tick)(const struct unetserve_host *host);
+    /* Has the client of this item left, or its deadline passed? A model may then give it up (status
+     * is ignored). */
+    bool (*cancelled)(const struct unetserve_host *host, const struct unetserve_item *item);
+    void *opaque; /* the worker's own */
+};
+
+/* How an instance is set up. Pointers are valid during the call only, except host. */
+struct unetserve_setup {
+    uint32_t abi;
+    const struct unetserve_host *host; /* NULL in describe when no worker is behind it */
+    const char *path; /* what the configuration names: weights file, model directory, or the plugin
+                         itself */
+    const char *device; /* "cpu" or "cuda:N" */
+    const char
+        *precision; /* "auto", "f32", "bf16", "f16" or "int8"; overrides model.json unless "auto" */
+    const char *backend; /* "auto", "reference", "onednn", "cudnn" */
+    uint32_t threads;   /* CPU threads to use, at least 1; the worker is already pinned to that many
+                           cores */
+    uint32_t max_batch; /* from the configuration; 0: the model's choice */
+    uint32_t tile;      /* from the configuration; 0: the model's choice */
+};
+
+/*
+ * Calls return 0 or a negative errno and, where there is an error buffer, a sentence in it that
+ * names the file, what was expected and what came. describe and setup: -ENOENT and -EACCES missing
+ * input, -EBADMSG bad model data, -ENODEV needed device missing, -EINVAL wrong option; these become
+ * the process's exit status.
+ */
+struct unetserve_model_ops {
+    uint32_t abi;  /* UNETSERVE_MODEL_ABI */
+    uint32_t size; /* sizeof(struct unetserve_model_ops) as compiled, so that later fields can be
+                      told to be absent */
+    const char *name;
+
+    /* Fill *interface quickly and cheaply, without building anything: used for --check and to
+     * dimension the queue. */
+    int (*describe)(const struct unetserve_setup *setup, struct unetserve_interface *interface,
+                    char *error, size_t error_size);
+
+    /* Make an instance ready to predict; *model is handed to every other call. Fills *interface
+     * like describe. */
+    int (*setup)(const struct unetserve_setup *setup, void **model,
+                 struct unetserve_interface *interface, char *error, size_t error_size);
+
+    /* (optional) Turn item->input into whatever predict wants, in item->user. Set item->status >=
+     * 400 and write a JSON document to refuse. A negative return is an internal error: the request
+     * is answered 500. */
+    int (*decode_request)(void *model, struct unetserve_item *item);
+
+    /* Answer count items of equal input shape. Without encode_response it writes the outputs; an
+     * item that it refuses gets a status >= 400 and the others go on. After a negative return the
+     * worker decodes each item again and calls predict for it alone: only those that fail by
+     * themselves are answered 500. -EIO says that the device is lost: the worker ends, and the
+     * items run in another one. */
+    int (*predict)(void *model, struct unetserve_item *const *items, size_t count);
+
+    /* (optional) Write item->output from item->user, and free item->user. Called once for each item
+     * that decode_request accepted, also when predict failed (item->status is then 500 and nothing
+     * needs to be written). */
+    int (*encode_response)(void *model, struct unetserve_item *item);
+
+    /* (optional) 0 when the instance can serve. Called when the worker is idle. */
+    int (*health)(void *model);
+
+    void (*teardown)(void *model);
+};
+
+__attribute__((visibility("default"))) const struct unetserve_model_ops *unetserve_model(void);
+
+#endif

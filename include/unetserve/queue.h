@@ -1,0 +1,267 @@
+/*
+ * The shared-memory job queue: one sealed memfd that the supervisor creates and every process maps.
+ * The slot table in it is the only truth about jobs; messages and eventfds are hints. What is
+ * written here by whom:
+ *
+ *   header           the supervisor, before any other process exists; constant afterwards
+ *   process table    an entry's first block by the supervisor, its second block by the process
+ * itself model table      name and route by the supervisor; the interface by the first ready worker
+ * of a generation slot word        whoever QUEUE_EDGES allows, by compare-and-swap through
+ * queue_move only slot fields      the word's owner, before the move that gives the slot away;
+ * readers read the word first and move it last input area       the gateway in RECV; read-only from
+ * READY on, so that a job can run again output area      the worker in RUN; valid in DONE only
+ *
+ * Everything read from here that another process wrote is bounded before it is used as an index or
+ * a length.
+ */
+#ifndef QUEUE_H
+#define QUEUE_H
+
+#include "unetserve/model.h"
+#include "unetserve/queue_states.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#define QUEUE_MAGIC          UINT64_C(0x3176655374656e75)
+#define QUEUE_LAYOUT_VERSION 1
+#define QUEUE_MAX_PROCESSES  256 /* index 0 is nobody */
+#define QUEUE_MAX_MODELS     16
+#define QUEUE_MAX_CLASSES    8
+#define QUEUE_MAX_SLOTS      4096
+#define QUEUE_MAX_ATTEMPTS   2  /* deaths by the job's own fault */
+#define QUEUE_MAX_KILLS      20 /* deaths of its workers from outside */
+#define QUEUE_ID_MAX         64
+
+enum queue_state {
+#define QUEUE_STATE_ENUM(name, owner) QUEUE_##name,
+    QUEUE_STATES(QUEUE_STATE_ENUM)
+#undef QUEUE_STATE_ENUM
+        QUEUE_STATE_COUNT
+};
+
+enum queue_role {
+    QUEUE_NOBODY,
+    QUEUE_SUPERVISOR,
+    QUEUE_GATEWAY,
+    QUEUE_BROKER,
+    QUEUE_WORKER,
+    QUEUE_ROLE_COUNT
+};
+
+/* ---- the control word: state:8 | owner:16 | deaths:8 | generation:32, from the least significant
+ * bit -------------------------- deaths: 3 bits by the job's fault, then 5 bits from outside. */
+static inline enum queue_state queue_word_state(uint64_t word)
+{
+    return (enum queue_state)(word & 0xff);
+}
+static inline uint16_t queue_word_owner(uint64_t word)
+{
+    return (uint16_t)(word >> 8);
+}
+static inline unsigned queue_word_faults(uint64_t word)
+{
+    return (unsigned)(word >> 24) & 7;
+}
+static inline unsigned queue_word_kills(uint64_t word)
+{
+    return (unsigned)(word >> 27) & 31;
+}
+static inline uint32_t queue_word_generation(uint64_t word)
+{
+    return (uint32_t)(word >> 32);
+}
+
+/* ---- what lies in shared memory
+ * ------------------------------------------------------------------------------------ */
+
+enum queue_life { QUEUE_VACANT, QUEUE_LIVE, QUEUE_CONDEMNED };
+
+struct queue_process {
+    /* by the supervisor */
+    _Alignas(64) _Atomic uint32_t
+        life;               /* enum queue_life; anything but VACANT counts as live for owners */
+    _Atomic uint32_t role;  /* enum queue_role */
+    _Atomic uint32_t seat;  /* whose eventfd wakes it */
+    _Atomic uint32_t model; /* workers: index in the model table */
+    _Atomic uint32_t model_generation; /* workers: the generation that they loaded */
+    _Atomic uint32_t draining;         /* workers: give it no more work */
+    _Atomic uint32_t died_by_fault; /* after LIVE: its death counts against the jobs that it ran */
+    _Atomic int32_t pid;            /* for people; never used to find an owner */
+    /* by the process itself */
+    _Alignas(64) _Atomic uint32_t ready;
+    _Atomic uint64_t tick;    /* grows with every sign of progress */
+    _Atomic uint64_t jobs;    /* finished, by any outcome */
+    _Atomic uint64_t busy_ns; /* workers: time in predict */
+};
+
+struct queue_model {
+    /* by the supervisor */
+    char name[64];
+    char route[128];
+    _Atomic uint32_t max_batch; /* most tiles that the broker puts together */
+    /* by the first ready worker of a generation, through queue_model_publish */
+    _Atomic uint32_t
+        generation; /* the one that new requests are pinned to; 0 until a worker is ready */
+    _Atomic uint32_t writer; /* process index that is writing an interface, 0: nobody */
+    struct unetserve_interface
+        interfaces[2]; /* generation g in [g & 1]; read through queue_model_read only */
+};
+
+struct queue_slot {
+    _Alignas(64) _Atomic uint64_t word;
+    _Atomic uint64_t cancel; /* generation:32 << 32 | flags: QUEUE_CANCEL; counts only while the
+                                word has that generation */
+
+    /* constant after creation */
+    uint64_t input_offset; /* from the start of the mapping, 64-byte aligned */
+    uint64_t input_capacity;
+    uint64_t output_offset;
+    uint64_t output_capacity;
+
+    /* by the gateway in RECV */
+    _Atomic uint32_t reply_to; /* the gateway's process index; never cleared, only overwritten */
+    _Atomic uint32_t model;
+    _Atomic uint32_t model_generation;
+    _Atomic int32_t priority;        /* higher first; 0 is usual */
+    _Atomic uint64_t accepted_ns;    /* CLOCK_MONOTONIC, here and below */
+    _Atomic uint64_t deadline_ns;    /* in the queue: not to be started after this */
+    _Atomic uint64_t run_timeout_ns; /* how long it may run */
+    uint64_t input_bytes;
+    struct unetserve_shape input_shape;
+    char request_id[QUEUE_ID_MAX];
+
+    /* by the worker in RUN */
+    _Atomic uint64_t started_ns;
+    _Atomic uint64_t finished_ns;
+    uint64_t encode_ns; /* time in the model's encode_response */
+    uint64_t output_bytes;
+    struct unetserve_shape output_shape;
+    uint32_t
+        status; /* 200, or the model's refusal: 400..499 with a JSON document in the output area */
+    uint32_t batch; /* how many jobs ran together with it, itself included */
+};
+
+#define QUEUE_CANCEL UINT64_C(1)
+
+/* One size class of slots. */
+struct queue_class {
+    uint64_t input_bytes;
+    uint64_t output_bytes;
+    uint32_t count;
+    uint32_t first; /* slot number; filled by queue_create */
+};
+
+struct queue_geometry {
+    uint32_t class_count; /* classes sorted by input_bytes, smallest first */
+    uint32_t model_count;
+    struct queue_class classes[QUEUE_MAX_CLASSES];
+};
+
+struct queue_header; /* lib/queue.c */
+
+/* A process's mapping of the queue. Copy freely; pointers end with queue_close. */
+struct queue {
+    int fd;
+    size_t size;
+    struct queue_header *header;
+    const struct queue_geometry *geometry;
+    struct queue_process *processes; /* QUEUE_MAX_PROCESSES */
+    struct queue_model *models;      /* geometry->model_count */
+    struct queue_slot *slots;
+    uint32_t slot_count;
+};
+
+/* ---- life of the queue
+ * -----------------------------------------------------------------------------------------------
+ */
+
+/* Supervisor: make the memfd (close-on-exec), size and seal it. 0, -EINVAL (geometry out of bounds
+ * or unsorted), -ENOMEM, ... */
+int queue_create(const struct queue_geometry *geometry, struct queue *out);
+
+/* Others: map an inherited fd. Checks magic, layout version, seals and that everything lies inside.
+ * -EBADMSG if not. Keeps fd; the mapping is not inherited by children (MADV_DONTFORK). */
+int queue_attach(int fd, struct queue *out);
+
+void queue_close(struct queue *queue);
+
+/* CLOCK_MONOTONIC in nanoseconds. */
+uint64_t queue_now_ns(void);
+
+/* ---- moves
+ * ------------------------------------------------------------------------------------------------------------
+ */
+
+const char *queue_state_name(enum queue_state state);
+
+/* Is there such an edge for that role? */
+bool queue_edge_exists(enum queue_state from, enum queue_state to, enum queue_role role);
+
+/* The word, read with acquire order: fields read afterwards belong to it if the move that follows
+ * succeeds. */
+uint64_t queue_word(const struct queue *queue, uint32_t slot);
+
+/* Compare-and-swap `word` (as read before) to state `to` with owner `owner` (asserted: 0 exactly
+ * where the state has no owner). Asserts that the role may do it. Every entry to FREE bumps the
+ * generation and clears the deaths. Release order. False: somebody was faster, read again. *moved
+ * (if not NULL) gets the new word on success. */
+bool queue_move(struct queue *queue, enum queue_role role, uint32_t slot, uint64_t word,
+                enum queue_state to, uint16_t owner, uint64_t *moved);
+
+/* Gateway: take a free slot of the smallest class that holds both sizes, owned by `self` in RECV,
+ * reply_to set. Looks into larger classes when the fitting one is full. 0 with slot and word;
+ * -E2BIG: larger than any slot; -EBUSY: none free. */
+int queue_reserve(struct queue *queue, uint16_t self, uint64_t input_bytes, uint64_t output_bytes,
+                  uint32_t *slot, uint64_t *word);
+
+/* Largest input that any slot holds. */
+uint64_t queue_largest_input(const struct queue *queue);
+
+/* Areas of a slot. Never NULL for slot < slot_count. */
+void *queue_input(const struct queue *queue, uint32_t slot);
+void *queue_output(const struct queue *queue, uint32_t slot);
+
+/* Gateway or supervisor: ask whoever runs this generation of the slot to give it up. */
+void queue_cancel(struct queue *queue, uint32_t slot, uint32_t generation);
+bool queue_cancelled(const struct queue *queue, uint32_t slot, uint32_t generation);
+
+/* ---- processes
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+/* Supervisor: a vacant index that no slot names, made live. 0 with *index, -EAGAIN if there is none
+ * now. */
+int queue_process_enter(struct queue *queue, enum queue_role role, uint32_t seat, uint16_t *index);
+
+/* Supervisor, after the process is known to be gone: its index names nobody from now on. by_fault:
+ * its death counts against the jobs that it ran. */
+void queue_process_leave(struct queue *queue, uint16_t index, bool by_fault);
+
+/* Is the index live (or condemned) with that role? False for 0 and for out-of-range indices. */
+bool queue_process_is(const struct queue *queue, uint32_t index, enum queue_role role);
+
+/* Supervisor: apply the standing rules to every slot that names a process that is not there
+ * (design: "What the supervisor does for the dead"). Idempotent, to be called at every rescan.
+ * Returns the number of slots moved or flagged. */
+unsigned queue_apply_standing_rules(struct queue *queue);
+
+/* ---- models
+ * ---------------------------------------------------------------------------------------------------------------
+ */
+
+/* Worker: publish what it loaded, once for a generation; later callers with the same generation
+ * find it done. 0, or -EBUSY while another live worker is writing (call again), or -EPROTO when the
+ * interface differs from the published one. */
+int queue_model_publish(struct queue *queue, uint32_t model, uint32_t generation, uint16_t self,
+                        const struct unetserve_interface *interface);
+
+/* Copy a model's published interface. 0 with *interface and *generation, -ENOENT: no worker has
+ * been ready yet. */
+int queue_model_read(const struct queue *queue, uint32_t model,
+                     struct unetserve_interface *interface, uint32_t *generation);
+
+/* Live, ready, not condemned and not draining workers of a model. */
+unsigned queue_ready_workers(const struct queue *queue, uint32_t model);
+
+#endif

@@ -1,0 +1,61 @@
+/*
+ * A seat is a place in the process tree that outlives its processes: gateway 0, the broker,
+ * worker 3. The supervisor makes one eventfd a seat and passes all of them, the queue, the
+ * configuration and a life line to each child at fixed numbers. A process is started with
+ *
+ *     unetserve-ROLE --seat SEAT --index INDEX [role's own options]
+ *
+ * where INDEX is its place in the queue's process table.
+ */
+#ifndef SEAT_H
+#define SEAT_H
+
+#include "unetserve/queue.h"
+
+enum {
+    SEAT_FD_QUEUE = 3, /* the queue's memfd */
+    SEAT_FD_CONFIG =
+        4,             /* memfd, read-only: the resolved configuration in configuration-file form */
+    SEAT_FD_READY = 5, /* pipe, write end: one newline when ready, then close */
+    SEAT_FD_LIFE = 6,  /* pipe, read end: end of file means that the supervisor is gone */
+    SEAT_FD_LISTEN =
+        8, /* HTTP gateways: listening sockets, in the configuration's order; others: closed */
+    SEAT_MAX_LISTEN = 8,
+    SEAT_FD_EVENT = 16, /* SEAT_FD_EVENT + seat: that seat's eventfd (non-blocking) */
+};
+
+#define SEAT_MAX 128 /* seats in all */
+
+struct seat {
+    uint32_t seat;
+    uint16_t index; /* this process in the process table */
+    enum queue_role role;
+    struct queue queue;
+    int event_fd; /* own eventfd */
+};
+
+/* Child: parse and remove --seat and --index from argv, attach the queue, check that the process
+ * table agrees. Sets close-on-exec on all inherited fds. 0, or a negative errno after a log line.
+ */
+int seat_take(enum queue_role role, int *argc, char **argv, struct seat *out);
+
+/* Child: set the ready flag in the process table, write the newline, close the pipe. */
+void seat_ready(struct seat *seat);
+
+/* "Look at your slots": write to the eventfd of the process with that index, if it is there. Never
+ * blocks, never fails. */
+void seat_wake(const struct queue *queue, uint32_t index);
+
+/* Wake the seat itself, whoever sits there. */
+void seat_wake_seat(uint32_t seat);
+
+/* Wake every live process of a role (the broker, usually). */
+void seat_wake_role(const struct queue *queue, enum queue_role role);
+
+/* Empty one's own eventfd. */
+void seat_clear(const struct seat *seat);
+
+/* "I make progress." */
+void seat_tick(struct seat *seat);
+
+#endif

@@ -1,0 +1,613 @@
+/* The shared-memory job queue. include/unetserve/queue.h is the contract; ARCHITECTURE.md has the
+ * table and the reasons. */
+#include "unetserve/queue.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define QUEUE_ALIGN 4096u
+#define QUEUE_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+struct queue_header {
+    uint64_t magic;
+    uint32_t layout_version;
+    uint32_t slot_count;
+    uint64_t size;
+    uint64_t processes_offset;
+    uint64_t models_offset;
+    uint64_t slots_offset;
+    struct queue_geometry geometry;
+    _Alignas(64) _Atomic uint32_t next_process; /* the supervisor's: where its next search begins */
+};
+
+_Static_assert(sizeof(struct queue_process) == 128, "layout");
+_Static_assert(sizeof(struct queue_slot) % 64 == 0, "slots do not share cache lines");
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
+               "words are shared between processes");
+
+/* ---- words
+ * ------------------------------------------------------------------------------------------------------------
+ */
+
+enum { OWNER_NOBODY, OWNER_GATEWAY, OWNER_WORKER };
+
+static const struct {
+    const char *name;
+    int owner;
+} states[QUEUE_STATE_COUNT] = {
+#define STATE_ROW(name, owner) [QUEUE_##name] = {#name, OWNER_##owner},
+    QUEUE_STATES(STATE_ROW)
+#undef STATE_ROW
+};
+
+static const struct {
+    uint8_t from, to, role;
+} edges[] = {
+#define EDGE_ROW(from, to, role) {QUEUE_##from, QUEUE_##to, QUEUE_##role},
+    QUEUE_EDGES(EDGE_ROW)
+#undef EDGE_ROW
+};
+
+const char *queue_state_name(enum queue_state state)
+{
+    return (unsigned)state < QUEUE_STATE_COUNT ? states[state].name : "?";
+}
+
+bool queue_edge_exists(enum queue_state from, enum queue_state to, enum queue_role role)
+{
+    for (size_t i = 0; i < sizeof edges / sizeof edges[0]; i++)
+        if (edges[i].from == from && edges[i].to == to && edges[i].role == role)
+            return true;
+    return false;
+}
+
+static uint64_t word_make(enum queue_state state, uint16_t owner, unsigned faults, unsigned kills,
+                          uint32_t generation)
+{
+    return (uint64_t)state | (uint64_t)owner << 8 | (uint64_t)(faults & 7) << 24 |
+           (uint64_t)(kills & 31) << 27 | (uint64_t)generation << 32;
+}
+
+uint64_t queue_word(const struct queue *queue, uint32_t slot)
+{
+    assert(slot < queue->slot_count);
+    return atomic_load_explicit(&queue->slots[slot].word, memory_order_acquire);
+}
+
+/* Acquire on success as well as release: who takes a slot over sees what its last owner wrote, even
+ * where it read the word a while ago; relaxed on failure, since the caller reads the word again. */
+static bool word_swap(struct queue *queue, uint32_t slot, uint64_t from, uint64_t to)
+{
+    return atomic_compare_exchange_strong_explicit(&queue->slots[slot].word, &from, to,
+                                                   memory_order_acq_rel, memory_order_relaxed);
+}
+
+static bool move_counted(struct queue *queue, enum queue_role role, uint32_t slot, uint64_t word,
+                         enum queue_state to, uint16_t owner, unsigned faults, unsigned kills,
+                         uint64_t *moved)
+{
+    assert(slot < queue->slot_count);
+    assert(queue_edge_exists(queue_word_state(word), to, role));
+    assert((owner != 0) == (states[to].owner != OWNER_NOBODY));
+    uint32_t generation = queue_word_generation(word);
+    uint64_t next = to == QUEUE_FREE ? word_make(to, 0, 0, 0, generation + 1)
+                                     : word_make(to, owner, faults, kills, generation);
+    if (!word_swap(queue, slot, word, next))
+        return false;
+    if (moved)
+        *moved = next;
+    return true;
+}
+
+bool queue_move(struct queue *queue, enum queue_role role, uint32_t slot, uint64_t word,
+                enum queue_state to, uint16_t owner, uint64_t *moved)
+{
+    return move_counted(queue, role, slot, word, to, owner, queue_word_faults(word),
+                        queue_word_kills(word), moved);
+}
+
+uint64_t queue_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* ---- creation and mapping
+ * --------------------------------------------------------------------------------------------- */
+
+static uint64_t round_up(uint64_t value, uint64_t to)
+{
+    return (value + to - 1) / to * to;
+}
+
+static int geometry_check(const struct queue_geometry *geometry, uint32_t *slot_count)
+{
+    uint64_t slots = 0;
+    if (geometry->class_count == 0 || geometry->class_count > QUEUE_MAX_CLASSES ||
+        geometry->model_count > QUEUE_MAX_MODELS)
+        return -EINVAL;
+    for (uint32_t i = 0; i < geometry->class_count; i++) {
+        const struct queue_class *class = &geometry->classes[i];
+        if (class->count == 0 || class->count > QUEUE_MAX_SLOTS || class->input_bytes == 0 ||
+            class->input_bytes > UINT64_C(1) << 40 || class->output_bytes == 0 ||
+            class->output_bytes > UINT64_C(1) << 40)
+            return -EINVAL;
+        if (i > 0 && class->input_bytes < geometry->classes[i - 1].input_bytes)
+            return -EINVAL;
+        slots += class->count;
+    }
+    if (slots > QUEUE_MAX_SLOTS)
+        return -EINVAL;
+    *slot_count = (uint32_t)slots;
+    return 0;
+}
+
+/* Where everything lies, from the geometry alone: creator and attachers must come to the same
+ * answer. */
+static void layout_plan(const struct queue_geometry *geometry, uint32_t slot_count,
+                        struct queue_header *plan)
+{
+    memset(plan, 0, sizeof *plan);
+    plan->magic = QUEUE_MAGIC;
+    plan->layout_version = QUEUE_LAYOUT_VERSION;
+    plan->slot_count = slot_count;
+    plan->geometry = *geometry;
+    uint64_t at = round_up(sizeof *plan, QUEUE_ALIGN);
+    plan->processes_offset = at;
+    at += round_up(sizeof(struct queue_process) * QUEUE_MAX_PROCESSES, QUEUE_ALIGN);
+    plan->models_offset = at;
+    at += round_up(sizeof(struct queue_model) * QUEUE_MAX_MODELS, QUEUE_ALIGN);
+    plan->slots_offset = at;
+    at += round_up(sizeof(struct queue_slot) * slot_count, QUEUE_ALIGN);
+    uint32_t first = 0;
+    for (uint32_t i = 0; i < geometry->class_count; i++) {
+        struct queue_class *class = &plan->geometry.classes[i];
+        class->first = first;
+        first += class->count;
+        at += class->count * (round_up(class->input_bytes, QUEUE_ALIGN) +
+                              round_up(class->output_bytes, QUEUE_ALIGN));
+    }
+    plan->size = at;
+}
+
+static void slots_fill(struct queue *queue, const struct queue_header *plan)
+{
+    uint64_t at = plan->slots_offset +
+                  round_up(sizeof(struct queue_slot) * plan->slot_count, QUEUE_ALIGN);
+    uint32_t number = 0;
+    for (uint32_t i = 0; i < plan->geometry.class_count; i++) {
+        const struct queue_class *class = &plan->geometry.classes[i];
+        for (uint32_t k = 0; k < class->count; k++) {
+            struct queue_slot *slot = &queue->slots[number++];
+            slot->input_offset = at;
+            slot->input_capacity = round_up(class->input_bytes, QUEUE_ALIGN);
+            at += slot->input_capacity;
+            slot->output_offset = at;
+            slot->output_capacity = round_up(class->output_bytes, QUEUE_ALIGN);
+            at += slot->output_capacity;
+            /* Generation 1 upwards, so that an all-zero cancel word never matches. */
+            atomic_store(&slot->word, word_make(QUEUE_FREE, 0, 0, 0, 1));
+        }
+    }
+}
+
+static int map_fd(int fd, size_t size, struct queue *out)
+{
+    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (base == MAP_FAILED)
+        return errno == ENOMEM ? -ENOMEM : -EIO;
+    /* A Python model may fork: its children must not hold the slots. */
+    madvise(base, size, MADV_DONTFORK);
+    *out = (struct queue){.fd = fd, .size = size, .header = base};
+    return 0;
+}
+
+static void pointers_set(struct queue *queue, const struct queue_header *plan)
+{
+    char *base = (char *)queue->header;
+    queue->geometry = &queue->header->geometry;
+    queue->processes = (struct queue_process *)(base + plan->processes_offset);
+    queue->models = (struct queue_model *)(base + plan->models_offset);
+    queue->slots = (struct queue_slot *)(base + plan->slots_offset);
+    queue->slot_count = plan->slot_count;
+}
+
+int queue_create(const struct queue_geometry *geometry, struct queue *out)
+{
+    uint32_t slot_count = 0;
+    int error = geometry_check(geometry, &slot_count);
+    if (error)
+        return error;
+    struct queue_header plan;
+    layout_plan(geometry, slot_count, &plan);
+
+    int fd = memfd_create("unetserve-queue", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    struct queue queue;
+    if (ftruncate(fd, (off_t)plan.size) || fcntl(fd, F_ADD_SEALS, QUEUE_SEALS)) {
+        error = -errno;
+        goto fail;
+    }
+    error = map_fd(fd, plan.size, &queue);
+    if (error)
+        goto fail;
+    *queue.header = plan;
+    pointers_set(&queue, &plan);
+    slots_fill(&queue, &plan);
+    *out = queue;
+    return 0;
+fail:
+    close(fd);
+    return error;
+}
+
+static bool slots_inside(const struct queue *queue)
+{
+    for (uint32_t i = 0; i < queue->slot_count; i++) {
+        const struct queue_slot *slot = &queue->slots[i];
+        if (slot->input_offset > queue->size ||
+            slot->input_capacity > queue->size - slot->input_offset ||
+            slot->output_offset > queue->size ||
+            slot->output_capacity > queue->size - slot->output_offset)
+            return false;
+    }
+    return true;
+}
+
+int queue_attach(int fd, struct queue *out)
+{
+    struct stat status;
+    if (fstat(fd, &status))
+        return -errno;
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || (seals & QUEUE_SEALS) != QUEUE_SEALS ||
+        status.st_size < (off_t)sizeof(struct queue_header))
+        return -EBADMSG;
+    struct queue queue;
+    int error = map_fd(fd, (size_t)status.st_size, &queue);
+    if (error)
+        return error;
+    struct queue_header plan;
+    struct queue_geometry geometry = queue.header->geometry;
+    uint32_t slot_count = 0;
+    error = -EBADMSG;
+    if (queue.header->magic != QUEUE_MAGIC ||
+        queue.header->layout_version != QUEUE_LAYOUT_VERSION ||
+        geometry_check(&geometry, &slot_count))
+        goto fail;
+    layout_plan(&geometry, slot_count, &plan);
+    if (plan.size != queue.size || queue.header->size != queue.size)
+        goto fail;
+    pointers_set(&queue, &plan);
+    if (!slots_inside(&queue))
+        goto fail;
+    *out = queue;
+    return 0;
+fail:
+    munmap(queue.header, queue.size);
+    return error;
+}
+
+void queue_close(struct queue *queue)
+{
+    munmap(queue->header, queue->size);
+    close(queue->fd);
+    *queue = (struct queue){.fd = -1};
+}
+
+/* ---- slots
+ * --------------------------------------------------------------------------------------------------------------
+ */
+
+void *queue_input(const struct queue *queue, uint32_t slot)
+{
+    assert(slot < queue->slot_count);
+    return (char *)queue->header + queue->slots[slot].input_offset;
+}
+
+void *queue_output(const struct queue *queue, uint32_t slot)
+{
+    assert(slot < queue->slot_count);
+    return (char *)queue->header + queue->slots[slot].output_offset;
+}
+
+uint64_t queue_largest_input(const struct queue *queue)
+{
+    return queue->slots[queue->slot_count - 1].input_capacity;
+}
+
+/* The first free slot of that class: those in use stay few, so that the pages of the others are
+ * never touched and the ones that are stay warm. */
+static bool class_reserve(struct queue *queue, uint32_t class_index, uint16_t self, uint32_t *slot,
+                          uint64_t *word)
+{
+    const struct queue_class *class = &queue->geometry->classes[class_index];
+    for (uint32_t i = 0; i < class->count; i++) {
+        uint32_t number = class->first + i;
+        if (number >= queue->slot_count)
+            return false;
+        uint64_t now = queue_word(queue, number);
+        if (queue_word_state(now) != QUEUE_FREE ||
+            !queue_move(queue, QUEUE_GATEWAY, number, now, QUEUE_RECV, self, word))
+            continue;
+        /* After the move: before it the slot is not ours, and its old gateway may still be looked
+         * up. */
+        atomic_store_explicit(&queue->slots[number].reply_to, self, memory_order_relaxed);
+        *slot = number;
+        return true;
+    }
+    return false;
+}
+
+int queue_reserve(struct queue *queue, uint16_t self, uint64_t input_bytes, uint64_t output_bytes,
+                  uint32_t *slot, uint64_t *word)
+{
+    bool fits = false;
+    for (uint32_t i = 0; i < queue->geometry->class_count && i < QUEUE_MAX_CLASSES; i++) {
+        const struct queue_class *class = &queue->geometry->classes[i];
+        if (class->input_bytes < input_bytes || class->output_bytes < output_bytes)
+            continue;
+        fits = true;
+        if (class_reserve(queue, i, self, slot, word))
+            return 0;
+    }
+    return fits ? -EBUSY : -E2BIG;
+}
+
+void queue_cancel(struct queue *queue, uint32_t slot, uint32_t generation)
+{
+    assert(slot < queue->slot_count);
+    _Atomic uint64_t *cancel = &queue->slots[slot].cancel;
+    uint64_t now = atomic_load_explicit(cancel, memory_order_relaxed);
+    uint64_t want = (uint64_t)generation << 32 | QUEUE_CANCEL;
+    do {
+        /* A late flag must not wipe out that of a younger job in the same slot. Generations wrap:
+         * compare by distance. */
+        if ((now & QUEUE_CANCEL) && (int32_t)((uint32_t)(now >> 32) - generation) >= 0)
+            return;
+    } while (!atomic_compare_exchange_weak_explicit(cancel, &now, want, memory_order_release,
+                                                    memory_order_relaxed));
+}
+
+bool queue_cancelled(const struct queue *queue, uint32_t slot, uint32_t generation)
+{
+    assert(slot < queue->slot_count);
+    return atomic_load_explicit(&queue->slots[slot].cancel, memory_order_acquire) ==
+           ((uint64_t)generation << 32 | QUEUE_CANCEL);
+}
+
+/* ---- processes
+ * --------------------------------------------------------------------------------------------------------------
+ */
+
+static bool process_live(const struct queue *queue, uint32_t index)
+{
+    return index > 0 && index < QUEUE_MAX_PROCESSES &&
+           atomic_load_explicit(&queue->processes[index].life, memory_order_acquire) !=
+               QUEUE_VACANT;
+}
+
+bool queue_process_is(const struct queue *queue, uint32_t index, enum queue_role role)
+{
+    return process_live(queue, index) &&
+           atomic_load_explicit(&queue->processes[index].role, memory_order_relaxed) ==
+               (uint32_t)role;
+}
+
+static bool slot_names(const struct queue *queue, uint32_t slot, uint32_t index)
+{
+    uint64_t word = queue_word(queue, slot);
+    if (queue_word_owner(word) == index)
+        return true;
+    return queue_word_state(word) != QUEUE_FREE &&
+           atomic_load_explicit(&queue->slots[slot].reply_to, memory_order_relaxed) == index;
+}
+
+static bool any_slot_names(const struct queue *queue, uint32_t index)
+{
+    for (uint32_t i = 0; i < queue->slot_count; i++)
+        if (slot_names(queue, i, index))
+            return true;
+    return false;
+}
+
+int queue_process_enter(struct queue *queue, enum queue_role role, uint32_t seat, uint16_t *index)
+{
+    uint32_t start = atomic_load_explicit(&queue->header->next_process, memory_order_relaxed);
+    for (uint32_t i = 0; i < QUEUE_MAX_PROCESSES - 1; i++) {
+        uint32_t candidate = 1 + (start + i) % (QUEUE_MAX_PROCESSES - 1);
+        struct queue_process *process = &queue->processes[candidate];
+        if (process_live(queue, candidate) || any_slot_names(queue, candidate))
+            continue;
+        atomic_store(&process->role, role);
+        atomic_store(&process->seat, seat);
+        atomic_store(&process->model, 0);
+        atomic_store(&process->model_generation, 0);
+        atomic_store(&process->draining, 0);
+        atomic_store(&process->died_by_fault, 0);
+        atomic_store(&process->pid, 0);
+        atomic_store(&process->ready, 0);
+        atomic_store(&process->tick, 0);
+        atomic_store(&process->jobs, 0);
+        atomic_store(&process->busy_ns, 0);
+        atomic_store_explicit(&process->life, QUEUE_LIVE, memory_order_release);
+        atomic_store_explicit(&queue->header->next_process, start + i + 1, memory_order_relaxed);
+        *index = (uint16_t)candidate;
+        return 0;
+    }
+    return -EAGAIN;
+}
+
+void queue_process_leave(struct queue *queue, uint16_t index, bool by_fault)
+{
+    assert(index > 0 && index < QUEUE_MAX_PROCESSES);
+    struct queue_process *process = &queue->processes[index];
+    atomic_store(&process->ready, 0);
+    atomic_store(&process->died_by_fault, by_fault);
+    atomic_store_explicit(&process->life, QUEUE_VACANT, memory_order_release);
+}
+
+/* ---- standing rules
+ * ------------------------------------------------------------------------------------------------------------
+ */
+
+static bool reply_to_gone(const struct queue *queue, uint32_t slot)
+{
+    uint32_t gateway = atomic_load_explicit(&queue->slots[slot].reply_to, memory_order_relaxed);
+    return !queue_process_is(queue, gateway, QUEUE_GATEWAY);
+}
+
+/* RUN of a dead worker: once more, unless it has died of this job often enough or nobody wants it
+ * any more. */
+static bool rule_run(struct queue *queue, uint32_t slot, uint64_t word)
+{
+    uint16_t owner = queue_word_owner(word);
+    bool by_fault = owner < QUEUE_MAX_PROCESSES &&
+                    atomic_load(&queue->processes[owner].died_by_fault);
+    unsigned faults = queue_word_faults(word) + (by_fault ? 1 : 0);
+    unsigned kills = queue_word_kills(word) + (by_fault ? 0 : 1);
+    bool enough = faults >= QUEUE_MAX_ATTEMPTS || kills >= QUEUE_MAX_KILLS ||
+                  queue_cancelled(queue, slot, queue_word_generation(word));
+    return move_counted(queue, QUEUE_SUPERVISOR, slot, word, enough ? QUEUE_FAILED : QUEUE_READY, 0,
+                        faults, kills, NULL);
+}
+
+static bool rule_leased(struct queue *queue, uint32_t slot, uint64_t word)
+{
+    uint16_t owner = queue_word_owner(word);
+    if (queue_process_is(queue, owner, QUEUE_WORKER) &&
+        atomic_load(&queue->processes[owner].life) != QUEUE_CONDEMNED)
+        return false;
+    return queue_move(queue, QUEUE_SUPERVISOR, slot, word, QUEUE_READY, 0, NULL);
+}
+
+static bool rule_cancel(struct queue *queue, uint32_t slot, uint64_t word)
+{
+    uint32_t generation = queue_word_generation(word);
+    if (!reply_to_gone(queue, slot) || queue_cancelled(queue, slot, generation))
+        return false;
+    /* The gateway looked up may be a later one's if the word has moved on; then the flag would hit
+     * the wrong job. */
+    if (queue_word(queue, slot) != word)
+        return false;
+    queue_cancel(queue, slot, generation);
+    return true;
+}
+
+static bool slot_apply_rules(struct queue *queue, uint32_t slot)
+{
+    uint64_t word = queue_word(queue, slot);
+    uint16_t owner = queue_word_owner(word);
+    switch (queue_word_state(word)) {
+    case QUEUE_RECV:
+    case QUEUE_SEND:
+        return !queue_process_is(queue, owner, QUEUE_GATEWAY) &&
+               queue_move(queue, QUEUE_SUPERVISOR, slot, word, QUEUE_FREE, 0, NULL);
+    case QUEUE_READY:
+    case QUEUE_DONE:
+    case QUEUE_FAILED:
+        return reply_to_gone(queue, slot) &&
+               queue_move(queue, QUEUE_SUPERVISOR, slot, word, QUEUE_FREE, 0, NULL);
+    case QUEUE_LEASED: return rule_leased(queue, slot, word) || rule_cancel(queue, slot, word);
+    case QUEUE_RUN:
+        if (!queue_process_is(queue, owner, QUEUE_WORKER))
+            return rule_run(queue, slot, word);
+        return rule_cancel(queue, slot, word);
+    case QUEUE_STREAM:
+        if (!queue_process_is(queue, owner, QUEUE_WORKER))
+            return queue_move(queue, QUEUE_SUPERVISOR, slot, word, QUEUE_FAILED, 0, NULL);
+        return rule_cancel(queue, slot, word);
+    case QUEUE_FREE:
+    case QUEUE_STATE_COUNT: break;
+    }
+    return false;
+}
+
+unsigned queue_apply_standing_rules(struct queue *queue)
+{
+    unsigned changed = 0;
+    for (uint32_t i = 0; i < queue->slot_count; i++)
+        changed += slot_apply_rules(queue, i);
+    return changed;
+}
+
+/* ---- models
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
+
+static int writer_lock(struct queue *queue, struct queue_model *model, uint16_t self)
+{
+    uint32_t writer = atomic_load(&model->writer);
+    /* A writer that died left nothing that counts: the generation is stored last. */
+    if (writer != 0 && queue_process_is(queue, writer, QUEUE_WORKER))
+        return -EBUSY;
+    return atomic_compare_exchange_strong(&model->writer, &writer, self) ? 0 : -EBUSY;
+}
+
+int queue_model_publish(struct queue *queue, uint32_t model_index, uint32_t generation,
+                        uint16_t self, const struct unetserve_interface *interface)
+{
+    assert(model_index < QUEUE_MAX_MODELS && generation > 0);
+    struct queue_model *model = &queue->models[model_index];
+    int error = writer_lock(queue, model, self);
+    if (error)
+        return error;
+    struct unetserve_interface *place = &model->interfaces[generation & 1];
+    uint32_t published = atomic_load(&model->generation);
+    if (published == generation) {
+        error = memcmp(place, interface, sizeof *place) ? -EPROTO : 0;
+    } else if (published < generation) {
+        *place = *interface;
+        atomic_store_explicit(&model->generation, generation, memory_order_release);
+    }
+    atomic_store(&model->writer, 0);
+    return error;
+}
+
+int queue_model_read(const struct queue *queue, uint32_t model_index,
+                     struct unetserve_interface *interface, uint32_t *generation)
+{
+    assert(model_index < QUEUE_MAX_MODELS);
+    const struct queue_model *model = &queue->models[model_index];
+    for (int attempt = 0; attempt < 8; attempt++) {
+        uint32_t before = atomic_load_explicit(&model->generation, memory_order_acquire);
+        if (before == 0)
+            return -ENOENT;
+        struct unetserve_interface copy = model->interfaces[before & 1];
+        atomic_thread_fence(memory_order_acquire);
+        /* The place is written again only by generation before + 2, after before + 1 was published.
+         */
+        if (atomic_load_explicit(&model->generation, memory_order_relaxed) - before > 0)
+            continue;
+        copy.name[sizeof copy.name - 1] = copy.version[sizeof copy.version - 1] = '\0';
+        copy.input_field[sizeof copy.input_field - 1] =
+            copy.output_field[sizeof copy.output_field - 1] = '\0';
+        if (copy.class_count > UNETSERVE_MAX_CLASSES)
+            copy.class_count = UNETSERVE_MAX_CLASSES;
+        *interface = copy;
+        *generation = before;
+        return 0;
+    }
+    return -ENOENT;
+}
+
+unsigned queue_ready_workers(const struct queue *queue, uint32_t model)
+{
+    unsigned ready = 0;
+    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++) {
+        const struct queue_process *process = &queue->processes[i];
+        ready += queue_process_is(queue, i, QUEUE_WORKER) &&
+                 atomic_load(&process->life) == QUEUE_LIVE &&
+                 atomic_load(&process->model) == model && atomic_load(&process->ready) &&
+                 !atomic_load(&process->draining);
+    }
+    return ready;
+}

@@ -1,0 +1,135 @@
+/* A child's side of the process tree: what the supervisor passed to it, and how to wake the others.
+ */
+#include "unetserve/seat.h"
+
+#include "unetserve/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The value of "--name" in argv, which is taken out of it with its option; NULL if it is not there.
+ */
+static const char *option_take(const char *name, int *argc, char **argv)
+{
+    for (int i = 1; i + 1 < *argc; i++) {
+        if (strcmp(argv[i], name) != 0)
+            continue;
+        const char *value = argv[i + 1];
+        for (int k = i; k + 2 <= *argc; k++)
+            argv[k] = argv[k + 2];
+        *argc -= 2;
+        return value;
+    }
+    return NULL;
+}
+
+static int number_take(const char *name, unsigned long limit, int *argc, char **argv,
+                       unsigned long *out)
+{
+    const char *text = option_take(name, argc, argv);
+    if (!text)
+        return -EINVAL;
+    char *end;
+    errno = 0;
+    unsigned long value = strtoul(text, &end, 10);
+    if (errno || end == text || *end || value >= limit)
+        return -EINVAL;
+    *out = value;
+    return 0;
+}
+
+static void close_on_exec(int fd)
+{
+    int flags = fcntl(fd, F_GETFD);
+    if (flags >= 0)
+        fcntl(fd, F_SETFD, flags | FD_CLOEXEC);
+}
+
+static void inherited_close_on_exec(void)
+{
+    for (int fd = SEAT_FD_QUEUE; fd < SEAT_FD_EVENT + SEAT_MAX; fd++)
+        close_on_exec(fd);
+}
+
+int seat_take(enum queue_role role, int *argc, char **argv, struct seat *out)
+{
+    unsigned long number = 0;
+    unsigned long index = 0;
+    if (number_take("--seat", SEAT_MAX, argc, argv, &number) ||
+        number_take("--index", QUEUE_MAX_PROCESSES, argc, argv, &index)) {
+        log_event(LOG_LEVEL_ERROR, "this program is started by unetserve, with --seat and --index");
+        return -EINVAL;
+    }
+    inherited_close_on_exec();
+    struct seat seat = {
+        .seat = (uint32_t)number,
+        .index = (uint16_t)index,
+        .role = role,
+        .event_fd = SEAT_FD_EVENT + (int)number,
+    };
+    int error = queue_attach(SEAT_FD_QUEUE, &seat.queue);
+    if (error) {
+        log_event(LOG_LEVEL_ERROR, "cannot attach the queue", log_text("error", strerror(-error)));
+        return error;
+    }
+    if (!queue_process_is(&seat.queue, seat.index, role) ||
+        atomic_load(&seat.queue.processes[seat.index].seat) != seat.seat) {
+        log_event(LOG_LEVEL_ERROR, "the process table does not know this process",
+                  log_number("index", seat.index));
+        queue_close(&seat.queue);
+        return -EPROTO;
+    }
+    *out = seat;
+    return 0;
+}
+
+void seat_ready(struct seat *seat)
+{
+    atomic_store(&seat->queue.processes[seat->index].ready, 1);
+    /* The supervisor may be gone by now; the life line tells, not this. */
+    ssize_t written = write(SEAT_FD_READY, "\n", 1);
+    (void)written;
+    close(SEAT_FD_READY);
+}
+
+void seat_wake_seat(uint32_t seat)
+{
+    if (seat >= SEAT_MAX)
+        return;
+    uint64_t one = 1;
+    /* A full counter is a wake-up already under way; a closed fd is a seat that this supervisor
+     * never made. */
+    ssize_t written = write(SEAT_FD_EVENT + (int)seat, &one, sizeof one);
+    (void)written;
+}
+
+void seat_wake(const struct queue *queue, uint32_t index)
+{
+    if (index == 0 || index >= QUEUE_MAX_PROCESSES)
+        return;
+    const struct queue_process *process = &queue->processes[index];
+    if (atomic_load_explicit(&process->life, memory_order_acquire) != QUEUE_VACANT)
+        seat_wake_seat(atomic_load_explicit(&process->seat, memory_order_relaxed));
+}
+
+void seat_wake_role(const struct queue *queue, enum queue_role role)
+{
+    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++)
+        if (queue_process_is(queue, i, role))
+            seat_wake(queue, i);
+}
+
+void seat_clear(const struct seat *seat)
+{
+    uint64_t count;
+    ssize_t got = read(seat->event_fd, &count, sizeof count);
+    (void)got;
+}
+
+void seat_tick(struct seat *seat)
+{
+    atomic_fetch_add_explicit(&seat->queue.processes[seat->index].tick, 1, memory_order_relaxed);
+}

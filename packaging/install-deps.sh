@@ -1,0 +1,54 @@
+#!/bin/sh
+# install-deps.sh GROUP...: make sure that the Debian packages of these groups are there (build, test, lint, bench).
+# Installs what is missing when it may; else says in one line what to run.
+set -eu
+
+packages_build="gcc make curl libc6-dev libzmq3-dev libmsgpack-dev libmicrohttpd-dev libcurl4-openssl-dev libjansson-dev
+ libsystemd-dev libinih-dev libdnnl-dev libzip-dev libpng-dev libgdal-dev libcmocka-dev"
+packages_test="python3 python3-pytest python3-requests python3-numpy python3-zmq python3-msgpack curl gdal-bin procps qemu-user"
+packages_lint="clang clang-tidy clang-format cppcheck shellcheck libclang-rt-14-dev mandoc"
+packages_bench="python3 python3-numpy"
+
+wanted=
+for group in "$@"; do
+    case $group in
+    build) wanted="$wanted $packages_build" ;;
+    test) wanted="$wanted $packages_test" ;;
+    lint) wanted="$wanted $packages_lint" ;;
+    bench) wanted="$wanted $packages_bench" ;;
+    *)
+        echo "install-deps.sh: no group '$group'" >&2
+        exit 64
+        ;;
+    esac
+done
+
+# Not a Debian machine: the compiler will say what it misses.
+command -v dpkg-query >/dev/null 2>&1 || exit 0
+
+missing=
+for package in $wanted; do
+    status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$status" = installed ] || missing="$missing $package"
+done
+[ -z "$missing" ] && exit 0
+
+sudo=
+if [ "$(id -u)" != 0 ]; then
+    if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+        sudo=sudo
+    else
+        echo "unetserve: missing packages; install them with: sudo apt-get install$missing" >&2
+        exit 1
+    fi
+fi
+echo "unetserve: installing$missing"
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# shellcheck disable=SC2086
+if ! { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    echo "unetserve: could not install; try: sudo apt-get install$missing" >&2
+    exit 1
+fi

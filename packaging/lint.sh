@@ -1,0 +1,44 @@
+#!/bin/sh
+# Every linter over every tracked source; fails if any has a finding. Run by `make lint` from the top of the tree.
+set -eu
+
+sources=$(git ls-files '*.c')
+headers=$(git ls-files '*.h')
+failed=
+
+step() {
+    name=$1
+    shift
+    echo "== $name"
+    "$@" || failed="$failed $name"
+}
+
+tidy() {
+    flags="-std=c11 -D_GNU_SOURCE -Iinclude -I. -I/usr/include/gdal -DUNETSERVE_VERSION='\"0\"' -DUNETSERVE_PREFIX='\"/usr\"'"
+    # shellcheck disable=SC2086
+    printf '%s\n' $sources | xargs -P 2 -n 1 sh -c "clang-tidy --quiet \"\$@\" -- $flags 2>/dev/null" tidy
+}
+
+check() {
+    # shellcheck disable=SC2086
+    cppcheck --quiet --std=c11 --language=c -D_GNU_SOURCE -D__x86_64__ -Iinclude -I. --enable=warning,performance,portability \
+        --inline-suppr --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches --error-exitcode=1 -j 2 $sources
+}
+
+# shellcheck disable=SC2086
+step clang-format clang-format --dry-run --Werror $sources $headers
+step clang-tidy tidy
+step cppcheck check
+# shellcheck disable=SC2046
+step shellcheck shellcheck $(git grep -lE '^#!.*\b(ba)?sh\b')
+step python "${PYTHON:-/usr/bin/python3}" -m compileall -q tests bench
+if [ -d docs/man ]; then
+    # shellcheck disable=SC2046
+    step mandoc mandoc -T lint -W warning $(git ls-files 'docs/man/*')
+fi
+
+if [ -n "$failed" ]; then
+    echo "lint: findings in$failed" >&2
+    exit 1
+fi
+echo "lint: clean"

@@ -1,0 +1,11 @@
+#!/bin/sh
+# Runs each unit test program given; every one prints cmocka's own lines. Fails if any fails, after running all.
+failed=
+for program in "$@"; do
+    echo "== ${program##*/}"
+    "$program" || failed="$failed ${program##*/}"
+done
+if [ -n "$failed" ]; then
+    echo "unit tests failed:$failed" >&2
+    exit 1
+fi

@@ -1,0 +1,523 @@
+/* The slot table: every edge there is, no other, and what the supervisor does for the dead. */
+#include "unetserve/queue.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* The table of the design, stated a second time and in another form: one string a state and role,
+ * the states it leads to. */
+static const struct {
+    enum queue_state from;
+    enum queue_role role;
+    const char *to;
+} table[] = {
+    {QUEUE_FREE, QUEUE_GATEWAY, "RECV"},           {QUEUE_RECV, QUEUE_GATEWAY, "FREE READY"},
+    {QUEUE_RECV, QUEUE_SUPERVISOR, "FREE"},        {QUEUE_READY, QUEUE_GATEWAY, "FREE"},
+    {QUEUE_READY, QUEUE_BROKER, "LEASED"},         {QUEUE_READY, QUEUE_WORKER, "RUN"},
+    {QUEUE_READY, QUEUE_SUPERVISOR, "FREE"},       {QUEUE_LEASED, QUEUE_WORKER, "RUN"},
+    {QUEUE_LEASED, QUEUE_BROKER, "READY"},         {QUEUE_LEASED, QUEUE_SUPERVISOR, "READY"},
+    {QUEUE_RUN, QUEUE_WORKER, "DONE FAILED"},      {QUEUE_RUN, QUEUE_GATEWAY, "STREAM"},
+    {QUEUE_RUN, QUEUE_SUPERVISOR, "READY FAILED"}, {QUEUE_STREAM, QUEUE_WORKER, "DONE FAILED"},
+    {QUEUE_STREAM, QUEUE_SUPERVISOR, "FAILED"},    {QUEUE_DONE, QUEUE_GATEWAY, "SEND FREE"},
+    {QUEUE_DONE, QUEUE_SUPERVISOR, "FREE"},        {QUEUE_FAILED, QUEUE_GATEWAY, "SEND FREE"},
+    {QUEUE_FAILED, QUEUE_SUPERVISOR, "FREE"},      {QUEUE_SEND, QUEUE_GATEWAY, "FREE"},
+    {QUEUE_SEND, QUEUE_SUPERVISOR, "FREE"},
+};
+
+static bool table_allows(enum queue_state from, enum queue_state to, enum queue_role role)
+{
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        if (table[i].from != from || table[i].role != role)
+            continue;
+        char words[64];
+        snprintf(words, sizeof words, "%s", table[i].to);
+        char *rest = words;
+        for (char *word; (word = strsep(&rest, " "));)
+            if (strcmp(word, queue_state_name(to)) == 0)
+                return true;
+    }
+    return false;
+}
+
+static struct queue make_queue(void)
+{
+    struct queue_geometry geometry = {
+        .class_count = 2,
+        .model_count = 1,
+        .classes = {{.input_bytes = 4096, .output_bytes = 4096, .count = 4},
+                    {.input_bytes = 65536, .output_bytes = 8192, .count = 2}},
+    };
+    struct queue queue;
+    assert_int_equal(queue_create(&geometry, &queue), 0);
+    return queue;
+}
+
+static uint16_t owner_for(enum queue_state state)
+{
+    return state == QUEUE_RECV || state == QUEUE_SEND                             ? 7
+           : state == QUEUE_LEASED || state == QUEUE_RUN || state == QUEUE_STREAM ? 9
+                                                                                  : 0;
+}
+
+/* Put a word there by hand, as no process may. */
+static uint64_t force(struct queue *queue, uint32_t slot, enum queue_state state, uint16_t owner,
+                      unsigned faults, unsigned kills, uint32_t generation)
+{
+    uint64_t word = (uint64_t)state | (uint64_t)owner << 8 | (uint64_t)faults << 24 |
+                    (uint64_t)kills << 27 | (uint64_t)generation << 32;
+    atomic_store(&queue->slots[slot].word, word);
+    return word;
+}
+
+static void test_every_edge(void **state)
+{
+    (void)state;
+    struct queue queue = make_queue();
+    unsigned edges = 0;
+    for (int from = 0; from < QUEUE_STATE_COUNT; from++)
+        for (int to = 0; to < QUEUE_STATE_COUNT; to++)
+            for (int role = 0; role < QUEUE_ROLE_COUNT; role++) {
+                bool allowed = table_allows(from, to, role);
+                assert_int_equal(queue_edge_exists(from, to, role), allowed);
+                if (!allowed)
+                    continue;
+                edges++;
+                uint64_t word = force(&queue, 0, from, owner_for(from), 1, 3, 41);
+                uint64_t moved = 0;
+                assert_true(queue_move(&queue, role, 0, word, to, owner_for(to), &moved));
+                assert_int_equal(queue_word(&queue, 0), moved);
+                assert_int_equal(queue_word_state(moved), to);
+                assert_int_equal(queue_word_owner(moved), owner_for(to));
+                assert_int_equal(queue_word_generation(moved), to == QUEUE_FREE ? 42 : 41);
+                assert_int_equal(queue_word_faults(moved), to == QUEUE_FREE ? 0 : 1);
+                assert_int_equal(queue_word_kills(moved), to == QUEUE_FREE ? 0 : 3);
+                /* The word has moved on: the same move again fails and changes nothing. */
+                assert_false(queue_move(&queue, role, 0, word, to, owner_for(to), NULL));
+                assert_int_equal(queue_word(&queue, 0), moved);
+            }
+    assert_int_equal(edges, 27);
+    queue_close(&queue);
+}
+
+/* Does that move end the process? Asked in a child. */
+static bool move_aborts(struct queue *queue, enum queue_state from, enum queue_state to,
+                        enum queue_role role)
+{
+    uint64_t word = force(queue, 0, from, owner_for(from), 0, 0, 5);
+    /* A child may not have the mapping (MADV_DONTFORK), so take that back for this test. */
+    madvise(queue->header, queue->size, MADV_DOFORK);
+    pid_t child = fork();
+    if (child == 0) {
+        struct rlimit none = {0, 0};
+        setrlimit(RLIMIT_CORE, &none);
+        int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        dup2(null, 2);
+        signal(SIGABRT, SIG_DFL);
+        queue_move(queue, role, 0, word, to, owner_for(to), NULL);
+        _exit(0);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
+}
+
+static void test_no_other_edge(void **state)
+{
+    (void)state;
+    struct queue queue = make_queue();
+    for (int from = 0; from < QUEUE_STATE_COUNT; from++)
+        for (int to = 0; to < QUEUE_STATE_COUNT; to++)
+            for (int role = 0; role < QUEUE_ROLE_COUNT; role++)
+                assert_int_equal(move_aborts(&queue, from, to, role),
+                                 !table_allows(from, to, role));
+    queue_close(&queue);
+}
+
+static void test_reserve(void **state)
+{
+    (void)state;
+    struct queue queue = make_queue();
+    uint32_t slot = 99;
+    uint64_t word = 0;
+    for (unsigned i = 0; i < 6; i++) {
+        assert_int_equal(queue_reserve(&queue, 3, 100, 100, &slot, &word), 0);
+        assert_int_equal(queue_word_state(word), QUEUE_RECV);
+        assert_int_equal(queue_word_owner(word), 3);
+        assert_int_equal(atomic_load(&queue.slots[slot].reply_to), 3);
+        if (i < 4)
+            assert_true(slot < 4);
+        else
+            assert_true(slot >= 4);
+        memset(queue_input(&queue, slot), 1, queue.slots[slot].input_capacity);
+        memset(queue_output(&queue, slot), 2, queue.slots[slot].output_capacity);
+    }
+    assert_int_equal(queue_reserve(&queue, 3, 100, 100, &slot, &word), -EBUSY);
+    assert_int_equal(queue_reserve(&queue, 3, 65537, 1, &slot, &word), -E2BIG);
+    assert_int_equal(queue_reserve(&queue, 3, 1, 8193, &slot, &word), -E2BIG);
+    assert_int_equal(queue_largest_input(&queue), 65536);
+    assert_true(queue_move(&queue, QUEUE_GATEWAY, 5, queue_word(&queue, 5), QUEUE_FREE, 0, NULL));
+    assert_int_equal(queue_reserve(&queue, 3, 5000, 100, &slot, &word), 0);
+    assert_int_equal(slot, 5);
+    assert_int_equal(queue_word_generation(word), 2);
+    queue_close(&queue);
+}
+
+static void test_attach(void **state)
+{
+    (void)state;
+    struct queue queue = make_queue();
+    struct queue other;
+    assert_int_equal(queue_attach(dup(queue.fd), &other), 0);
+    assert_int_equal(other.slot_count, 6);
+    memcpy(queue_input(&queue, 2), "hello", 6);
+    assert_string_equal(queue_input(&other, 2), "hello");
+    /* Sealed: nobody can cut it short under the others. */
+    assert_int_equal(ftruncate(queue.fd, 4096), -1);
+    queue_close(&other);
+    queue.slots[1].output_offset = queue.size - 8;
+    int fd = dup(queue.fd);
+    assert_int_equal(queue_attach(fd, &other), -EBADMSG);
+    close(fd);
+    queue_close(&queue);
+
+    int plain = memfd_create("plain", MFD_ALLOW_SEALING | MFD_CLOEXEC);
+    assert_int_equal(ftruncate(plain, 1 << 20), 0);
+    assert_int_equal(queue_attach(plain, &other), -EBADMSG);
+    assert_int_equal(fcntl(plain, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), 0);
+    assert_int_equal(queue_attach(plain, &other), -EBADMSG);
+    close(plain);
+
+    struct queue_geometry bad = {.class_count = 2,
+                                 .classes = {{.input_bytes = 10, .output_bytes = 1, .count = 1},
+                                             {.input_bytes = 5, .output_bytes = 1, .count = 1}}};
+    assert_int_equal(queue_create(&bad, &other), -EINVAL);
+    bad = (struct queue_geometry){
+        .class_count = 1, .classes = {{.input_bytes = 1, .output_bytes = 1, .count = 5000}}};
+    assert_int_equal(queue_create(&bad, &other), -EINVAL);
+}
+
+static void test_processes(void **state)
+{
+    (void)state;
+    struct queue queue = make_queue();
+    uint16_t gateway = 0;
+    uint16_t worker = 0;
+    assert_int_equal(queue_process_enter(&queue, QUEUE_GATEWAY, 0, &gateway), 0);
+    assert_int_equal(queue_process_enter(&queue, QUEUE_WORKER, 2, &worker), 0);
+    assert_int_not_equal(gateway, worker);
+    assert_true(queue_process_is(&queue, worker, QUEUE_WORKER));
+    assert_false(queue_process_is(&queue, worker, QUEUE_GATEWAY));
+    assert_false(queue_process_is(&queue, 0, QUEUE_NOBODY));
+    assert_false(queue_process_is(&queue, 70000, QUEUE_WORKER));
+
+    assert_int_equal(queue_ready_workers(&queue, 0), 0);
+    atomic_store(&queue.processes[worker].ready, 1);
+    assert_int_equal(queue_ready_workers(&queue, 0), 1);
+    atomic_store(&queue.processes[worker].draining, 1);
+    assert_int_equal(queue_ready_workers(&queue, 0), 0);
+
+    /* An index that a slot still names is not given out again, however often one asks. */
+    force(&queue, 0, QUEUE_RUN, worker, 0, 0, 1);
+    queue_process_leave(&queue, worker, false);
+    assert_false(queue_process_is(&queue, worker, QUEUE_WORKER));
+    for (unsigned i = 0; i < QUEUE_MAX_PROCESSES - 3; i++) {
+        uint16_t index = 0;
+        assert_int_equal(queue_process_enter(&queue, QUEUE_WORKER, 3, &index), 0);
+        assert_int_not_equal(index, worker);
+        assert_int_not_equal(index, gateway);
+    }
+    uint16_t none = 77;
+    assert_int_equal(queue_process_enter(&queue, QUEUE_WORKER, 3, &none), -EAGAIN);
+    assert_int_equal(none, 77);
+    force(&queue, 0, QUEUE_FREE, 0, 0, 0, 2);
+    assert_int_equal(queue_process_enter(&queue, QUEUE_WORKER, 3, &none), 0);
+    assert_int_equal(none, worker);
+    queue_close(&queue);
+}
+
+struct rule_case {
+    enum queue_state state;
+    bool gateway_lives, worker_lives, by_fault, cancelled;
+    unsigned faults, kills;
+    enum queue_state becomes;
+    bool flagged;
+    unsigned faults_then, kills_then;
+};
+
+static const struct rule_case rule_cases[] = {
+    {QUEUE_RECV, true, true, false, false, 0, 0, QUEUE_RECV, false, 0, 0},
+    {QUEUE_RECV, false, true, false, false, 0, 0, QUEUE_FREE, false, 0, 0},
+    {QUEUE_SEND, false, true, false, false, 0, 0, QUEUE_FREE, false, 0, 0},
+    {QUEUE_READY, true, false, false, false, 0, 0, QUEUE_READY, false, 0, 0},
+    {QUEUE_READY, false, true, false, false, 1, 0, QUEUE_FREE, false, 0, 0},
+    {QUEUE_DONE, false, true, false, false, 0, 0, QUEUE_FREE, false, 0, 0},
+    {QUEUE_FAILED, false, true, false, false, 0, 0, QUEUE_FREE, false, 0, 0},
+    {QUEUE_LEASED, true, true, false, false, 0, 0, QUEUE_LEASED, false, 0, 0},
+    {QUEUE_LEASED, true, false, true, false, 0, 0, QUEUE_READY, false, 0, 0},
+    {QUEUE_LEASED, false, true, false, false, 0, 0, QUEUE_LEASED, true, 0, 0},
+    {QUEUE_RUN, true, true, false, false, 0, 0, QUEUE_RUN, false, 0, 0},
+    {QUEUE_RUN, false, true, false, false, 0, 0, QUEUE_RUN, true, 0, 0},
+    {QUEUE_RUN, true, false, true, false, 0, 0, QUEUE_READY, false, 1, 0},
+    {QUEUE_RUN, true, false, true, false, 1, 5, QUEUE_FAILED, false, 2, 5},
+    {QUEUE_RUN, true, false, false, false, 1, 0, QUEUE_READY, false, 1, 1},
+    {QUEUE_RUN, true, false, false, false, 0, 18, QUEUE_READY, false, 0, 19},
+    {QUEUE_RUN, true, false, false, false, 0, 19, QUEUE_FAILED, false, 0, 20},
+    {QUEUE_RUN, true, false, false, true, 0, 0, QUEUE_FAILED, true, 0, 1},
+    {QUEUE_STREAM, true, false, false, false, 0, 0, QUEUE_FAILED, false, 0, 0},
+    {QUEUE_STREAM, false, true, false, false, 0, 0, QUEUE_STREAM, true, 0, 0},
+};
+
+static void check_rule(const struct rule_case *c)
+{
+    struct queue queue = make_queue();
+    uint16_t gateway = 0;
+    uint16_t worker = 0;
+    assert_int_equal(queue_process_enter(&queue, QUEUE_GATEWAY, 0, &gateway), 0);
+    assert_int_equal(queue_process_enter(&queue, QUEUE_WORKER, 1, &worker), 0);
+    uint16_t owner = owner_for(c->state) == 7 ? gateway : owner_for(c->state) == 9 ? worker : 0;
+    force(&queue, 1, c->state, owner, c->faults, c->kills, 12);
+    atomic_store(&queue.slots[1].reply_to, gateway);
+    if (c->cancelled)
+        queue_cancel(&queue, 1, 12);
+    if (!c->gateway_lives)
+        queue_process_leave(&queue, gateway, false);
+    if (!c->worker_lives)
+        queue_process_leave(&queue, worker, c->by_fault);
+    /* Twice: the rules are standing ones, and the second time finds nothing more to do. */
+    queue_apply_standing_rules(&queue);
+    unsigned again = queue_apply_standing_rules(&queue);
+    uint64_t word = queue_word(&queue, 1);
+    assert_int_equal(again, 0);
+    assert_int_equal(queue_word_state(word), c->becomes);
+    assert_int_equal(queue_word_generation(word), c->becomes == QUEUE_FREE ? 13 : 12);
+    assert_int_equal(queue_cancelled(&queue, 1, 12), c->flagged);
+    assert_int_equal(queue_word_faults(word), c->faults_then);
+    assert_int_equal(queue_word_kills(word), c->kills_then);
+    queue_close(&queue);
+}
+
+static void test_standing_rules(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof rule_cases / sizeof rule_cases[0]; i++)
+        check_rule(&rule_cases[i]);
+}
+
+static void test_condemned(void **state)
+{
+    (void)state;
+    struct queue queue = make_queue();
+    uint16_t gateway = 0;
+    uint16_t worker = 0;
+    assert_int_equal(queue_process_enter(&queue, QUEUE_GATEWAY, 0, &gateway), 0);
+    assert_int_equal(queue_process_enter(&queue, QUEUE_WORKER, 1, &worker), 0);
+    atomic_store(&queue.slots[0].reply_to, gateway);
+    atomic_store(&queue.slots[1].reply_to, gateway);
+    force(&queue, 0, QUEUE_LEASED, worker, 0, 0, 1);
+    force(&queue, 1, QUEUE_RUN, worker, 0, 0, 1);
+    atomic_store(&queue.processes[worker].life, QUEUE_CONDEMNED);
+    assert_int_equal(queue_apply_standing_rules(&queue), 1);
+    assert_int_equal(queue_word_state(queue_word(&queue, 0)), QUEUE_READY);
+    /* What it runs stays out of use until it is gone: it may still write there. */
+    assert_int_equal(queue_word_state(queue_word(&queue, 1)), QUEUE_RUN);
+    queue_close(&queue);
+}
+
+static void test_cancel(void **state)
+{
+    (void)state;
+    struct queue queue = make_queue();
+    assert_false(queue_cancelled(&queue, 0, 0));
+    assert_false(queue_cancelled(&queue, 0, 1));
+    queue_cancel(&queue, 0, 6);
+    assert_true(queue_cancelled(&queue, 0, 6));
+    assert_false(queue_cancelled(&queue, 0, 7));
+    queue_cancel(&queue, 0, 5); /* late, for an older job */
+    assert_true(queue_cancelled(&queue, 0, 6));
+    queue_cancel(&queue, 0, 7);
+    assert_true(queue_cancelled(&queue, 0, 7));
+    assert_false(queue_cancelled(&queue, 0, 6));
+    queue_cancel(&queue, 1, UINT32_MAX);
+    queue_cancel(&queue, 1, 0); /* the generation wrapped */
+    assert_true(queue_cancelled(&queue, 1, 0));
+    queue_close(&queue);
+}
+
+static void test_models(void **state)
+{
+    (void)state;
+    struct queue queue = make_queue();
+    uint16_t first = 0;
+    uint16_t second = 0;
+    assert_int_equal(queue_process_enter(&queue, QUEUE_WORKER, 1, &first), 0);
+    assert_int_equal(queue_process_enter(&queue, QUEUE_WORKER, 2, &second), 0);
+    struct unetserve_interface interface = {.name = "a", .channels = 12, .class_count = 11};
+    struct unetserve_interface got;
+    uint32_t generation = 0;
+    assert_int_equal(queue_model_read(&queue, 0, &got, &generation), -ENOENT);
+    assert_int_equal(queue_model_publish(&queue, 0, 1, first, &interface), 0);
+    assert_int_equal(queue_model_publish(&queue, 0, 1, second, &interface), 0);
+    assert_int_equal(queue_model_read(&queue, 0, &got, &generation), 0);
+    assert_int_equal(generation, 1);
+    assert_memory_equal(&got, &interface, sizeof got);
+
+    struct unetserve_interface other = {.name = "b", .channels = 3};
+    assert_int_equal(queue_model_publish(&queue, 0, 1, second, &other), -EPROTO);
+    atomic_store(&queue.models[0].writer, first);
+    assert_int_equal(queue_model_publish(&queue, 0, 2, second, &other), -EBUSY);
+    queue_process_leave(&queue, first, true); /* it died while it wrote */
+    assert_int_equal(queue_model_publish(&queue, 0, 2, second, &other), 0);
+    assert_int_equal(queue_model_read(&queue, 0, &got, &generation), 0);
+    assert_int_equal(generation, 2);
+    assert_int_equal(got.channels, 3);
+    /* An old worker that is late does not bring the old interface back. */
+    assert_int_equal(queue_model_publish(&queue, 0, 1, second, &interface), 0);
+    assert_int_equal(queue_model_read(&queue, 0, &got, &generation), 0);
+    assert_int_equal(generation, 2);
+
+    memset(&other, 'x', sizeof other);
+    assert_int_equal(queue_model_publish(&queue, 0, 3, second, &other), 0);
+    assert_int_equal(queue_model_read(&queue, 0, &got, &generation), 0);
+    assert_int_equal(strlen(got.name), sizeof got.name - 1);
+    assert_int_equal(got.class_count, UNETSERVE_MAX_CLASSES);
+    queue_close(&queue);
+}
+
+/* The whole way of many jobs through all roles as threads over one table: each job is done once,
+ * and its number comes back. */
+#define RACE_JOBS 4000
+
+struct race {
+    struct queue queue;
+    uint16_t gateways[2], workers[2];
+    _Atomic unsigned answered, wrong, started;
+};
+
+struct race_thread {
+    struct race *race;
+    unsigned number;
+};
+
+static void *race_gateway(void *argument)
+{
+    struct race_thread *self = argument;
+    struct race *race = self->race;
+    uint16_t me = race->gateways[self->number];
+    for (unsigned job = 0; job < RACE_JOBS / 2;) {
+        uint32_t slot = 0;
+        uint64_t word = 0;
+        if (queue_reserve(&race->queue, me, 8, 8, &slot, &word)) {
+            sched_yield();
+            continue;
+        }
+        uint64_t value = (uint64_t)self->number << 32 | job;
+        memcpy(queue_input(&race->queue, slot), &value, sizeof value);
+        if (!queue_move(&race->queue, QUEUE_GATEWAY, slot, word, QUEUE_READY, 0, &word))
+            atomic_fetch_add(&race->wrong, 1);
+        while (queue_word_state(word = queue_word(&race->queue, slot)) != QUEUE_DONE)
+            sched_yield();
+        if (!queue_move(&race->queue, QUEUE_GATEWAY, slot, word, QUEUE_SEND, me, &word))
+            atomic_fetch_add(&race->wrong, 1);
+        uint64_t answer = 0;
+        memcpy(&answer, queue_output(&race->queue, slot), sizeof answer);
+        atomic_fetch_add(&race->wrong, answer != value + 1);
+        if (!queue_move(&race->queue, QUEUE_GATEWAY, slot, word, QUEUE_FREE, 0, NULL))
+            atomic_fetch_add(&race->wrong, 1);
+        atomic_fetch_add(&race->answered, 1);
+        job++;
+    }
+    return NULL;
+}
+
+static void *race_worker(void *argument)
+{
+    struct race_thread *self = argument;
+    struct race *race = self->race;
+    uint16_t me = race->workers[self->number];
+    while (atomic_load(&race->answered) < RACE_JOBS) {
+        for (uint32_t slot = 0; slot < race->queue.slot_count; slot++) {
+            uint64_t word = queue_word(&race->queue, slot);
+            if (queue_word_state(word) != QUEUE_LEASED || queue_word_owner(word) != me ||
+                !queue_move(&race->queue, QUEUE_WORKER, slot, word, QUEUE_RUN, me, &word))
+                continue;
+            atomic_fetch_add(&race->started, 1);
+            uint64_t value = 0;
+            memcpy(&value, queue_input(&race->queue, slot), sizeof value);
+            value++;
+            memcpy(queue_output(&race->queue, slot), &value, sizeof value);
+            if (!queue_move(&race->queue, QUEUE_WORKER, slot, word, QUEUE_DONE, 0, NULL))
+                atomic_fetch_add(&race->wrong, 1);
+        }
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void *race_broker(void *argument)
+{
+    struct race *race = ((struct race_thread *)argument)->race;
+    unsigned turn = 0;
+    while (atomic_load(&race->answered) < RACE_JOBS) {
+        for (uint32_t slot = 0; slot < race->queue.slot_count; slot++) {
+            uint64_t word = queue_word(&race->queue, slot);
+            if (queue_word_state(word) == QUEUE_READY)
+                queue_move(&race->queue, QUEUE_BROKER, slot, word, QUEUE_LEASED,
+                           race->workers[turn++ & 1], NULL);
+            else if (queue_word_state(word) == QUEUE_LEASED && turn % 7 == 0)
+                queue_move(&race->queue, QUEUE_BROKER, slot, word, QUEUE_READY, 0, NULL);
+        }
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void test_roles_race(void **state)
+{
+    (void)state;
+    struct race race = {.queue = make_queue()};
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(queue_process_enter(&race.queue, QUEUE_GATEWAY, i, &race.gateways[i]), 0);
+        assert_int_equal(queue_process_enter(&race.queue, QUEUE_WORKER, 2 + i, &race.workers[i]),
+                         0);
+    }
+    struct race_thread selves[5] = {{&race, 0}, {&race, 1}, {&race, 0}, {&race, 1}, {&race, 0}};
+    void *(*bodies[5])(void *) = {race_gateway, race_gateway, race_worker, race_worker,
+                                  race_broker};
+    pthread_t threads[5];
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, bodies[i], &selves[i]), 0);
+    for (unsigned i = 0; i < 5; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(race.wrong, 0);
+    assert_int_equal(race.answered, RACE_JOBS);
+    assert_int_equal(race.started, RACE_JOBS);
+    for (uint32_t slot = 0; slot < race.queue.slot_count; slot++)
+        assert_int_equal(queue_word_state(queue_word(&race.queue, slot)), QUEUE_FREE);
+    queue_close(&race.queue);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_edge), cmocka_unit_test(test_no_other_edge),
+        cmocka_unit_test(test_reserve),    cmocka_unit_test(test_attach),
+        cmocka_unit_test(test_processes),  cmocka_unit_test(test_standing_rules),
+        cmocka_unit_test(test_condemned),  cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_models),     cmocka_unit_test(test_roles_race),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
