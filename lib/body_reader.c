@@ -1,0 +1,160 @@
+#include "unetserve/body_reader.h"
+
+#include "lib/body_check.h"
+#include "lib/body_elements.h"
+#include "lib/body_sink.h"
+#include "lib/json_array.h"
+#include "lib/npy.h"
+
+#include <errno.h>
+#include <string.h>
+
+static int init_json(struct body_reader *reader, struct problem *problem)
+{
+    char types[96];
+    if (!body_check_dtype(reader->interface, UNETSERVE_F32)) {
+        problem_set(problem, 422,
+                    "a JSON body arrives as float32, and the model takes %s: send npy or raw bytes",
+                    body_list_dtypes(reader->interface, types, sizeof types));
+        return -1;
+    }
+    json_array_init(&reader->json, reader->interface);
+    return 0;
+}
+
+/* The shape is known: refuse it, or get ready for the elements. */
+static int begin_elements(struct body_reader *reader, const struct unetserve_shape *shape,
+                          bool big_endian, struct problem *problem)
+{
+    if (body_check_shape(reader->interface, shape, problem))
+        return -1;
+    return body_elements_init(&reader->elements, shape, big_endian, &reader->sink, problem);
+}
+
+int body_reader_init(struct body_reader *reader, const struct unetserve_interface *interface,
+                     enum body_format format, const struct unetserve_shape *shape,
+                     void *destination, size_t capacity, body_grow *grow, void *grow_opaque,
+                     struct problem *problem)
+{
+    reader->interface = interface;
+    reader->format = format;
+    reader->sink = (struct body_sink){destination, capacity, grow, grow_opaque};
+    reader->header_needed = 0;
+    reader->used = 0;
+    switch (format) {
+    case BODY_JSON: return init_json(reader, problem);
+    case BODY_RAW: return begin_elements(reader, shape, false, problem);
+    case BODY_NPY: reader->header_needed = NPY_PREFIX_MIN; break;
+    case BODY_DOCUMENT: break;
+    }
+    return 0;
+}
+
+/* ---- npy: the header is collected where the data will go, and read when it is whole ---- */
+
+static int read_npy_header(struct body_reader *reader, struct problem *problem)
+{
+    struct unetserve_shape shape;
+    int big_endian;
+    size_t data_offset;
+    char error[200];
+    int status = npy_header_read(reader->sink.data, reader->used, &shape, &big_endian, &data_offset,
+                                 error, sizeof error);
+    if (status == -EAGAIN)
+        status = npy_header_length(reader->sink.data, reader->used, &reader->header_needed, error,
+                                   sizeof error);
+    else if (status == 0) {
+        reader->header_needed = 0;
+        return begin_elements(reader, &shape, big_endian, problem);
+    }
+    if (status == 0)
+        return 0;
+    problem_set(problem, status == -ENOTSUP ? 422 : 400, "%s", error);
+    return -1;
+}
+
+static int feed_npy_header(struct body_reader *reader, const char **bytes, size_t *size,
+                           struct problem *problem)
+{
+    while (*size && reader->header_needed) {
+        if (body_sink_reserve(&reader->sink, reader->used, reader->header_needed, problem))
+            return -1;
+        size_t taken = reader->header_needed - reader->used;
+        if (taken > *size)
+            taken = *size;
+        memcpy(reader->sink.data + reader->used, *bytes, taken);
+        reader->used += taken;
+        *bytes += taken;
+        *size -= taken;
+        if (reader->used == reader->header_needed && read_npy_header(reader, problem))
+            return -1;
+    }
+    return 0;
+}
+
+static int feed_npy(struct body_reader *reader, const char *bytes, size_t size,
+                    struct problem *problem)
+{
+    if (feed_npy_header(reader, &bytes, &size, problem))
+        return -1;
+    return size ? body_elements_feed(&reader->elements, &reader->sink, bytes, size, problem) : 0;
+}
+
+/* ---- documents ---- */
+
+static int feed_document(struct body_reader *reader, const char *bytes, size_t size,
+                         struct problem *problem)
+{
+    size_t needed;
+    if (__builtin_add_overflow(reader->used, size, &needed)) {
+        problem_set(problem, 413, "Payload too large");
+        return -1;
+    }
+    if (body_sink_reserve(&reader->sink, reader->used, needed, problem))
+        return -1;
+    memcpy(reader->sink.data + reader->used, bytes, size);
+    reader->used = needed;
+    return 0;
+}
+
+/* ---- any format ---- */
+
+int body_reader_feed(struct body_reader *reader, const void *bytes, size_t size,
+                     struct problem *problem)
+{
+    if (size == 0)
+        return 0;
+    switch (reader->format) {
+    case BODY_JSON: return json_array_feed(&reader->json, &reader->sink, bytes, size, problem);
+    case BODY_NPY: return feed_npy(reader, bytes, size, problem);
+    case BODY_RAW:
+        return body_elements_feed(&reader->elements, &reader->sink, bytes, size, problem);
+    case BODY_DOCUMENT: break;
+    }
+    return feed_document(reader, bytes, size, problem);
+}
+
+int body_reader_finish(struct body_reader *reader, struct unetserve_shape *shape,
+                       size_t *input_bytes, struct problem *problem)
+{
+    switch (reader->format) {
+    case BODY_JSON:
+        if (json_array_finish(&reader->json, shape, problem))
+            return -1;
+        *input_bytes = reader->json.values * sizeof(float);
+        return 0;
+    case BODY_NPY:
+        if (reader->header_needed) {
+            problem_set(problem, 400,
+                        "truncated: the body ends within the npy header, after %zu bytes",
+                        reader->used);
+            return -1;
+        }
+        return body_elements_finish(&reader->elements, shape, input_bytes, problem);
+    case BODY_RAW: return body_elements_finish(&reader->elements, shape, input_bytes, problem);
+    case BODY_DOCUMENT: break;
+    }
+    *shape = (struct unetserve_shape){0};
+    *input_bytes = reader->used;
+    return 0;
+}

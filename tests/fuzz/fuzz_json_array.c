@@ -1,0 +1,101 @@
+/*
+ * JSON's grammar: the scanner must agree with jansson on what is JSON, and tell the same events
+ * however the text is split. Known differences: jansson refuses numbers out of range, null
+ * characters and lone surrogates, and takes a null byte for the end of the text; the scanner
+ * refuses what is nested or spelled beyond its bounds.
+ */
+#include "lib/json_scan.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* What a scan came to: a checksum of its events and their texts, and how it ended. */
+struct outcome {
+    uint64_t sum;
+    enum json_event end;
+    const char *error;
+    uint64_t error_offset;
+};
+
+static void add(struct outcome *outcome, const void *bytes, size_t size)
+{
+    const uint8_t *at = bytes;
+    for (size_t i = 0; i < size; i++)
+        outcome->sum = (outcome->sum ^ at[i]) * 1099511628211u;
+}
+
+static void add_event(struct outcome *outcome, const struct json_scan *scan, enum json_event event)
+{
+    add(outcome, &event, sizeof event);
+    if (event >= SCAN_KEY && event <= SCAN_NOT_FINITE) {
+        add(outcome, scan->text, scan->text_size);
+        add(outcome, &scan->token_offset, sizeof scan->token_offset);
+    }
+}
+
+static struct outcome scan_text(const char *text, size_t size, size_t piece_size)
+{
+    struct outcome outcome = {.end = SCAN_MORE};
+    struct json_scan scan;
+    json_scan_init(&scan);
+    for (size_t at = 0; at < size && outcome.end == SCAN_MORE; at += piece_size) {
+        size_t length = size - at < piece_size ? size - at : piece_size;
+        struct json_piece piece = {text + at, text + at, text + at + length};
+        enum json_event event;
+        while ((event = json_scan_next(&scan, &piece)) != SCAN_MORE) {
+            add_event(&outcome, &scan, event);
+            if (event == SCAN_ERROR || event == SCAN_NOT_FINITE) {
+                outcome.end = event;
+                break;
+            }
+        }
+    }
+    while (outcome.end == SCAN_MORE || outcome.end == SCAN_NUMBER) {
+        outcome.end = json_scan_finish(&scan);
+        add_event(&outcome, &scan, outcome.end);
+    }
+    if (outcome.end == SCAN_ERROR) {
+        outcome.error = scan.error;
+        outcome.error_offset = scan.error_offset;
+    }
+    return outcome;
+}
+
+static void check(int condition)
+{
+    if (!condition)
+        abort();
+}
+
+static void compare_with_jansson(const char *text, size_t size, const struct outcome *ours)
+{
+    json_error_t error;
+    if (size && memchr(text, 0, size))
+        return;
+    json_t *root = json_loadb(text, size, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    if (root && ours->end == SCAN_ERROR)
+        check(strstr(ours->error, "deeper than") || strstr(ours->error, "longer than"));
+    if (!root && ours->end == SCAN_END) {
+        enum json_error_code code = json_error_code(&error);
+        check(code == json_error_numeric_overflow || code == json_error_null_byte_in_key ||
+              strstr(error.text, "invalid Unicode") || strstr(error.text, "maximum parsing depth"));
+    }
+    json_decref(root);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    const char *text = (const char *)data;
+    struct outcome whole = scan_text(text, size, size + 1);
+    static const size_t pieces[] = {1, 2, 3, 7};
+    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+        struct outcome split = scan_text(text, size, pieces[i]);
+        check(split.sum == whole.sum && split.end == whole.end && split.error == whole.error &&
+              split.error_offset == whole.error_offset);
+    }
+    compare_with_jansson(text, size, &whole);
+    return 0;
+}
