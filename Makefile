@@ -52,7 +52,7 @@ archive_worker     := $(WORKER)
 archive_unet       := $(UNET)
 
 PROGRAMS   := 
-PLUGINS    := 
+PLUGINS    := unet
 OUTPUTS    := $(addprefix $(BUILD)/,$(PROGRAMS)) $(PLUGINS:%=$(BUILD)/models/%.so)
 
 .DEFAULT_GOAL := all

@@ -1,0 +1,521 @@
+/* Recognition of families, torch's parameter counts and cost, and what a report says when names or
+ * shapes do not fit. */
+#include "goldens.h"
+#include "workers/models/unet/family.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+/* ---- state dicts made here: right names and shapes, all zeros ---- */
+
+#define SYNTHETIC_MAX 512
+
+struct synthetic {
+    struct weights weights;
+    struct weights_tensor tensors[SYNTHETIC_MAX];
+    char names[SYNTHETIC_MAX][96];
+    uint64_t largest;
+    void *zeros;
+};
+
+static void add_tensor(struct synthetic *s, const char *path, const char *leaf, uint32_t rank,
+                       const uint64_t *dims)
+{
+    size_t at = s->weights.count++;
+    assert_true(at < SYNTHETIC_MAX);
+    struct weights_tensor *tensor = &s->tensors[at];
+    snprintf(s->names[at], sizeof s->names[at], "%s.%s", path, leaf);
+    *tensor = (struct weights_tensor){.name = s->names[at], .dtype = WEIGHTS_F32, .rank = rank};
+    tensor->elements = 1;
+    for (uint32_t i = 0; i < rank; i++) {
+        tensor->dims[i] = dims[i];
+        tensor->elements *= dims[i];
+    }
+    tensor->bytes = (size_t)tensor->elements * 4;
+    if (tensor->elements > s->largest)
+        s->largest = tensor->elements;
+}
+
+static void add_conv(struct synthetic *s, const char *path, uint64_t out, uint64_t in,
+                     uint64_t kernel)
+{
+    add_tensor(s, path, "weight", 4, (const uint64_t[]){out, in, kernel, kernel});
+}
+
+static void add_norm(struct synthetic *s, const char *path, uint64_t channels)
+{
+    static const char *const leaves[] = {"weight", "bias", "running_mean", "running_var"};
+    for (int i = 0; i < 4; i++)
+        add_tensor(s, path, leaves[i], 1, &channels);
+}
+
+/* conv, norm, conv, norm at prefix + each of the four parts */
+static void add_double(struct synthetic *s, const char *prefix, const char *const *parts,
+                       uint64_t in, uint64_t middle, uint64_t out)
+{
+    char path[96];
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s%s", prefix, parts[2 * i]);
+        add_conv(s, path, i ? out : middle, i ? middle : in, 3);
+        snprintf(path, sizeof path, "%s%s", prefix, parts[2 * i + 1]);
+        add_norm(s, path, i ? out : middle);
+    }
+}
+
+static const char *const by_index[4] = {"0", "1", "3", "4"};
+static const char *const by_word[4] = {"conv1", "norm1", "conv2", "norm2"};
+
+static void add_head(struct synthetic *s, const char *path, uint64_t classes, uint64_t in)
+{
+    add_conv(s, path, classes, in, 1);
+    add_tensor(s, path, "bias", 1, &classes);
+}
+
+static struct synthetic *finish(struct synthetic *s)
+{
+    s->zeros = calloc((size_t)s->largest, sizeof(float));
+    assert_non_null(s->zeros);
+    for (size_t i = 0; i < s->weights.count; i++)
+        s->tensors[i].data = s->zeros;
+    s->weights.tensors = s->tensors;
+    return s;
+}
+
+static struct synthetic *begin(void)
+{
+    struct synthetic *s = calloc(1, sizeof *s);
+    assert_non_null(s);
+    return s;
+}
+
+static void discard(struct synthetic *s)
+{
+    free(s->zeros);
+    free(s);
+}
+
+static struct synthetic *make_milesial(bool bilinear)
+{
+    struct synthetic *s = begin();
+    char path[96];
+    add_double(s, "inc.double_conv.", by_index, 12, 64, 64);
+    for (uint64_t n = 1; n <= 4; n++) {
+        uint64_t out = (64ull << n) / (bilinear && n == 4 ? 2 : 1);
+        snprintf(path, sizeof path, "down%u.maxpool_conv.1.double_conv.", (unsigned)n);
+        add_double(s, path, by_index, 32ull << n, out, out);
+    }
+    for (uint64_t n = 1; n <= 4; n++) {
+        uint64_t in = 2048ull >> n;
+        snprintf(path, sizeof path, "up%u.up", (unsigned)n);
+        uint64_t half = in / 2;
+        if (!bilinear) {
+            add_tensor(s, path, "weight", 4, (const uint64_t[]){in, half, 2, 2});
+            add_tensor(s, path, "bias", 1, &half);
+        }
+        snprintf(path, sizeof path, "up%u.conv.double_conv.", (unsigned)n);
+        add_double(s, path, by_index, in, half, bilinear && n < 4 ? half / 2 : half);
+    }
+    add_head(s, "outc.conv", 11, 64);
+    return finish(s);
+}
+
+static struct synthetic *make_mateuszbuda(void)
+{
+    struct synthetic *s = begin();
+    char path[96];
+    for (uint64_t n = 1; n <= 4; n++) {
+        uint64_t out = 16ull << n;
+        snprintf(path, sizeof path, "encoder%u.enc%u", (unsigned)n, (unsigned)n);
+        add_double(s, path, by_word, n == 1 ? 12 : out / 2, out, out);
+    }
+    add_double(s, "bottleneck.bottleneck", by_word, 256, 512, 512);
+    for (uint64_t n = 4; n >= 1; n--) {
+        uint64_t out = 16ull << n;
+        snprintf(path, sizeof path, "upconv%u", (unsigned)n);
+        add_tensor(s, path, "weight", 4, (const uint64_t[]){out * 2, out, 2, 2});
+        add_tensor(s, path, "bias", 1, &out);
+        snprintf(path, sizeof path, "decoder%u.dec%u", (unsigned)n, (unsigned)n);
+        add_double(s, path, by_word, out * 2, out, out);
+    }
+    add_head(s, "conv", 11, 32);
+    return finish(s);
+}
+
+static char report[65536];
+
+static struct network build(const struct weights *weights, const char *family)
+{
+    struct network network;
+    report[0] = '\0';
+    if (family_build(weights, family, &network, report, sizeof report) < 0)
+        fail_msg("%s", report);
+    return network;
+}
+
+static void check_size(struct synthetic *s, const char *family, uint64_t parameters, double gflop)
+{
+    struct network network = build(&s->weights, NULL);
+    assert_string_equal(network.family, family);
+    assert_int_equal(network.parameters, parameters);
+    assert_int_equal(network.in_channels, 12);
+    assert_int_equal(network.classes, 11);
+    assert_int_equal(network.depth, 4);
+    assert_int_equal(network.size_min, 16);
+    double measured = (double)network_flop(&network, 256, 256) / 1e9;
+    assert_true(measured > gflop - 0.06 && measured < gflop + 0.06);
+    network_free(&network);
+    discard(s);
+}
+
+static void test_sizes_are_torchs(void **state)
+{
+    (void)state;
+    check_size(make_milesial(false), "milesial", 31043467, 97.1);
+    check_size(make_milesial(true), "milesial", 17268811, 80.7);
+    check_size(make_mateuszbuda(), "mateuszbuda", 7765963, 24.5);
+}
+
+/* ---- goldens: recognition under any prefix, every lost tensor noticed ---- */
+
+struct golden {
+    const char *file;
+    const char *family;
+    const char *up;
+    uint32_t depth;
+    uint32_t base_width;
+    uint32_t size_multiple;
+};
+
+static const struct golden goldens[] = {
+    {"milesial_transposed.safetensors", "milesial", "transposed", 3, 4, 1},
+    {"milesial_deep.safetensors", "milesial", "transposed", 4, 2, 1},
+    {"milesial_bilinear.safetensors", "milesial", "bilinear", 3, 4, 1},
+    {"milesial_no_norm.safetensors", "milesial", "transposed", 2, 4, 1},
+    {"milesial_checkpoint.pth", "milesial", "transposed", 3, 3, 1},
+    {"mateuszbuda.safetensors", "mateuszbuda", "transposed", 3, 3, 8},
+    {"mateuszbuda_bf16.pth", "mateuszbuda", "transposed", 2, 4, 4},
+    {"aladdinpersson.safetensors", "aladdinpersson", "transposed", 3, 4, 8},
+    {"zhoudaxia233.safetensors", "zhoudaxia233", "transposed", 3, 3, 8},
+    {"zhoudaxia233_views.pth", "zhoudaxia233", "transposed", 2, 3, 4},
+    {"plain.safetensors", "plain", "transposed", 2, 4, 4},
+    {"plain_upwards.safetensors", "plain", "transposed", 3, 5, 8},
+    {"cbr.safetensors", "cbr", "transposed", 2, 4, 4},
+    {"cbr_nested.safetensors", "cbr", "transposed", 3, 4, 8},
+    {"cbr_compiled.pth", "cbr", "transposed", 2, 4, 4},
+};
+
+#define GOLDEN_COUNT (sizeof goldens / sizeof *goldens)
+
+static struct weights open_golden(size_t i)
+{
+    char path[256];
+    struct weights weights;
+    snprintf(path, sizeof path, GOLDENS "%s", goldens[i].file);
+    if (weights_open(path, &weights, report, sizeof report) < 0)
+        fail_msg("%s", report);
+    return weights;
+}
+
+static void test_recognition(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < GOLDEN_COUNT; i++) {
+        struct weights weights = open_golden(i);
+        struct network network = build(&weights, NULL);
+        assert_string_equal(network.family, goldens[i].family);
+        assert_string_equal(network.up, goldens[i].up);
+        assert_int_equal(network.depth, goldens[i].depth);
+        assert_int_equal(network.base_width, goldens[i].base_width);
+        assert_int_equal(network.size_multiple, goldens[i].size_multiple);
+        assert_int_equal(network.size_min, 1 << goldens[i].depth);
+        network_free(&network);
+        network = build(&weights, goldens[i].family);
+        network_free(&network);
+        weights_close(&weights);
+    }
+}
+
+static void test_prefixes(void **state)
+{
+    static const char *const prefixes[] = {"module.", "model.net.", "_orig_mod.module.model.",
+                                           "my_network."};
+    (void)state;
+    for (size_t i = 0; i < GOLDEN_COUNT; i++) {
+        struct weights weights = open_golden(i);
+        for (size_t k = 0; k < sizeof prefixes / sizeof *prefixes; k++) {
+            struct weights renamed = weights;
+            renamed.tensors = calloc(weights.count, sizeof *renamed.tensors);
+            char(*names)[128] = calloc(weights.count, sizeof *names);
+            assert_true(renamed.tensors && names);
+            for (size_t t = 0; t < weights.count; t++) {
+                snprintf(names[t], sizeof names[t], "%s%s", prefixes[k], weights.tensors[t].name);
+                renamed.tensors[t] = weights.tensors[t];
+                renamed.tensors[t].name = names[t];
+            }
+            struct network network = build(&renamed, NULL);
+            assert_string_equal(network.family, goldens[i].family);
+            network_free(&network);
+            free(renamed.tensors);
+            free(names);
+        }
+        weights_close(&weights);
+    }
+}
+
+/* Only first components and places count: older releases of milesial's network call the inner parts
+ * differently, and a dropout or a wrapped norm moves indices. */
+static void test_inner_names_do_not_matter(void **state)
+{
+    static const char *const renamings[][2] = {
+        {"maxpool_conv.1.double_conv", "mpconv.1.conv"},
+        {"inc.double_conv", "inc.conv.conv"},
+        {"conv.double_conv", "conv.conv"},
+        {".3.", ".12."},
+        {".4.", ".13."},
+    };
+    (void)state;
+    struct weights weights = open_golden(0);
+    char(*names)[128] = calloc(weights.count, sizeof *names);
+    assert_non_null(names);
+    for (size_t i = 0; i < weights.count; i++) {
+        snprintf(names[i], sizeof names[i], "%s", weights.tensors[i].name);
+        for (size_t k = 0; k < sizeof renamings / sizeof *renamings; k++) {
+            const char *found = strstr(names[i], renamings[k][0]);
+            if (!found)
+                continue;
+            char renamed[128];
+            snprintf(renamed, sizeof renamed, "%.*s%s%s", (int)(found - names[i]), names[i],
+                     renamings[k][1], found + strlen(renamings[k][0]));
+            memcpy(names[i], renamed, sizeof renamed);
+        }
+        weights.tensors[i].name = names[i];
+    }
+    struct network network = build(&weights, NULL);
+    assert_string_equal(network.family, "milesial");
+    assert_int_equal(network.depth, 3);
+    network_free(&network);
+    free(names);
+    weights_close(&weights);
+}
+
+static void expect_refusal(const struct weights *weights, const char *family)
+{
+    struct network network;
+    report[0] = '\0';
+    assert_int_equal(family_build(weights, family, &network, report, sizeof report), -EBADMSG);
+    assert_true(strlen(report) > 10);
+}
+
+static bool is_counter(const char *name)
+{
+    return strstr(name, "num_batches_tracked") != NULL;
+}
+
+/* Whichever single tensor is lost, the network is refused; where names are fixed, the lost one is
+ * named. */
+static void test_every_lost_tensor_is_noticed(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < GOLDEN_COUNT; i++) {
+        struct weights weights = open_golden(i);
+        struct weights fewer = {.count = weights.count - 1};
+        fewer.tensors = calloc(weights.count, sizeof *fewer.tensors);
+        assert_non_null(fewer.tensors);
+        for (size_t lost = 0; lost < weights.count; lost++) {
+            size_t at = 0;
+            for (size_t t = 0; t < weights.count; t++)
+                if (t != lost)
+                    fewer.tensors[at++] = weights.tensors[t];
+            const char *name = weights.tensors[lost].name;
+            if (is_counter(name)) {
+                struct network network = build(&fewer, NULL);
+                network_free(&network);
+                continue;
+            }
+            expect_refusal(&fewer, NULL);
+            if (strstr(goldens[i].file, ".safetensors") && !strstr(goldens[i].file, "nested") &&
+                !strstr(goldens[i].file, "no_norm") && !strstr(goldens[i].file, "upwards") &&
+                !strstr(report, name))
+                fail_msg("%s without %s:\n%s", goldens[i].file, name, report);
+        }
+        free(fewer.tensors);
+        weights_close(&weights);
+    }
+}
+
+static struct weights_tensor *tensor_named(struct weights *weights, const char *name)
+{
+    for (size_t i = 0; i < weights->count; i++)
+        if (strcmp(weights->tensors[i].name, name) == 0)
+            return &weights->tensors[i];
+    fail_msg("no tensor %s", name);
+    return NULL;
+}
+
+static void test_report_lines(void **state)
+{
+    (void)state;
+    struct weights weights = open_golden(0);
+    tensor_named(&weights, "down1.maxpool_conv.1.double_conv.3.weight")->name = "stray.weight";
+    tensor_named(&weights, "up2.up.bias")->dims[0] = 9;
+    tensor_named(&weights, "inc.double_conv.1.running_var")->name = "inc.extra.momentum";
+    expect_refusal(&weights, NULL);
+    assert_non_null(strstr(report, "the family milesial: 2 missing, 2 unexpected, 1 of another"));
+    assert_non_null(
+        strstr(report, "\nmissing down1.maxpool_conv.1.double_conv.3.weight [8, 8, 3, 3]\n"));
+    assert_non_null(strstr(report, "\nmissing inc.double_conv.1.running_var [4]\n"));
+    assert_non_null(strstr(report, "\nunexpected stray.weight [8, 8, 3, 3]\n"));
+    assert_non_null(strstr(report, "\nunexpected inc.extra.momentum [4]\n"));
+    assert_non_null(strstr(report, "\nshape up2.up.bias [9] want [8]\n"));
+    weights_close(&weights);
+}
+
+static void test_wrong_kinds_of_numbers(void **state)
+{
+    (void)state;
+    struct weights weights = open_golden(0);
+    tensor_named(&weights, "outc.conv.bias")->dtype = WEIGHTS_I32;
+    expect_refusal(&weights, NULL);
+    assert_non_null(strstr(report, "outc.conv.bias holds integers"));
+    weights_close(&weights);
+    weights = open_golden(0);
+    static const float negative[4] = {1.0f, -1.0f, 1.0f, 1.0f};
+    tensor_named(&weights, "inc.double_conv.1.running_var")->data = negative;
+    expect_refusal(&weights, NULL);
+    assert_non_null(strstr(report, "inc.double_conv.0"));
+    assert_non_null(strstr(report, "negative variance"));
+    weights_close(&weights);
+}
+
+static void test_unknown_families(void **state)
+{
+    (void)state;
+    struct weights weights = open_golden(0);
+    expect_refusal(&weights, "resnet");
+    assert_non_null(strstr(report, "resnet"));
+    assert_non_null(strstr(report, "milesial"));
+    expect_refusal(&weights, "mateuszbuda");
+    assert_non_null(strstr(report, "unexpected inc.double_conv.0.weight"));
+    for (size_t i = 0; i < weights.count; i++)
+        weights.tensors[i].name = i % 2 ? "layer1.0.fc" : "stem.weight";
+    expect_refusal(&weights, NULL);
+    assert_non_null(strstr(report, "none of the UNets known"));
+    weights.count = 0;
+    expect_refusal(&weights, NULL);
+    weights.count = 1;
+    weights_close(&weights);
+    const char *const *names = family_names();
+    size_t count = 0;
+    for (; names[count]; count++)
+        expect_refusal(&(struct weights){.count = 0}, names[count]);
+    assert_int_equal(count, 6);
+}
+
+/* Two of the same family at once (an average beside the weights): the second is not silently
+ * preferred. */
+static void test_two_networks_in_one_file(void **state)
+{
+    (void)state;
+    struct weights weights = open_golden(0);
+    struct weights both = {.count = weights.count * 2};
+    both.tensors = calloc(both.count, sizeof *both.tensors);
+    char(*names)[128] = calloc(weights.count, sizeof *names);
+    assert_true(both.tensors && names);
+    for (size_t i = 0; i < weights.count; i++) {
+        both.tensors[i] = both.tensors[weights.count + i] = weights.tensors[i];
+        snprintf(names[i], sizeof names[i], "module.%s", weights.tensors[i].name);
+        both.tensors[i].name = names[i];
+    }
+    expect_refusal(&both, NULL);
+    assert_non_null(strstr(report, "unexpected"));
+    free(both.tensors);
+    free(names);
+    weights_close(&weights);
+}
+
+/* However small the buffer: terminated, whole lines, and the number of lines left out. */
+static void test_report_is_bounded(void **state)
+{
+    (void)state;
+    struct synthetic *s = make_mateuszbuda();
+    struct network network;
+    s->weights.count -= 60;
+    assert_int_equal(family_build(&s->weights, "milesial", &network, report, sizeof report),
+                     -EBADMSG);
+    assert_null(strstr(report, " more\n"));
+    size_t full = strlen(report);
+    assert_true(full > 1000);
+    for (size_t size = 1; size < full + 200; size += size < 600 ? 1 : 97) {
+        char *small = malloc(size);
+        assert_non_null(small);
+        memset(small, 'x', size);
+        assert_int_equal(family_build(&s->weights, "milesial", &network, small, size), -EBADMSG);
+        assert_non_null(memchr(small, '\0', size));
+        unsigned more = 0;
+        const char *tail = strstr(small, "\nand ");
+        if (size > full + 16) {
+            assert_string_equal(small, report);
+        } else if (size > 400) {
+            assert_non_null(tail);
+            assert_int_equal(sscanf(tail, "\nand %u more\n", &more), 1);
+            assert_true(more > 0);
+        }
+        free(small);
+    }
+    discard(s);
+}
+
+/* ---- what a network says about sizes ---- */
+
+static void test_value_shapes(void **state)
+{
+    (void)state;
+    struct weights weights = open_golden(0);
+    struct network network = build(&weights, NULL);
+    uint32_t last = (uint32_t)network.layer_count;
+    uint32_t c = 0;
+    uint32_t h = 0;
+    uint32_t w = 0;
+    assert_int_equal(network_value_shape(&network, last, 37, 45, &c, &h, &w), 0);
+    assert_true(c == 5 && h == 37 && w == 45);
+    assert_int_equal(network_value_shape(&network, 0, 37, 45, &c, &h, &w), 0);
+    assert_true(c == 3 && h == 37 && w == 45);
+    assert_int_equal(network_value_shape(&network, 3, 37, 45, &c, &h, &w), 0);
+    assert_true(c == 4 && h == 18 && w == 22);
+    assert_int_equal(network_value_shape(&network, last + 1, 37, 45, &c, &h, &w), -EINVAL);
+    assert_int_equal(network_value_shape(&network, last, 0, 45, &c, &h, &w), -EINVAL);
+    assert_int_equal(network_value_shape(&network, last, 4, 45, &c, &h, &w), -EINVAL);
+    assert_true(network_flop(&network, 4, 45) == 0);
+    network_free(&network);
+    weights_close(&weights);
+    /* A network that cannot pad refuses sizes between its multiples. */
+    weights = open_golden(5);
+    network = build(&weights, NULL);
+    last = (uint32_t)network.layer_count;
+    assert_int_equal(network_value_shape(&network, last, 32, 40, &c, &h, &w), 0);
+    assert_int_equal(network_value_shape(&network, last, 33, 40, &c, &h, &w), -EINVAL);
+    network_free(&network);
+    weights_close(&weights);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sizes_are_torchs),
+        cmocka_unit_test(test_recognition),
+        cmocka_unit_test(test_prefixes),
+        cmocka_unit_test(test_inner_names_do_not_matter),
+        cmocka_unit_test(test_every_lost_tensor_is_noticed),
+        cmocka_unit_test(test_report_lines),
+        cmocka_unit_test(test_wrong_kinds_of_numbers),
+        cmocka_unit_test(test_unknown_families),
+        cmocka_unit_test(test_two_networks_in_one_file),
+        cmocka_unit_test(test_report_is_bounded),
+        cmocka_unit_test(test_value_shapes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

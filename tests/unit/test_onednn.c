@@ -1,0 +1,721 @@
+/*
+ * The oneDNN backend against the reference backend, on small random networks that together have
+ * every operation, and its own bookkeeping: shapes that come and go, more of them than it keeps,
+ * sizes that do not fit.
+ */
+#include "workers/backends/backend.h"
+#include "workers/backends/backends.h"
+#include "workers/backends/onednn/onednn.h"
+
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MAX_TILES 3
+
+static uint32_t seed = 1;
+
+static uint32_t random_bits(void)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 17;
+    seed ^= seed << 5;
+    return seed;
+}
+
+/* Uniform in [-1, 1]. */
+static float random_float(void)
+{
+    return (float)(random_bits() >> 8) / 8388608.0F - 1.0F;
+}
+
+/* ---- networks
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+static void start(struct network *network, uint32_t in_channels, uint32_t multiple)
+{
+    *network = (struct network){.family = "test",
+                                .in_channels = in_channels,
+                                .size_multiple = multiple,
+                                .size_min = multiple};
+    network->layers = (struct network_layer *)calloc(64, sizeof *network->layers);
+    assert_non_null(network->layers);
+}
+
+static uint32_t channels_of(const struct network *network, uint32_t value)
+{
+    return value == 0 ? network->in_channels : network->layers[value - 1].channels;
+}
+
+/* Append a layer; the number of its value. */
+static uint32_t append(struct network *network, struct network_layer layer)
+{
+    assert_true(network->layer_count < 64);
+    network->layers[network->layer_count++] = layer;
+    network->classes = layer.channels;
+    return (uint32_t)network->layer_count;
+}
+
+static float *random_floats(size_t count, float scale)
+{
+    float *values = (float *)malloc(count * sizeof *values);
+    assert_non_null(values);
+    for (size_t i = 0; i < count; i++) {
+        values[i] = random_float() * scale;
+    }
+    return values;
+}
+
+static uint32_t conv_with(struct network *network, uint32_t in, uint32_t channels, uint32_t kernel,
+                          uint32_t stride, uint32_t padding, bool relu)
+{
+    size_t fan_in = (size_t)channels_of(network, in) * kernel * kernel;
+    struct network_layer layer = {.op = NETWORK_CONV,
+                                  .inputs = {in},
+                                  .channels = channels,
+                                  .kernel = kernel,
+                                  .stride = stride,
+                                  .padding = padding,
+                                  .relu = relu};
+    layer.weights = random_floats(fan_in * channels, sqrtf(6.0F / (float)fan_in));
+    layer.bias = random_floats(channels, 0.2F);
+    return append(network, layer);
+}
+
+static uint32_t conv(struct network *network, uint32_t in, uint32_t channels)
+{
+    return conv_with(network, in, channels, 3, 1, 1, true);
+}
+
+static uint32_t head(struct network *network, uint32_t in, uint32_t classes)
+{
+    return conv_with(network, in, classes, 1, 1, 0, false);
+}
+
+static uint32_t conv_up(struct network *network, uint32_t in, uint32_t channels)
+{
+    size_t from = channels_of(network, in);
+    struct network_layer layer = {.op = NETWORK_CONV_UP, .inputs = {in}, .channels = channels};
+    layer.weights = random_floats(from * channels * 4, sqrtf(3.0F / (float)from));
+    layer.bias = random_floats(channels, 0.2F);
+    return append(network, layer);
+}
+
+static uint32_t pool_with(struct network *network, uint32_t in, uint32_t kernel, uint32_t stride,
+                          uint32_t padding)
+{
+    return append(network, (struct network_layer){.op = NETWORK_MAX_POOL,
+                                                  .inputs = {in},
+                                                  .channels = channels_of(network, in),
+                                                  .kernel = kernel,
+                                                  .stride = stride,
+                                                  .padding = padding});
+}
+
+static uint32_t upsample(struct network *network, uint32_t in, enum network_upsample mode)
+{
+    return append(network, (struct network_layer){.op = NETWORK_UPSAMPLE,
+                                                  .inputs = {in},
+                                                  .channels = channels_of(network, in),
+                                                  .upsample = mode});
+}
+
+static uint32_t pair(struct network *network, enum network_op op, uint32_t a, uint32_t b)
+{
+    uint32_t channels = channels_of(network, a);
+    channels += op == NETWORK_CONCAT ? channels_of(network, b) : 0;
+    return append(network, (struct network_layer){.op = op,
+                                                  .inputs = {a, b},
+                                                  .channels = channels,
+                                                  .relu = op == NETWORK_ADD && a % 2 == 0});
+}
+
+/* A UNet of two levels: transposed convolutions, odd sizes fitted, concat [skip, up] or [up, skip].
+ */
+static void two_levels(struct network *network, uint32_t in_channels, uint32_t base,
+                       uint32_t classes, bool skip_first)
+{
+    start(network, in_channels, 1);
+    network->size_min = 4;
+    uint32_t skip[2];
+    uint32_t x = 0;
+    for (uint32_t level = 0; level < 2; level++) {
+        x = conv(network, x, base << level);
+        skip[level] = x = conv(network, x, base << level);
+        x = pool_with(network, x, 2, 2, 0);
+    }
+    x = conv(network, x, base << 2);
+    for (uint32_t level = 2; level-- > 0;) {
+        x = conv_up(network, x, base << level);
+        x = pair(network, NETWORK_FIT, x, skip[level]);
+        x = skip_first ? pair(network, NETWORK_CONCAT, skip[level], x)
+                       : pair(network, NETWORK_CONCAT, x, skip[level]);
+        x = conv(network, x, base << level);
+    }
+    head(network, x, classes);
+}
+
+/* The same with resampling in place of transposed convolutions. */
+static void resampled(struct network *network, enum network_upsample mode)
+{
+    start(network, 3, 2);
+    uint32_t skip = conv(network, 0, 8);
+    uint32_t x = pool_with(network, skip, 2, 2, 0);
+    x = conv(network, x, 16);
+    x = upsample(network, x, mode);
+    x = pair(network, NETWORK_CONCAT, skip, x);
+    x = conv(network, x, 8);
+    head(network, x, 5);
+}
+
+/* A residual encoder: strided 7 x 7 stem, 3 x 3 pooling with padding, sums, 1 x 1 projections with
+ * a stride. */
+static void residual(struct network *network)
+{
+    start(network, 4, 8);
+    uint32_t stem = conv_with(network, 0, 8, 7, 2, 3, true);
+    uint32_t x = pool_with(network, stem, 3, 2, 1);
+    uint32_t inner = conv_with(network, conv(network, x, 8), 8, 3, 1, 1, false);
+    uint32_t level = pair(network, NETWORK_ADD, inner, x);
+    uint32_t down = conv_with(network, level, 16, 3, 2, 1, false);
+    uint32_t project = conv_with(network, level, 16, 1, 2, 0, false);
+    x = pair(network, NETWORK_ADD, down, project);
+    x = pair(network, NETWORK_CONCAT, upsample(network, x, NETWORK_NEAREST), level);
+    x = conv(network, x, 8);
+    x = pair(network, NETWORK_CONCAT, upsample(network, x, NETWORK_NEAREST), stem);
+    x = upsample(network, conv(network, x, 8), NETWORK_NEAREST);
+    conv_with(network, conv(network, x, 6), 3, 3, 1, 1, false);
+}
+
+/* What no popular family has: concats of concats, of the input, of a value with itself, of two
+ * sums; a value that two concats take; crops; a network that ends in something else than a
+ * convolution. */
+static void odd(struct network *network)
+{
+    start(network, 5, 2);
+    uint32_t a = conv(network, 0, 6);
+    uint32_t sum = pair(network, NETWORK_ADD, a, a);
+    uint32_t once = pair(network, NETWORK_CONCAT, sum, 0);
+    uint32_t twice = pair(network, NETWORK_CONCAT, once, sum);
+    uint32_t self = pair(network, NETWORK_CONCAT, sum, sum);
+    uint32_t b = conv(network, twice, 4);
+    uint32_t c = conv_with(network, self, 4, 4, 1, 0, true); /* 3 smaller each way */
+    uint32_t fitted = pair(network, NETWORK_FIT, c, b);
+    uint32_t cropped = pair(network, NETWORK_FIT, b, c);
+    uint32_t d = conv(network, pair(network, NETWORK_CONCAT, fitted, b), 4);
+    uint32_t e = pair(network, NETWORK_FIT, conv(network, cropped, 4), d);
+    uint32_t bare = pair(network, NETWORK_FIT, 0, d);
+    uint32_t f = conv(network, pair(network, NETWORK_CONCAT, bare, e), 4);
+    pool_with(network, pair(network, NETWORK_ADD, f, d), 3, 1, 1);
+}
+
+/* ---- running
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+static const struct backend_preprocess tutorial = {
+    .offset = 0, .scale = 10000, .clip = true, .clip_low = 0, .clip_high = 1};
+static const struct backend_preprocess plain = {.scale = 1};
+
+/* Tiles and room for answers. */
+struct tiles {
+    struct backend_batch batch;
+    const void *inputs[MAX_TILES];
+    uint8_t *labels[MAX_TILES];
+    float *logits[MAX_TILES];
+    size_t pixels;
+    size_t classes;
+};
+
+static void fill_random(void *data, size_t elements, uint32_t dtype)
+{
+    uint16_t *words = (uint16_t *)data;
+    float *floats = (float *)data;
+    for (size_t i = 0; i < elements; i++) {
+        switch (dtype) {
+        case UNETSERVE_F32: floats[i] = random_float(); break;
+        case UNETSERVE_F16: /* subnormals too, no infinities */
+            words[i] = (uint16_t)(random_bits() & 0xbbff);
+            break;
+        case UNETSERVE_U16:
+        case UNETSERVE_I16: words[i] = (uint16_t)(random_bits() % 12000); break;
+        default: ((uint8_t *)data)[i] = (uint8_t)random_bits(); break;
+        }
+    }
+}
+
+static void tiles_make(const struct network *network, uint32_t dtype, uint32_t count,
+                       uint32_t height, uint32_t width, struct tiles *out)
+{
+    *out = (struct tiles){.pixels = (size_t)height * width, .classes = network->classes};
+    out->batch = (struct backend_batch){.count = count,
+                                        .dtype = dtype,
+                                        .height = height,
+                                        .width = width,
+                                        .inputs = out->inputs,
+                                        .labels = out->labels,
+                                        .logits = out->logits};
+    for (uint32_t i = 0; i < count; i++) {
+        size_t elements = out->pixels * network->in_channels;
+        void *data = malloc(elements * unetserve_dtype_size(dtype));
+        assert_non_null(data);
+        fill_random(data, elements, dtype);
+        out->inputs[i] = data;
+        out->labels[i] = (uint8_t *)malloc(out->pixels);
+        out->logits[i] = (float *)malloc(out->pixels * out->classes * sizeof(float));
+        assert_true(out->labels[i] != NULL && out->logits[i] != NULL);
+    }
+}
+
+static void tiles_free(struct tiles *tiles)
+{
+    for (size_t i = 0; i < MAX_TILES; i++) {
+        free((void *)(uintptr_t)tiles->inputs[i]);
+        free(tiles->labels[i]);
+        free(tiles->logits[i]);
+    }
+}
+
+static void *make(const struct backend *backend, const struct network *network,
+                  const char *precision, const struct backend_preprocess *preprocess)
+{
+    struct backend_options options = {
+        .precision = precision, .threads = 2, .preprocess = *preprocess};
+    char error[256] = "";
+    void *instance = NULL;
+    int code = backend->create(network, &options, &instance, error, sizeof error);
+    if (code != 0) {
+        print_error("create: %s\n", error);
+    }
+    assert_int_equal(code, 0);
+    return instance;
+}
+
+static bool has_bf16(void)
+{
+    struct onednn_isa isa = onednn_isa_detect();
+    unsigned wanted = (unsigned)dnnl_cpu_isa_avx512_core_bf16;
+    return ((unsigned)dnnl_get_effective_cpu_isa() & wanted) == wanted &&
+           (isa.avx512_bf16 || isa.amx_bf16);
+}
+
+/* Share of pixels whose labels differ, and the largest difference of logits as a share of the
+ * largest logit. */
+struct difference {
+    double labels;
+    double logits;
+};
+
+static struct difference compare(const struct tiles *tiles, uint8_t *const *labels,
+                                 float *const *logits)
+{
+    size_t differing = 0;
+    double largest = 0;
+    double error = 0;
+    for (uint32_t i = 0; i < tiles->batch.count; i++) {
+        for (size_t p = 0; p < tiles->pixels; p++) {
+            differing += tiles->labels[i][p] != labels[i][p];
+        }
+        for (size_t k = 0; k < tiles->pixels * tiles->classes; k++) {
+            assert_true(isfinite(tiles->logits[i][k]));
+            largest = fmax(largest, fabs((double)logits[i][k]));
+            error = fmax(error, fabs((double)tiles->logits[i][k] - (double)logits[i][k]));
+        }
+    }
+    double pixels = (double)tiles->pixels * tiles->batch.count;
+    return (struct difference){.labels = (double)differing / pixels, .logits = error / largest};
+}
+
+/* A batch on the reference, which is what the answers of `instance` are held against. */
+static void check_against(void *reference, void *instance, const struct network *network,
+                          uint32_t dtype, uint32_t count, uint32_t height, uint32_t width,
+                          bool rounded)
+{
+    struct tiles wanted;
+    struct tiles got;
+    tiles_make(network, dtype, count, height, width, &wanted);
+    tiles_make(network, dtype, count, height, width, &got);
+    for (uint32_t i = 0; i < count; i++) {
+        memcpy((void *)(uintptr_t)got.inputs[i], wanted.inputs[i],
+               wanted.pixels * network->in_channels * unetserve_dtype_size(dtype));
+    }
+    assert_int_equal(backend_find("reference")->forward(reference, &wanted.batch), 0);
+    assert_int_equal(backend_onednn.forward(instance, &got.batch), 0);
+    struct difference d = compare(&got, wanted.labels, wanted.logits);
+    double most_logits = rounded ? 0.05 : 1e-4;
+    /* Tiles here have a few hundred pixels: one of them may be a draw. */
+    double most_labels = (rounded ? 0.03 : 1e-4) + 1.5 / ((double)got.pixels * count);
+    if (d.logits > most_logits || d.labels > most_labels) {
+        print_error("%ux%u batch %u: logits off by %g, labels by %g\n", height, width, count,
+                    d.logits, d.labels);
+    }
+    assert_true(d.logits <= most_logits && d.labels <= most_labels);
+    tiles_free(&wanted);
+    tiles_free(&got);
+}
+
+struct size {
+    uint32_t count;
+    uint32_t height;
+    uint32_t width;
+};
+
+static void check_network(struct network *network, const struct size *sizes, size_t size_count,
+                          const struct backend_preprocess *preprocess, uint32_t dtype)
+{
+    void *reference = make(backend_find("reference"), network, "f32", preprocess);
+    void *exact = make(&backend_onednn, network, "f32", preprocess);
+    void *rounded = has_bf16() ? make(&backend_onednn, network, "bf16", preprocess) : NULL;
+    for (size_t i = 0; i < size_count; i++) {
+        struct size s = sizes[i];
+        check_against(reference, exact, network, dtype, s.count, s.height, s.width, false);
+        if (rounded != NULL) {
+            check_against(reference, rounded, network, dtype, s.count, s.height, s.width, true);
+        }
+    }
+    backend_find("reference")->destroy(reference);
+    backend_onednn.destroy(exact);
+    if (rounded != NULL) {
+        backend_onednn.destroy(rounded);
+    }
+    network_free(network);
+}
+
+/* ---- tests
+ * -----------------------------------------------------------------------------------------------------------
+ */
+
+static void transposed_unet_at_any_size(void **state)
+{
+    (void)state;
+    static const struct size sizes[] = {{1, 16, 16}, {2, 21, 18}, {3, 8, 13}, {1, 5, 7}};
+    struct network network;
+    two_levels(&network, 12, 8, 11, true);
+    check_network(&network, sizes, 4, &plain, UNETSERVE_F32);
+    two_levels(&network, 3, 6, 3, false);
+    check_network(&network, sizes, 4, &plain, UNETSERVE_F32);
+}
+
+static void many_channels_and_many_classes(void **state)
+{
+    (void)state;
+    static const struct size sizes[] = {{1, 12, 12}, {2, 4, 9}};
+    struct network network;
+    two_levels(&network, 37, 16, 70, true);
+    check_network(&network, sizes, 2, &plain, UNETSERVE_F32);
+}
+
+static void one_class_is_a_threshold(void **state)
+{
+    (void)state;
+    static const struct size sizes[] = {{2, 12, 16}};
+    struct network network;
+    two_levels(&network, 1, 4, 1, true);
+    check_network(&network, sizes, 1, &plain, UNETSERVE_F32);
+}
+
+static void every_way_to_upsample(void **state)
+{
+    (void)state;
+    static const struct size sizes[] = {{1, 12, 8}, {2, 2, 6}};
+    for (int mode = NETWORK_NEAREST; mode <= NETWORK_BILINEAR_ALIGNED; mode++) {
+        struct network network;
+        resampled(&network, (enum network_upsample)mode);
+        check_network(&network, sizes, 2, &plain, UNETSERVE_F32);
+    }
+}
+
+static void residual_encoder(void **state)
+{
+    (void)state;
+    static const struct size sizes[] = {{1, 24, 16}, {2, 8, 8}};
+    struct network network;
+    residual(&network);
+    check_network(&network, sizes, 2, &plain, UNETSERVE_F32);
+}
+
+static void odd_networks(void **state)
+{
+    (void)state;
+    static const struct size sizes[] = {{1, 10, 12}, {3, 6, 6}};
+    struct network network;
+    odd(&network);
+    check_network(&network, sizes, 2, &plain, UNETSERVE_F32);
+}
+
+static void every_type_of_input(void **state)
+{
+    (void)state;
+    static const struct size sizes[] = {{2, 9, 11}};
+    static const uint32_t dtypes[] = {UNETSERVE_U8,  UNETSERVE_I8,  UNETSERVE_U16,
+                                      UNETSERVE_I16, UNETSERVE_F16, UNETSERVE_F32};
+    struct backend_preprocess bytes = {.offset = 3, .scale = 127, .clip = false};
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
+        struct network network;
+        two_levels(&network, 5, 4, 4, true);
+        bool words = dtypes[i] == UNETSERVE_U16 || dtypes[i] == UNETSERVE_I16;
+        check_network(&network, sizes, 1, words ? &tutorial : &bytes, dtypes[i]);
+    }
+}
+
+static void check_same(void *instance, struct tiles *tiles, struct tiles *again)
+{
+    for (uint32_t i = 0; i < tiles->batch.count; i++) {
+        again->inputs[i] = tiles->inputs[i];
+    }
+    assert_int_equal(backend_onednn.forward(instance, &again->batch), 0);
+    for (uint32_t i = 0; i < tiles->batch.count; i++) {
+        assert_memory_equal(tiles->labels[i], again->labels[i], tiles->pixels);
+        assert_memory_equal(tiles->logits[i], again->logits[i],
+                            tiles->pixels * tiles->classes * sizeof(float));
+        again->inputs[i] = NULL;
+    }
+}
+
+/* The same tiles give the same bits, whatever shapes ran meanwhile: some that are kept, then more
+ * than are kept. */
+static void shapes_come_and_go(void **state)
+{
+    (void)state;
+    struct network network;
+    two_levels(&network, 3, 4, 4, true);
+    void *instance = make(&backend_onednn, &network, "auto", &plain);
+    struct tiles first;
+    struct tiles again;
+    tiles_make(&network, UNETSERVE_F32, 2, 12, 20, &first);
+    tiles_make(&network, UNETSERVE_F32, 2, 12, 20, &again);
+    for (uint32_t i = 0; i < first.batch.count; i++) {
+        free((void *)(uintptr_t)again.inputs[i]);
+    }
+    assert_int_equal(backend_onednn.forward(instance, &first.batch), 0);
+    check_same(instance, &first, &again);
+    for (uint32_t i = 0; i < ONEDNN_PLANS + 3; i++) {
+        struct tiles other;
+        tiles_make(&network, UNETSERVE_F32, 1 + i % 3, 4 + i * 3, 40 - i, &other);
+        assert_int_equal(backend_onednn.forward(instance, &other.batch), 0);
+        tiles_free(&other);
+        if (i < 3) {
+            check_same(instance, &first, &again);
+        }
+    }
+    check_same(instance, &first, &again);
+    tiles_free(&first);
+    tiles_free(&again);
+    backend_onednn.destroy(instance);
+    network_free(&network);
+}
+
+static void answers_are_optional(void **state)
+{
+    (void)state;
+    struct network network;
+    two_levels(&network, 3, 4, 4, true);
+    void *instance = make(&backend_onednn, &network, "f32", &plain);
+    struct tiles tiles;
+    tiles_make(&network, UNETSERVE_F32, 1, 8, 8, &tiles);
+    assert_int_equal(backend_onednn.forward(instance, &tiles.batch), 0);
+    uint8_t before[64];
+    memcpy(before, tiles.labels[0], sizeof before);
+    memset(tiles.labels[0], 255, sizeof before);
+    tiles.batch.logits = NULL;
+    assert_int_equal(backend_onednn.forward(instance, &tiles.batch), 0);
+    assert_memory_equal(before, tiles.labels[0], sizeof before);
+    tiles.batch.logits = tiles.logits;
+    tiles.batch.labels = NULL;
+    assert_int_equal(backend_onednn.forward(instance, &tiles.batch), 0);
+    tiles_free(&tiles);
+    backend_onednn.destroy(instance);
+    network_free(&network);
+}
+
+static void what_does_not_fit_is_refused(void **state)
+{
+    (void)state;
+    struct network network;
+    resampled(&network, NETWORK_NEAREST);
+    void *instance = make(&backend_onednn, &network, "f32", &plain);
+    static const struct backend_batch bad[] = {
+        {.count = 1, .dtype = UNETSERVE_F32, .height = 7, .width = 8},
+        {.count = 1, .dtype = UNETSERVE_F32, .height = 8, .width = 0},
+        {.count = 0, .dtype = UNETSERVE_F32, .height = 8, .width = 8},
+        {.count = 1, .dtype = UNETSERVE_F64, .height = 8, .width = 8},
+        {.count = 1, .dtype = 99, .height = 8, .width = 8},
+        {.count = 1, .dtype = UNETSERVE_U8, .height = 65536, .width = 65536},
+        {.count = UINT32_MAX, .dtype = UNETSERVE_U8, .height = 8, .width = 8},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(backend_onednn.forward(instance, &bad[i]), -EINVAL);
+    }
+    struct tiles good;
+    tiles_make(&network, UNETSERVE_F32, 1, 8, 8, &good);
+    assert_int_equal(backend_onednn.forward(instance, &good.batch), 0);
+    tiles_free(&good);
+    backend_onednn.destroy(instance);
+    network_free(&network);
+}
+
+static void check_refused(const struct network *network, const char *precision, uint32_t threads)
+{
+    struct backend_options options = {
+        .precision = precision, .threads = threads, .preprocess = plain};
+    char error[256] = "";
+    void *instance = &error;
+    assert_int_equal(backend_onednn.create(network, &options, &instance, error, sizeof error),
+                     -EINVAL);
+    assert_true(error[0] != '\0');
+    assert_ptr_equal(instance, &error);
+}
+
+static void precisions(void **state)
+{
+    (void)state;
+    struct network network;
+    resampled(&network, NETWORK_NEAREST);
+    check_refused(&network, "int8", 1);
+    check_refused(&network, "f16", 1);
+    check_refused(&network, "", 1);
+    check_refused(&network, "f32", 0);
+    void *instance = make(&backend_onednn, &network, "auto", &plain);
+    assert_string_equal(backend_onednn.precision(instance), has_bf16() ? "bf16" : "f32");
+    backend_onednn.destroy(instance);
+    if (!has_bf16()) {
+        check_refused(&network, "bf16", 1);
+    }
+    network.layers[3].channels = 3; /* not what its input has */
+    check_refused(&network, "f32", 1);
+    network_free(&network);
+}
+
+static void blocked(const struct onednn_weights *weights, dnnl_format_tag_t tag,
+                    dnnl_memory_desc_t *out)
+{
+    assert_int_equal(dnnl_memory_desc_init_by_tag(out, 4, weights->dims, dnnl_f32, tag),
+                     dnnl_success);
+}
+
+/* Two forms of the weights are kept, a third waits for room; none loses a value on the way from one
+ * to the next. */
+static void forms_of_weights(void **state)
+{
+    (void)state;
+    struct onednn_machine machine = {0};
+    assert_int_equal(dnnl_engine_create(&machine.engine, dnnl_cpu, 0), dnnl_success);
+    assert_int_equal(dnnl_stream_create(&machine.stream, machine.engine, dnnl_stream_default_flags),
+                     dnnl_success);
+    struct network network;
+    start(&network, 5, 1);
+    conv(&network, 0, 7);
+    struct onednn_weights weights;
+    assert_int_equal(onednn_weights_create(&machine, &network.layers[0], ONEDNN_F32, 5, &weights),
+                     0);
+    dnnl_memory_desc_t first;
+    dnnl_memory_desc_t second;
+    dnnl_memory_desc_t third;
+    blocked(&weights, dnnl_OIhw8i8o, &first);
+    blocked(&weights, dnnl_OIhw16i16o, &second);
+    blocked(&weights, dnnl_oihw, &third);
+    dnnl_memory_t memory[4] = {NULL};
+    assert_int_equal(onednn_weights_get(&machine, &weights, &first, &memory[0]), 0);
+    assert_int_equal(onednn_weights_get(&machine, &weights, &second, &memory[1]), 0);
+    assert_int_equal(onednn_weights_get(&machine, &weights, &first, &memory[2]), 0);
+    assert_ptr_equal(memory[0], memory[2]);
+    assert_ptr_not_equal(memory[0], memory[1]);
+    assert_int_equal(onednn_weights_get(&machine, &weights, &third, &memory[3]), -EBUSY);
+    onednn_weights_drop_second(&weights);
+    assert_int_equal(onednn_weights_get(&machine, &weights, &third, &memory[3]), 0);
+    void *data = NULL;
+    assert_int_equal(dnnl_memory_get_data_handle(memory[3], &data), dnnl_success);
+    assert_memory_equal(data, network.layers[0].weights, sizeof(float) * 5 * 7 * 9);
+    onednn_weights_free(&weights);
+    dnnl_stream_destroy(machine.stream);
+    dnnl_engine_destroy(machine.engine);
+    network_free(&network);
+}
+
+static void count_tick(void *opaque)
+{
+    ++*(size_t *)opaque;
+}
+
+static void ticks_at_every_layer(void **state)
+{
+    (void)state;
+    struct network network;
+    two_levels(&network, 3, 4, 4, true);
+    size_t ticks = 0;
+    struct backend_options options = {.precision = "auto",
+                                      .threads = 1,
+                                      .preprocess = plain,
+                                      .tick = count_tick,
+                                      .tick_opaque = &ticks};
+    char error[256] = "";
+    void *instance = NULL;
+    assert_int_equal(backend_onednn.create(&network, &options, &instance, error, sizeof error), 0);
+    struct tiles tiles;
+    tiles_make(&network, UNETSERVE_F32, 1, 8, 8, &tiles);
+    assert_int_equal(backend_onednn.forward(instance, &tiles.batch), 0);
+    assert_true(ticks >= network.layer_count);
+    tiles_free(&tiles);
+    backend_onednn.destroy(instance);
+    network_free(&network);
+}
+
+/* All builds of the inner loops that this processor can run agree to the last bit where they only
+ * move or compare, and within a rounding where they add. */
+static void the_builds_agree(void **state)
+{
+    (void)state;
+    const struct onednn_rows *best = onednn_rows_select(onednn_isa_detect().vector);
+    const struct onednn_rows *base = &onednn_rows_baseline;
+    static uint16_t words[2][2][64 * 40];
+    static float floats[64 * 40];
+    fill_random(words[0][0], 2 * 64 * 40, UNETSERVE_F16);
+    memcpy(words[1], words[0], sizeof words[0]);
+    for (size_t i = 0; i < 64 * 40; i++) {
+        floats[i] = random_float();
+    }
+    base->max_bf16(words[0][0], words[0][1], 64 * 40 - 3);
+    best->max_bf16(words[1][0], words[1][1], 64 * 40 - 3);
+    assert_memory_equal(words[0], words[1], sizeof words[0]);
+    for (size_t pixels = 1; pixels <= 64; pixels += 9) {
+        uint8_t labels[2][64] = {{0}};
+        base->argmax(floats, 40, 37, pixels, labels[0]);
+        best->argmax(floats, 40, 37, pixels, labels[1]);
+        assert_memory_equal(labels[0], labels[1], 64);
+        for (size_t p = 0; p < pixels; p++) {
+            const float *at = floats + p * 40;
+            size_t top = 0;
+            for (size_t c = 1; c < 37; c++) {
+                top = at[c] > at[top] ? c : top;
+            }
+            assert_int_equal(labels[0][p], top);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(transposed_unet_at_any_size),
+        cmocka_unit_test(many_channels_and_many_classes),
+        cmocka_unit_test(one_class_is_a_threshold),
+        cmocka_unit_test(every_way_to_upsample),
+        cmocka_unit_test(residual_encoder),
+        cmocka_unit_test(odd_networks),
+        cmocka_unit_test(every_type_of_input),
+        cmocka_unit_test(shapes_come_and_go),
+        cmocka_unit_test(answers_are_optional),
+        cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test(precisions),
+        cmocka_unit_test(forms_of_weights),
+        cmocka_unit_test(ticks_at_every_layer),
+        cmocka_unit_test(the_builds_agree),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,80 @@
+#include "backend.h"
+
+#include "../models/unet/half.h"
+#include "backends.h"
+
+#include <string.h>
+
+const struct backend *const *backend_list(void)
+{
+    static const struct backend *const list[] = {&backend_onednn, &backend_reference, NULL};
+    return list;
+}
+
+const struct backend *backend_find(const char *name)
+{
+    char reason[256];
+    for (const struct backend *const *at = backend_list(); *at; at++) {
+        if (strcmp(name, "auto") == 0) {
+            if ((*at)->probe(reason, sizeof reason) == 0)
+                return *at;
+        } else if (strcmp((*at)->name, name) == 0) {
+            return *at;
+        }
+    }
+    return NULL;
+}
+
+static void widen_u8(const uint8_t *in, size_t elements, float *out)
+{
+    for (size_t i = 0; i < elements; i++)
+        out[i] = (float)in[i];
+}
+
+static void widen_i8(const int8_t *in, size_t elements, float *out)
+{
+    for (size_t i = 0; i < elements; i++)
+        out[i] = (float)in[i];
+}
+
+static void widen_u16(const uint16_t *in, size_t elements, float *out)
+{
+    for (size_t i = 0; i < elements; i++)
+        out[i] = (float)in[i];
+}
+
+static void widen_i16(const int16_t *in, size_t elements, float *out)
+{
+    for (size_t i = 0; i < elements; i++)
+        out[i] = (float)in[i];
+}
+
+static void widen_f16(const uint16_t *in, size_t elements, float *out)
+{
+    for (size_t i = 0; i < elements; i++)
+        out[i] = half_to_f32(in[i]);
+}
+
+void backend_preprocess_f32(const struct backend_preprocess *preprocess, uint32_t dtype,
+                            const void *in, size_t elements, float *out)
+{
+    switch (dtype) {
+    case UNETSERVE_U8: widen_u8(in, elements, out); break;
+    case UNETSERVE_I8: widen_i8(in, elements, out); break;
+    case UNETSERVE_U16: widen_u16(in, elements, out); break;
+    case UNETSERVE_I16: widen_i16(in, elements, out); break;
+    case UNETSERVE_F16: widen_f16(in, elements, out); break;
+    default: memcpy(out, in, elements * sizeof *out); break;
+    }
+    float offset = preprocess->offset;
+    float scale = preprocess->scale;
+    for (size_t i = 0; i < elements; i++)
+        out[i] = (out[i] + offset) / scale;
+    if (!preprocess->clip)
+        return;
+    /* Comparisons that a NaN fails, so that it stays one, as in numpy and torch. */
+    for (size_t i = 0; i < elements; i++) {
+        float value = out[i] < preprocess->clip_low ? preprocess->clip_low : out[i];
+        out[i] = value > preprocess->clip_high ? preprocess->clip_high : value;
+    }
+}

@@ -1,0 +1,78 @@
+/*
+ * A device that runs a network. One small vtable; "reference" defines what is right, every other
+ * backend is tested against it. A backend instance is used from one thread (it may start its own).
+ */
+#ifndef BACKEND_H
+#define BACKEND_H
+
+#include "../models/unet/network.h"
+#include "unetserve/tensor.h"
+
+#define BACKEND_ABI 1
+
+/* What happens to digital numbers before the network: clip((x + offset) / scale, low, high). */
+struct backend_preprocess {
+    float offset;
+    float scale; /* not 0 */
+    bool clip;
+    float clip_low;
+    float clip_high;
+};
+
+struct backend_options {
+    const char *
+        precision; /* "auto", "f32", "bf16", "f16", "int8": -EINVAL where the backend has no such */
+    uint32_t threads; /* at least 1 */
+    uint32_t device;  /* GPU ordinal; ignored on a CPU */
+    struct backend_preprocess preprocess;
+    void (*tick)(void *opaque); /* called between layers; may be NULL */
+    void *tick_opaque;
+};
+
+/* A batch: count tiles of equal size and type, each C x H x W packed, gathered from wherever they
+ * lie. */
+struct backend_batch {
+    uint32_t count;
+    uint32_t dtype; /* enum unetserve_dtype: U8, I8, U16, I16, F16, F32 */
+    uint32_t height;
+    uint32_t width;
+    const void *const *inputs; /* count pointers to C x H x W elements */
+    uint8_t *const *labels;    /* count pointers to H x W labels, or NULL */
+    float *const *logits;      /* count pointers to classes x H x W floats, or NULL: not wanted */
+};
+
+struct backend {
+    uint32_t abi;
+    const char *name;
+
+    /* Is this backend able to run here? 0, or -ENODEV and a sentence naming what is missing. Cheap.
+     */
+    int (*probe)(char *error, size_t error_size);
+
+    /* Prepare for a network: weights are converted and packed, nothing of *network is kept. 0,
+     * -EINVAL, -ENOMEM, -ENODEV. */
+    int (*create)(const struct network *network, const struct backend_options *options,
+                  void **instance, char *error, size_t error_size);
+
+    /* Run. Labels are the argmax over classes (the first of equal ones); with one class, logit > 0.
+     * 0, -EINVAL (size that the network does not take), -ENOMEM, -EIO (the device failed: the
+     * worker must exit). */
+    int (*forward)(void *instance, const struct backend_batch *batch);
+
+    /* "bf16", "f32", ...: what create chose. Static storage. */
+    const char *(*precision)(const void *instance);
+
+    void (*destroy)(void *instance);
+};
+
+/* The backends that were built, NULL-terminated, best first; and one by name ("auto": the first
+ * whose probe succeeds), NULL if there is none. */
+const struct backend *const *backend_list(void);
+const struct backend *backend_find(const char *name);
+
+/* A helper shared by CPU backends: one tile of any type through the preprocess step to float, same
+ * layout. */
+void backend_preprocess_f32(const struct backend_preprocess *preprocess, uint32_t dtype,
+                            const void *in, size_t elements, float *out);
+
+#endif

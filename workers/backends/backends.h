@@ -1,0 +1,10 @@
+/* The backends that are linked in, for backend.c's list. */
+#ifndef BACKENDS_H
+#define BACKENDS_H
+
+#include "backend.h"
+
+extern const struct backend backend_reference; /* plain C; defines what is right */
+extern const struct backend backend_onednn;    /* CPUs, through oneDNN */
+
+#endif

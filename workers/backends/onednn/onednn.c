@@ -1,0 +1,433 @@
+#include "onednn.h"
+
+#include "onednn_parallel.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The tile that primitives and weights are prepared for at create: the usual one. */
+#define USUAL_TILE 256u
+/* oneDNN keeps primitives of its own accord (1024 by default), whatever we free. Plans hold what is
+ * in use, so this many, enough for a plan to share the layers that repeat. */
+#define KEPT_PRIMITIVES 64
+
+struct cached_plan {
+    struct onednn_plan plan; /* layout.count 0: empty */
+    uint64_t used;           /* when, in forwards */
+};
+
+struct instance {
+    struct network network; /* a copy without weights, biases */
+    struct backend_options options;
+    enum onednn_type type;
+    struct onednn_machine machine;
+    const struct onednn_rows *rows;
+    struct onednn_weights *weights; /* one a layer */
+    struct cached_plan plans[ONEDNN_PLANS];
+    const struct onednn_plan *last;
+    uint64_t forwards;
+    unsigned char *arena;
+    size_t arena_bytes;
+};
+
+/* ---- choosing
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+static int probe(char *error, size_t error_size)
+{
+    if (dnnl_engine_get_count(dnnl_cpu) == 0) {
+        snprintf(error, error_size, "oneDNN has no CPU engine on this machine");
+        return -ENODEV;
+    }
+    return 0;
+}
+
+static bool has_bf16(void)
+{
+    struct onednn_isa isa = onednn_isa_detect();
+    unsigned wanted = (unsigned)dnnl_cpu_isa_avx512_core_bf16;
+    bool library = ((unsigned)dnnl_get_effective_cpu_isa() & wanted) == wanted;
+    return library && (isa.avx512_bf16 || isa.amx_bf16);
+}
+
+static int choose_type(const char *precision, enum onednn_type *out, char *error, size_t error_size)
+{
+    if (strcmp(precision, "auto") == 0) {
+        *out = has_bf16() ? ONEDNN_BF16 : ONEDNN_F32;
+    } else if (strcmp(precision, "f32") == 0) {
+        *out = ONEDNN_F32;
+    } else if (strcmp(precision, "bf16") != 0) {
+        snprintf(error, error_size, "the onednn backend has no precision %s: auto, f32 or bf16",
+                 precision);
+        return -EINVAL;
+    } else if (!has_bf16()) {
+        snprintf(error, error_size,
+                 "this CPU has neither AVX512-BF16 nor AMX-BF16, which precision bf16 needs");
+        return -EINVAL;
+    } else {
+        *out = ONEDNN_BF16;
+    }
+    return 0;
+}
+
+/* ---- making
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+static dnnl_status_t add_relu(dnnl_primitive_attr_t attr)
+{
+    dnnl_post_ops_t ops = NULL;
+    dnnl_status_t status = dnnl_post_ops_create(&ops);
+    if (status == dnnl_success) {
+        status = dnnl_post_ops_append_eltwise(ops, 1.0F, dnnl_eltwise_relu, 0.0F, 0.0F);
+        if (status == dnnl_success) {
+            status = dnnl_primitive_attr_set_post_ops(attr, ops);
+        }
+        dnnl_post_ops_destroy(ops);
+    }
+    return status;
+}
+
+static dnnl_status_t attr_create(bool relu, dnnl_primitive_attr_t *out)
+{
+    dnnl_status_t status = dnnl_primitive_attr_create(out);
+    if (status == dnnl_success) {
+        status = dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user);
+    }
+    return status == dnnl_success && relu ? add_relu(*out) : status;
+}
+
+static dnnl_status_t machine_start(struct onednn_machine *machine)
+{
+    dnnl_status_t status = dnnl_engine_create(&machine->engine, dnnl_cpu, 0);
+    if (status == dnnl_success) {
+        status = dnnl_stream_create(&machine->stream, machine->engine, dnnl_stream_default_flags);
+    }
+    if (status == dnnl_success) {
+        status = attr_create(false, &machine->plain);
+    }
+    if (status == dnnl_success) {
+        status = attr_create(true, &machine->relu);
+    }
+    return status;
+}
+
+static void machine_stop(struct onednn_machine *machine)
+{
+    if (machine->relu != NULL) {
+        dnnl_primitive_attr_destroy(machine->relu);
+    }
+    if (machine->plain != NULL) {
+        dnnl_primitive_attr_destroy(machine->plain);
+    }
+    if (machine->stream != NULL) {
+        dnnl_stream_destroy(machine->stream);
+    }
+    if (machine->engine != NULL) {
+        dnnl_engine_destroy(machine->engine);
+    }
+}
+
+static void destroy(void *opaque)
+{
+    struct instance *instance = (struct instance *)opaque;
+    for (size_t i = 0; i < ONEDNN_PLANS; i++) {
+        onednn_plan_free(&instance->plans[i].plan);
+    }
+    for (size_t i = 0; instance->weights != NULL && i < instance->network.layer_count; i++) {
+        onednn_weights_free(&instance->weights[i]);
+    }
+    free(instance->weights);
+    free(instance->network.layers);
+    free(instance->arena);
+    machine_stop(&instance->machine);
+    free(instance);
+}
+
+static int copy_network(const struct network *network, struct instance *instance)
+{
+    size_t count = network->layer_count;
+    instance->network = *network;
+    instance->network.layers = (struct network_layer *)calloc(count, sizeof *network->layers);
+    instance->weights = (struct onednn_weights *)calloc(count, sizeof *instance->weights);
+    if (instance->network.layers == NULL || instance->weights == NULL) {
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < count; i++) {
+        instance->network.layers[i] = network->layers[i];
+        instance->network.layers[i].weights = NULL;
+        instance->network.layers[i].bias = NULL;
+    }
+    return 0;
+}
+
+static uint32_t channels_of(const struct network *network, uint32_t value)
+{
+    return value == 0 ? network->in_channels : network->layers[value - 1].channels;
+}
+
+static int take_weights(const struct network *network, struct instance *instance)
+{
+    for (size_t i = 0; i < network->layer_count; i++) {
+        const struct network_layer *layer = &network->layers[i];
+        if (layer->op != NETWORK_CONV && layer->op != NETWORK_CONV_UP) {
+            continue;
+        }
+        uint32_t from = channels_of(network, layer->inputs[0]);
+        int error = onednn_weights_create(&instance->machine, layer, instance->type, from,
+                                          &instance->weights[i]);
+        if (error != 0) {
+            return error;
+        }
+    }
+    return 0;
+}
+
+/* ---- plans
+ * -----------------------------------------------------------------------------------------------------------
+ */
+
+static struct cached_plan *oldest_plan(struct instance *instance)
+{
+    struct cached_plan *oldest = &instance->plans[0];
+    for (size_t i = 1; i < ONEDNN_PLANS; i++) {
+        if (instance->plans[i].used < oldest->used) {
+            oldest = &instance->plans[i];
+        }
+    }
+    return oldest;
+}
+
+static void drop_plan(struct instance *instance, struct cached_plan *cached)
+{
+    if (instance->last == &cached->plan) {
+        instance->last = NULL;
+    }
+    onednn_plan_free(&cached->plan);
+    cached->used = 0;
+}
+
+/* A third form of some layer's weights is wanted: all plans go, since they may name the second. */
+static void make_room(struct instance *instance, size_t layer)
+{
+    for (size_t i = 0; i < ONEDNN_PLANS; i++) {
+        drop_plan(instance, &instance->plans[i]);
+    }
+    onednn_weights_drop_second(&instance->weights[layer]);
+}
+
+static int make_plan(struct instance *instance, uint32_t count, uint32_t height, uint32_t width,
+                     struct cached_plan **out)
+{
+    struct cached_plan *cached = oldest_plan(instance);
+    drop_plan(instance, cached);
+    size_t busy = 0;
+    int error = -EBUSY;
+    for (size_t i = 0; i <= instance->network.layer_count && error == -EBUSY; i++) {
+        error = onednn_plan_create(&instance->network, &instance->machine, instance->type,
+                                   instance->weights, count, height, width, &busy, &cached->plan);
+        if (error == -EBUSY) {
+            make_room(instance, busy);
+        }
+    }
+    if (error != 0) {
+        return error == -EBUSY ? -EIO : error;
+    }
+    *out = cached;
+    return 0;
+}
+
+static int find_plan(struct instance *instance, uint32_t count, uint32_t height, uint32_t width,
+                     struct cached_plan **out)
+{
+    for (size_t i = 0; i < ONEDNN_PLANS; i++) {
+        const struct onednn_layout *layout = &instance->plans[i].plan.layout;
+        if (layout->count == count && layout->height == height && layout->width == width) {
+            *out = &instance->plans[i];
+            return 0;
+        }
+    }
+    return make_plan(instance, count, height, width, out);
+}
+
+static int size_fits(const struct network *network, uint32_t size)
+{
+    uint32_t multiple = network->size_multiple > 0 ? network->size_multiple : 1;
+    return size > 0 && size >= network->size_min && size % multiple == 0;
+}
+
+/* Make the arena large enough for every plan there is, and not much larger: a single huge image
+ * must not cost its memory for ever. All plans are bound anew when it moves. */
+static int fit_arena(struct instance *instance)
+{
+    size_t needed = 0;
+    for (size_t i = 0; i < ONEDNN_PLANS; i++) {
+        const struct onednn_plan *plan = &instance->plans[i].plan;
+        size_t bytes = plan->layout.count > 0 ? onednn_plan_arena_bytes(plan) : 0;
+        needed = bytes > needed ? bytes : needed;
+    }
+    if (instance->arena != NULL && instance->arena_bytes >= needed &&
+        instance->arena_bytes / 2 <= needed) {
+        return 0;
+    }
+    free(instance->arena);
+    for (size_t i = 0; i < ONEDNN_PLANS; i++) {
+        instance->plans[i].plan.arena = NULL;
+    }
+    instance->arena = (unsigned char *)onednn_buffer_create(needed);
+    instance->arena_bytes = instance->arena != NULL ? needed : 0;
+    return instance->arena != NULL ? 0 : -ENOMEM;
+}
+
+static int ready_plan(struct instance *instance, uint32_t count, uint32_t height, uint32_t width,
+                      struct onednn_plan **out)
+{
+    struct cached_plan *cached = NULL;
+    int error = find_plan(instance, count, height, width, &cached);
+    if (error != 0) {
+        return error;
+    }
+    error = fit_arena(instance);
+    if (error == -ENOMEM) {
+        drop_plan(instance, cached);
+        return error;
+    }
+    cached->used = ++instance->forwards;
+    if (cached->plan.arena == NULL) {
+        error = onednn_plan_bind(&cached->plan, instance->arena);
+        if (error != 0) {
+            return error;
+        }
+    }
+    *out = &cached->plan;
+    return 0;
+}
+
+static int prepare_usual(struct instance *instance)
+{
+    const struct network *network = &instance->network;
+    uint32_t multiple = network->size_multiple > 0 ? network->size_multiple : 1;
+    uint32_t size = USUAL_TILE > network->size_min ? USUAL_TILE : network->size_min;
+    size = (size + multiple - 1) / multiple * multiple;
+    struct onednn_plan *plan = NULL;
+    return ready_plan(instance, 1, size, size, &plan);
+}
+
+static int fill_instance(struct instance *instance, const struct network *network, char *error,
+                         size_t error_size)
+{
+    dnnl_status_t status = machine_start(&instance->machine);
+    if (status != dnnl_success) {
+        snprintf(error, error_size, "oneDNN did not start (status %d)", (int)status);
+        return status == dnnl_out_of_memory ? -ENOMEM : -ENODEV;
+    }
+    (void)dnnl_set_primitive_cache_capacity(KEPT_PRIMITIVES);
+    int code = copy_network(network, instance);
+    if (code == 0) {
+        code = take_weights(network, instance);
+    }
+    if (code == 0) {
+        code = prepare_usual(instance);
+    }
+    if (code == -ENOMEM) {
+        snprintf(error, error_size, "not enough memory for the network's %llu parameters",
+                 (unsigned long long)network->parameters);
+    } else if (code != 0) {
+        snprintf(error, error_size, "oneDNN cannot run this network: %s", strerror(-code));
+    }
+    return code;
+}
+
+static int create(const struct network *network, const struct backend_options *options,
+                  void **instance, char *error, size_t error_size)
+{
+    enum onednn_type type;
+    int code = choose_type(options->precision, &type, error, error_size);
+    if (code != 0) {
+        return code;
+    }
+    if (network->layer_count == 0 || options->threads == 0) {
+        snprintf(error, error_size, "a network needs a layer, and a backend a thread");
+        return -EINVAL;
+    }
+    struct instance *made = (struct instance *)calloc(1, sizeof *made);
+    if (made == NULL) {
+        snprintf(error, error_size, "out of memory");
+        return -ENOMEM;
+    }
+    made->options = *options;
+    made->options.precision = NULL; /* the caller's string need not live on */
+    made->type = type;
+    made->rows = onednn_rows_select(onednn_isa_detect().vector);
+    onednn_parallel_set_threads(options->threads);
+    code = fill_instance(made, network, error, error_size);
+    if (code != 0) {
+        destroy(made);
+        return code == -EIO ? -ENODEV : code;
+    }
+    *instance = made;
+    return 0;
+}
+
+/* ---- running
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+static bool dtype_fits(uint32_t dtype)
+{
+    return dtype == UNETSERVE_U8 || dtype == UNETSERVE_I8 || dtype == UNETSERVE_U16 ||
+           dtype == UNETSERVE_I16 || dtype == UNETSERVE_F16 || dtype == UNETSERVE_F32;
+}
+
+int onednn_forward_timed(void *opaque, const struct backend_batch *batch, struct onednn_time *times)
+{
+    struct instance *instance = (struct instance *)opaque;
+    const struct network *network = &instance->network;
+    if (batch->count == 0 || !dtype_fits(batch->dtype) || !size_fits(network, batch->height) ||
+        !size_fits(network, batch->width)) {
+        return -EINVAL;
+    }
+    onednn_parallel_set_threads(instance->options.threads);
+    struct onednn_plan *plan = NULL;
+    int error = ready_plan(instance, batch->count, batch->height, batch->width, &plan);
+    if (error != 0) {
+        return error;
+    }
+    struct onednn_run run = {.network = network,
+                             .machine = &instance->machine,
+                             .options = &instance->options,
+                             .rows = instance->rows,
+                             .times = times};
+    instance->last = plan;
+    return onednn_plan_run(plan, &run, batch);
+}
+
+static int forward(void *instance, const struct backend_batch *batch)
+{
+    return onednn_forward_timed(instance, batch, NULL);
+}
+
+const char *onednn_implementation(const void *opaque, size_t layer)
+{
+    const struct instance *instance = (const struct instance *)opaque;
+    return instance->last != NULL ? instance->last->steps[layer].implementation : "";
+}
+
+static const char *precision(const void *opaque)
+{
+    const struct instance *instance = (const struct instance *)opaque;
+    return instance->type == ONEDNN_BF16 ? "bf16" : "f32";
+}
+
+const struct backend backend_onednn = {
+    .abi = BACKEND_ABI,
+    .name = "onednn",
+    .probe = probe,
+    .create = create,
+    .forward = forward,
+    .precision = precision,
+    .destroy = destroy,
+};

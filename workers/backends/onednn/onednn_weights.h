@@ -1,0 +1,62 @@
+/*
+ * The weights of one convolution in the formats that oneDNN's primitives ask for. Which format that
+ * is depends on the shape of the image; in practice nearly all shapes agree. So there is one packed
+ * form, made at create, and room for a second one, made from the first when a shape wants it: never
+ * more than twice the weights, and no plain copy.
+ */
+#ifndef ONEDNN_WEIGHTS_H
+#define ONEDNN_WEIGHTS_H
+
+#include "onednn_kernels.h"
+#include "workers/models/unet/network.h"
+
+#include <oneapi/dnnl/dnnl.h>
+
+#define ONEDNN_WEIGHT_FORMS 2
+
+/* Where everything of an instance runs. */
+struct onednn_machine {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    dnnl_primitive_attr_t plain; /* scratch memory is ours */
+    dnnl_primitive_attr_t relu;  /* the same, and ReLU after the convolution */
+};
+
+struct onednn_form {
+    dnnl_memory_desc_t desc;
+    dnnl_memory_t memory;
+    void *data;
+};
+
+struct onednn_weights {
+    enum onednn_type type;
+    dnnl_dims_t dims; /* out, in, kernel, kernel, as oneDNN is told */
+    struct onednn_form forms[ONEDNN_WEIGHT_FORMS];
+    float *plain; /* out x in x kernel x kernel; until the first form is made */
+    float *bias;
+    dnnl_memory_t bias_memory;
+};
+
+/* Take a convolution's weights: a copy of them, in floats, until the first form is made.
+ * in_channels: what the layer reads. CONV_UP becomes a 1 x 1 convolution to 4 x channels,
+ * [dy][dx][channel]. 0, -ENOMEM, -EIO. Free with onednn_weights_free. */
+int onednn_weights_create(const struct onednn_machine *machine, const struct network_layer *layer,
+                          enum onednn_type type, uint32_t in_channels, struct onednn_weights *out);
+void onednn_weights_free(struct onednn_weights *weights);
+
+/* The form that desc describes, made if need be. -EBUSY: there is no room for another form; after
+ * onednn_weights_drop_second there is. The memory stays the weights' own. 0, -ENOMEM, -EIO. */
+int onednn_weights_get(const struct onednn_machine *machine, struct onednn_weights *weights,
+                       const dnnl_memory_desc_t *desc, dnnl_memory_t *out);
+
+/* Free the second form. No primitive's arguments may name it any more. */
+void onednn_weights_drop_second(struct onednn_weights *weights);
+
+/* A large buffer, aligned for vectors and, from 2 MiB on, for huge pages. Free with free(). NULL if
+ * there is no memory. */
+void *onednn_buffer_create(size_t bytes);
+
+/* A negative errno for a status of oneDNN's. */
+int onednn_error(dnnl_status_t status);
+
+#endif

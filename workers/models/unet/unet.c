@@ -1,0 +1,299 @@
+#include "unet.h"
+#include "family.h"
+#include "weights.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct unet {
+    const struct unetserve_host *host; /* NULL in tests */
+    const struct backend *backend;
+    void *instance;
+    uint32_t channels;
+    uint32_t max_batch;
+    /* The chunk that is being put together: max_batch pointers each. */
+    const void **inputs;
+    uint8_t **labels;
+};
+
+/* ---- setup
+ * ---------------------------------------------------------------------------------------------------------------
+ */
+
+static void list_backends(char *text, size_t size)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (const struct backend *const *backend = backend_list(); *backend && used < size; backend++)
+        used += (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "",
+                                 (*backend)->name);
+}
+
+static int check_device(const char *device, char *error, size_t error_size)
+{
+    char names[128];
+    if (strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0)
+        return 0;
+    list_backends(names, sizeof names);
+    if (strncmp(device, "cuda", 4) == 0) {
+        snprintf(error, error_size,
+                 "device %s: the cudnn backend is not part of this build, which has: %s", device,
+                 names);
+        return -ENODEV;
+    }
+    snprintf(error, error_size, "device %s: neither cpu nor cuda:N", device);
+    return -EINVAL;
+}
+
+int unet_find_backend(const struct unetserve_setup *setup, const struct backend **out, char *error,
+                      size_t error_size)
+{
+    char names[128];
+    int failure = check_device(setup->device, error, error_size);
+    if (failure)
+        return failure;
+    const struct backend *backend = backend_find(setup->backend);
+    if (!backend) {
+        list_backends(names, sizeof names);
+        snprintf(error, error_size, "backend %s is not part of this build, which has: %s",
+                 setup->backend, names);
+        return strcmp(setup->backend, "cudnn") == 0 ? -ENODEV : -EINVAL;
+    }
+    char reason[256] = "";
+    if (backend->probe(reason, sizeof reason)) {
+        snprintf(error, error_size, "backend %s cannot run here: %s", backend->name, reason);
+        return -ENODEV;
+    }
+    *out = backend;
+    return 0;
+}
+
+static int check_precision(const char *precision, char *error, size_t error_size)
+{
+    static const char *const known[] = {"auto", "f32", "bf16", "f16", "int8"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(precision, known[i]) == 0)
+            return 0;
+    snprintf(error, error_size, "precision %s: allowed are auto, f32, bf16, f16 and int8",
+             precision);
+    return -EINVAL;
+}
+
+/* What the configuration says; "auto" leaves it to model.json, and that to the backend. */
+static const char *choose_precision(const struct model_dir *dir,
+                                    const struct unetserve_setup *setup)
+{
+    if (strcmp(setup->precision, "auto") != 0)
+        return setup->precision;
+    return dir->precision[0] ? dir->precision : "auto";
+}
+
+static int load_network(const char *path, struct model_dir *dir, struct network *network,
+                        char *error, size_t error_size)
+{
+    struct weights weights;
+    int failure = model_dir_load(path, dir, error, error_size);
+    if (failure)
+        return failure;
+    failure = weights_open(dir->weights_path, &weights, error, error_size);
+    if (failure)
+        return failure;
+    failure = family_build(&weights, dir->family[0] ? dir->family : NULL, network, error,
+                           error_size);
+    weights_close(&weights);
+    return failure;
+}
+
+static void tick(void *opaque)
+{
+    const struct unet *unet = opaque;
+    if (unet->host)
+        unet->host->tick(unet->host);
+}
+
+static void log_choice(const struct unet *unet, const struct network *network)
+{
+    if (unet->host)
+        unet->host->log(
+            unet->host, 6, "%s network, %llu parameters, on %s in %s, up to %u tiles at once",
+            network->family, (unsigned long long)network->parameters, unet->backend->name,
+            unet->backend->precision(unet->instance), unet->max_batch);
+}
+
+static int allocate(struct unet *unet, const struct unetserve_interface *interface)
+{
+    unet->channels = interface->channels;
+    unet->max_batch = interface->max_batch;
+    unet->inputs = calloc(unet->max_batch, sizeof *unet->inputs);
+    unet->labels = calloc(unet->max_batch, sizeof *unet->labels);
+    return unet->inputs && unet->labels ? 0 : -ENOMEM;
+}
+
+int unet_create(const struct model_dir *dir, const struct network *network,
+                const struct unetserve_setup *setup, struct unet **out,
+                struct unetserve_interface *interface, char *error, size_t error_size)
+{
+    struct unet *unet = calloc(1, sizeof *unet);
+    if (!unet)
+        return -ENOMEM;
+    unet->host = setup->host;
+    int failure = unet_interface(dir, network, setup, interface, error, error_size);
+    if (!failure)
+        failure = check_precision(setup->precision, error, error_size);
+    if (!failure)
+        failure = unet_find_backend(setup, &unet->backend, error, error_size);
+    if (!failure)
+        failure = allocate(unet, interface);
+    if (failure)
+        goto fail;
+    struct backend_options options = {
+        .precision = choose_precision(dir, setup),
+        .threads = setup->threads ? setup->threads : 1,
+        .preprocess = {dir->offset, dir->scale, dir->clip, dir->clip_low, dir->clip_high},
+        .tick = tick,
+        .tick_opaque = unet,
+    };
+    failure = unet->backend->create(network, &options, &unet->instance, error, error_size);
+    if (failure)
+        goto fail;
+    log_choice(unet, network);
+    *out = unet;
+    return 0;
+fail:
+    unet->instance = NULL;
+    unet_teardown(unet);
+    return failure;
+}
+
+int unet_describe(const struct unetserve_setup *setup, struct unetserve_interface *interface,
+                  char *error, size_t error_size)
+{
+    struct model_dir dir;
+    struct network network;
+    const struct backend *backend;
+    int failure = unet_find_backend(setup, &backend, error, error_size);
+    if (!failure)
+        failure = check_precision(setup->precision, error, error_size);
+    if (!failure)
+        failure = load_network(setup->path, &dir, &network, error, error_size);
+    if (failure)
+        return failure;
+    failure = unet_interface(&dir, &network, setup, interface, error, error_size);
+    network_free(&network);
+    return failure;
+}
+
+int unet_setup(const struct unetserve_setup *setup, struct unet **out,
+               struct unetserve_interface *interface, char *error, size_t error_size)
+{
+    struct model_dir dir;
+    struct network network;
+    int failure = load_network(setup->path, &dir, &network, error, error_size);
+    if (failure)
+        return failure;
+    failure = unet_create(&dir, &network, setup, out, interface, error, error_size);
+    network_free(&network);
+    return failure;
+}
+
+void unet_teardown(struct unet *unet)
+{
+    if (!unet)
+        return;
+    if (unet->instance)
+        unet->backend->destroy(unet->instance);
+    free(unet->inputs);
+    free(unet->labels);
+    free(unet);
+}
+
+/* ---- predict
+ * -------------------------------------------------------------------------------------------------------------
+ */
+
+/* An item's tiles and where they lie. */
+struct tiles {
+    uint64_t count;
+    size_t input_stride; /* bytes from one tile to the next */
+    size_t output_stride;
+};
+
+/* Measure an item and declare its output. -EINVAL: no image; -ENOSPC: the answer does not fit. */
+static int lay_out(const struct unet *unet, struct unetserve_item *item, struct tiles *out)
+{
+    const struct unetserve_shape *shape = &item->input_shape;
+    uint64_t bytes;
+    if ((shape->rank != 3 && shape->rank != 4) || unetserve_shape_bytes(shape, &bytes) ||
+        bytes > item->input_bytes)
+        return -EINVAL;
+    bool batched = shape->rank == 4;
+    const uint64_t *image = shape->dims + (batched ? 1 : 0);
+    if (image[0] != unet->channels || image[1] == 0 || image[2] == 0)
+        return -EINVAL;
+    struct tiles tiles = {.count = batched ? shape->dims[0] : 1};
+    if (tiles.count == 0)
+        return -EINVAL;
+    tiles.input_stride = (size_t)(bytes / tiles.count);
+    tiles.output_stride = (size_t)(image[1] * image[2]);
+    if (tiles.output_stride > item->output_capacity / tiles.count)
+        return -ENOSPC;
+    item->output_bytes = tiles.output_stride * (size_t)tiles.count;
+    item->output_shape = (struct unetserve_shape){.dtype = UNETSERVE_U8, .rank = shape->rank - 1};
+    if (batched)
+        item->output_shape.dims[0] = tiles.count;
+    item->output_shape.dims[batched ? 1 : 0] = image[1];
+    item->output_shape.dims[batched ? 2 : 1] = image[2];
+    *out = tiles;
+    return 0;
+}
+
+static bool cancelled(const struct unet *unet, const struct unetserve_item *item)
+{
+    return unet->host && unet->host->cancelled(unet->host, item);
+}
+
+/* Run the chunk as far as it is filled, and begin a new one. */
+static int run_chunk(struct unet *unet, const struct unetserve_shape *shape, uint32_t *filled)
+{
+    if (*filled == 0)
+        return 0;
+    struct backend_batch batch = {
+        .count = *filled,
+        .dtype = shape->dtype,
+        .height = (uint32_t)shape->dims[shape->rank - 2],
+        .width = (uint32_t)shape->dims[shape->rank - 1],
+        .inputs = unet->inputs,
+        .labels = unet->labels,
+    };
+    *filled = 0;
+    return unet->backend->forward(unet->instance, &batch);
+}
+
+/* Add an item's tiles to the chunk; whenever it is full, run it. */
+static int run_item(struct unet *unet, struct unetserve_item *item, uint32_t *filled)
+{
+    struct tiles tiles = {0};
+    int failure = lay_out(unet, item, &tiles);
+    for (uint64_t i = 0; i < tiles.count && !failure; i++) {
+        if (cancelled(unet, item))
+            return 0; /* the worker drops its answer, whatever of it is there */
+        unet->inputs[*filled] = (const char *)item->input + i * tiles.input_stride;
+        unet->labels[*filled] = (uint8_t *)item->output + i * tiles.output_stride;
+        if (++*filled == unet->max_batch)
+            failure = run_chunk(unet, &item->input_shape, filled);
+    }
+    return failure;
+}
+
+int unet_predict(struct unet *unet, struct unetserve_item *const *items, size_t count)
+{
+    uint32_t filled = 0;
+    for (size_t i = 0; i < count; i++) {
+        int failure = run_item(unet, items[i], &filled);
+        if (failure)
+            return failure;
+    }
+    return count ? run_chunk(unet, &items[0]->input_shape, &filled) : 0;
+}
