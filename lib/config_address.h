@@ -1,0 +1,22 @@
+/*
+ * Listening addresses as the configuration writes them: "127.0.0.1:8000", "[::1]:8000",
+ * "unix:/path".
+ */
+#ifndef CONFIG_ADDRESS_H
+#define CONFIG_ADDRESS_H
+
+#include <stddef.h>
+#include <sys/socket.h>
+
+/* 0 with a socket address to bind, or -EINVAL. No names are looked up; "localhost" alone is known,
+ * as 127.0.0.1. */
+int config_address_parse(const char *text, struct sockaddr_storage *out, socklen_t *length);
+
+/* The same, back to text. 0, or -EAFNOSUPPORT / -ENOSPC. */
+int config_address_format(const struct sockaddr_storage *address, socklen_t length, char *text,
+                          size_t size);
+
+/* Is this a network in CIDR form ("10.0.0.0/8", "::1", "192.168.1.7")? 0 or -EINVAL. */
+int config_network_check(const char *text);
+
+#endif

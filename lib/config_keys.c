@@ -1,0 +1,364 @@
+#include "lib/config_keys.h"
+
+#include "lib/config_address.h"
+#include "unetserve/config.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SERVER(field) offsetof(struct config, field), sizeof(((struct config *)0)->field)
+#define MODEL(field)  offsetof(struct config_model, field), sizeof(((struct config_model *)0)->field)
+#define DAY_MS        (UINT64_C(24) * 3600 * 1000)
+#define TERABYTE      (UINT64_C(1) << 40)
+
+static const struct config_key server_keys[] = {
+    {"listen", CONFIG_ADDRESSES, SERVER(listen), 1, CONFIG_MAX_LISTEN,
+     "up to 8 of ADDRESS:PORT, [IPV6]:PORT or unix:/PATH, separated by commas"},
+    {"gateways", CONFIG_NUMBER, SERVER(gateways), 1, 64, "1 to 64"},
+    {"max_body_bytes", CONFIG_BYTES, SERVER(max_body_bytes), 1024, TERABYTE,
+     "1K to 1T, a number with K, M, G or T"},
+    {"queue_memory", CONFIG_BYTES, SERVER(queue_memory), 0, TERABYTE,
+     "0 (choose) to 1T, a number with K, M, G or T"},
+    {"trusted_proxies", CONFIG_NETWORKS, SERVER(trusted_proxies), 0, CONFIG_MAX_PROXIES,
+     "up to 32 networks such as 10.0.0.0/8, separated by commas"},
+    {"run_dir", CONFIG_ABSOLUTE, SERVER(run_dir), 0, 0, "an absolute path of at most 75 bytes"},
+    {"api_key_file", CONFIG_ABSOLUTE, SERVER(api_key_file), 0, 0, "an absolute path"},
+    {"drain_timeout_ms", CONFIG_NUMBER, SERVER(drain_timeout_ms), 0, DAY_MS, "0 to 86400000"},
+    {"drain_delay_ms", CONFIG_NUMBER, SERVER(drain_delay_ms), 0, DAY_MS, "0 to 86400000"},
+    {"header_timeout_ms", CONFIG_NUMBER, SERVER(header_timeout_ms), 10, DAY_MS, "10 to 86400000"},
+    {"max_connections", CONFIG_NUMBER, SERVER(max_connections), 1, 1000000, "1 to 1000000"},
+    {"log_format", CONFIG_WORD, SERVER(log_format), 0, 0, "text|json"},
+    {"log_level", CONFIG_WORD, SERVER(log_level), 0, 0, "error|warning|info|debug"},
+};
+
+static const struct config_key model_keys[] = {
+    {"path", CONFIG_TEXT, MODEL(path), 0, 0, "a file or a directory"},
+    {"route", CONFIG_ROUTE, MODEL(route), 0, 0,
+     "a path such as /predict, of letters, digits, '/', '-', '_', '.' and '~'"},
+    {"devices", CONFIG_DEVICES, MODEL(devices), 0, 0,
+     "auto, cpu, cuda, a number of devices, or devices such as 0,2"},
+    {"precision", CONFIG_CHOICE, MODEL(precision), 0, 0, "auto|f32|bf16|f16|int8"},
+    {"backend", CONFIG_CHOICE, MODEL(backend), 0, 0, "auto|reference|onednn|cudnn"},
+    {"workers_per_device", CONFIG_NUMBER, MODEL(workers_per_device), 1, 64, "1 to 64"},
+    {"workers", CONFIG_RANGE, MODEL(workers_min), 1, 96, "N or MIN-MAX, 1 to 96"},
+    {"threads", CONFIG_NUMBER, MODEL(threads), 0, 1024,
+     "1 to 1024, or 0 for the allowed cores divided by the workers"},
+    {"max_batch_size", CONFIG_NUMBER, MODEL(max_batch_size), 0, 1024,
+     "1 to 1024, or 0 for the model's own choice"},
+    {"batch_timeout_ms", CONFIG_NUMBER, MODEL(batch_timeout_ms), 0, 60000, "0 to 60000"},
+    {"timeout_ms", CONFIG_NUMBER, MODEL(timeout_ms), 1, DAY_MS, "1 to 86400000"},
+    {"run_timeout_ms", CONFIG_NUMBER, MODEL(run_timeout_ms), 1, DAY_MS, "1 to 86400000"},
+    {"tile", CONFIG_NUMBER, MODEL(tile), 0, 65536, "1 to 65536, or 0 for the model's own"},
+};
+
+static const struct {
+    const char *key, *word;
+    int number;
+} words[] = {
+    {"log_format", "text", LOG_FORMAT_TEXT}, {"log_format", "json", LOG_FORMAT_JSON},
+    {"log_level", "error", LOG_LEVEL_ERROR}, {"log_level", "warning", LOG_LEVEL_WARNING},
+    {"log_level", "info", LOG_LEVEL_INFO},   {"log_level", "debug", LOG_LEVEL_DEBUG},
+};
+
+/* Ranges are two numbers side by side. */
+_Static_assert(offsetof(struct config_model, workers_max) ==
+                   offsetof(struct config_model, workers_min) + sizeof(uint32_t),
+               "workers_min and workers_max are neighbours");
+_Static_assert(sizeof(enum log_format) == sizeof(int) && sizeof(enum log_level) == sizeof(int),
+               "enums are stored as int");
+
+const struct config_key *config_key_at(bool of_model, size_t n)
+{
+    if (of_model)
+        return n < sizeof model_keys / sizeof model_keys[0] ? &model_keys[n] : NULL;
+    return n < sizeof server_keys / sizeof server_keys[0] ? &server_keys[n] : NULL;
+}
+
+const struct config_key *config_key_find(bool of_model, const char *name)
+{
+    const struct config_key *key;
+    for (size_t i = 0; (key = config_key_at(of_model, i)); i++)
+        if (strcmp(key->name, name) == 0)
+            return key;
+    return NULL;
+}
+
+size_t config_key_number(bool of_model, const struct config_key *key)
+{
+    return (size_t)(key - (of_model ? model_keys : server_keys));
+}
+
+/* ---- reading ----------------------------------------------------------------------------------
+ */
+
+/* Digits only: no sign, no space, no base prefix. */
+static int number_read(const char *text, size_t length, uint64_t *out)
+{
+    uint64_t value = 0;
+    if (length == 0 || length > 15)
+        return -EINVAL;
+    for (size_t i = 0; i < length; i++) {
+        if (text[i] < '0' || text[i] > '9')
+            return -EINVAL;
+        value = value * 10 + (uint64_t)(text[i] - '0');
+    }
+    *out = value;
+    return 0;
+}
+
+static int bounded_read(const struct config_key *key, const char *text, size_t length,
+                        uint64_t *out)
+{
+    uint64_t value;
+    if (number_read(text, length, &value) || value < key->least || value > key->most)
+        return -EINVAL;
+    *out = value;
+    return 0;
+}
+
+static int bytes_read(const struct config_key *key, const char *value, uint64_t *out)
+{
+    static const char units[] = "KMGT";
+    size_t digits = strspn(value, "0123456789");
+    unsigned shift = 0;
+    if (value[digits]) {
+        const char *unit = strchr(units, value[digits]);
+        if (!unit || value[digits + 1])
+            return -EINVAL;
+        shift = 10 * (unsigned)(unit - units + 1);
+    }
+    uint64_t number;
+    if (number_read(value, digits, &number) || number > UINT64_MAX >> shift)
+        return -EINVAL;
+    number <<= shift;
+    if (number < key->least || number > key->most)
+        return -EINVAL;
+    *out = number;
+    return 0;
+}
+
+static int range_read(const struct config_key *key, const char *value, uint32_t *pair)
+{
+    uint64_t from;
+    uint64_t to;
+    size_t dash = strcspn(value, "-");
+    if (bounded_read(key, value, dash, &from))
+        return -EINVAL;
+    to = from;
+    if (value[dash] && bounded_read(key, value + dash + 1, strlen(value + dash + 1), &to))
+        return -EINVAL;
+    if (from > to)
+        return -EINVAL;
+    pair[0] = (uint32_t)from;
+    pair[1] = (uint32_t)to;
+    return 0;
+}
+
+static int text_read(const struct config_key *key, char *field, const char *value)
+{
+    size_t length = strlen(value);
+    if (length >= key->size)
+        return -EINVAL;
+    memcpy(field, value, length + 1);
+    return 0;
+}
+
+/* Is value one of the words in "a|b|c"? */
+static bool choice_has(const char *choices, const char *value)
+{
+    size_t length = strlen(value);
+    while (length > 0) {
+        size_t word = strcspn(choices, "|");
+        if (word == length && strncmp(choices, value, word) == 0)
+            return true;
+        if (!choices[word])
+            return false;
+        choices += word + 1;
+    }
+    return false;
+}
+
+static bool devices_fit(const char *value)
+{
+    if (choice_has("auto|cpu|cuda", value))
+        return true;
+    size_t length = strlen(value);
+    return length > 0 && strspn(value, "0123456789,") == length && value[0] != ',' &&
+           value[length - 1] != ',' && !strstr(value, ",,");
+}
+
+static bool route_fits(const char *value)
+{
+    return value[0] == '/' && !strstr(value, "//") &&
+           value[strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                               "/-_.~")] == '\0';
+}
+
+static int word_read(const struct config_key *key, int *field, const char *value)
+{
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strcmp(words[i].key, key->name) == 0 && strcmp(words[i].word, value) == 0) {
+            *field = words[i].number;
+            return 0;
+        }
+    return -EINVAL;
+}
+
+/* One entry of a list, in the one spelling that is kept. */
+static int entry_read(const struct config_key *key, const char *text, char *out, size_t size)
+{
+    if (key->kind == CONFIG_NETWORKS) {
+        size_t length = strlen(text);
+        if (config_network_check(text) || length >= size)
+            return -EINVAL;
+        memcpy(out, text, length + 1);
+        return 0;
+    }
+    struct sockaddr_storage address;
+    socklen_t length;
+    if (config_address_parse(text, &address, &length))
+        return -EINVAL;
+    return config_address_format(&address, length, out, size) ? -EINVAL : 0;
+}
+
+static int list_read(const struct config_key *key, char *entries, size_t entry_size,
+                     uint32_t *count, const char *value, bool append)
+{
+    char(*fresh)[CONFIG_ADDRESS_MAX] = calloc(key->most, sizeof *fresh);
+    uint32_t had = append ? *count : 0;
+    uint32_t got = 0;
+    int error = fresh ? 0 : -EINVAL;
+    while (!error) {
+        value += strspn(value, " \t,");
+        size_t length = strcspn(value, " \t,");
+        if (length == 0)
+            break;
+        char text[CONFIG_ADDRESS_MAX];
+        if (length >= sizeof text || had + got >= key->most) {
+            error = -EINVAL;
+            break;
+        }
+        memcpy(text, value, length);
+        text[length] = '\0';
+        error = entry_read(key, text, fresh[got++], entry_size);
+        value += length;
+    }
+    if (!error && had + got < key->least)
+        error = -EINVAL;
+    for (uint32_t i = 0; !error && i < got; i++)
+        memcpy(entries + (had + i) * entry_size, fresh[i], entry_size);
+    if (!error)
+        *count = had + got;
+    free(fresh);
+    return error;
+}
+
+/* What a line of the file cannot carry cannot be a value: it would not come back the same. */
+static bool value_survives(const char *value)
+{
+    size_t length = strlen(value);
+    if (length == 0)
+        return true;
+    if (value[0] == ' ' || value[length - 1] == ' ' || value[0] == ';')
+        return false;
+    for (size_t i = 0; i < length; i++)
+        if ((unsigned char)value[i] < 0x20 || value[i] == 0x7f ||
+            (value[i] == ';' && value[i - 1] == ' '))
+            return false;
+    return true;
+}
+
+static int number_field_read(const struct config_key *key, uint32_t *field, const char *value)
+{
+    uint64_t number;
+    if (bounded_read(key, value, strlen(value), &number))
+        return -EINVAL;
+    *field = (uint32_t)number;
+    return 0;
+}
+
+int config_key_read(const struct config_key *key, void *base, const char *value, bool append)
+{
+    char *field = (char *)base + key->offset;
+    if (!value_survives(value))
+        return -EINVAL;
+    switch (key->kind) {
+    case CONFIG_NUMBER: return number_field_read(key, (uint32_t *)field, value);
+    case CONFIG_BYTES: return bytes_read(key, value, (uint64_t *)field);
+    case CONFIG_RANGE: return range_read(key, value, (uint32_t *)field);
+    case CONFIG_WORD: return word_read(key, (int *)field, value);
+    case CONFIG_TEXT: return value[0] ? text_read(key, field, value) : -EINVAL;
+    case CONFIG_ABSOLUTE: return value[0] == '/' ? text_read(key, field, value) : -EINVAL;
+    case CONFIG_ROUTE: return route_fits(value) ? text_read(key, field, value) : -EINVAL;
+    case CONFIG_CHOICE:
+        return choice_has(key->allowed, value) ? text_read(key, field, value) : -EINVAL;
+    case CONFIG_DEVICES: return devices_fit(value) ? text_read(key, field, value) : -EINVAL;
+    case CONFIG_ADDRESSES:
+        return list_read(key, field, CONFIG_ADDRESS_MAX, &((struct config *)base)->listen_count,
+                         value, append);
+    case CONFIG_NETWORKS:
+        return list_read(key, field, sizeof((struct config *)0)->trusted_proxies[0],
+                         &((struct config *)base)->trusted_proxy_count, value, append);
+    }
+    return -EINVAL;
+}
+
+/* ---- writing ----------------------------------------------------------------------------------
+ */
+
+static bool list_write(const char *entries, size_t entry_size, uint32_t count, char *text,
+                       size_t size)
+{
+    size_t at = 0;
+    text[0] = '\0';
+    for (uint32_t i = 0; i < count; i++) {
+        int written = snprintf(text + at, size - at, "%s%s", i ? ", " : "",
+                               entries + i * entry_size);
+        if (written < 0 || (size_t)written >= size - at)
+            return false;
+        at += (size_t)written;
+    }
+    return true;
+}
+
+static const char *word_of(const struct config_key *key, int number)
+{
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strcmp(words[i].key, key->name) == 0 && words[i].number == number)
+            return words[i].word;
+    assert(!"an enum of the configuration has a value that it cannot have");
+    return "";
+}
+
+static int scalar_write(const struct config_key *key, const char *field, char *text, size_t size)
+{
+    const uint32_t *numbers = (const uint32_t *)(const void *)field;
+    switch (key->kind) {
+    case CONFIG_NUMBER: return snprintf(text, size, "%u", numbers[0]);
+    case CONFIG_BYTES:
+        return snprintf(text, size, "%llu",
+                        (unsigned long long)*(const uint64_t *)(const void *)field);
+    case CONFIG_WORD: return snprintf(text, size, "%s", word_of(key, (int)numbers[0]));
+    case CONFIG_RANGE:
+        if (numbers[1] == 0)
+            return snprintf(text, size, "%s", "");
+        return snprintf(text, size, "%u-%u", numbers[0], numbers[1]);
+    default: return snprintf(text, size, "%s", field);
+    }
+}
+
+bool config_key_write(const struct config_key *key, const void *base, char *text, size_t size)
+{
+    const char *field = (const char *)base + key->offset;
+    if (key->kind == CONFIG_ADDRESSES)
+        return list_write(field, CONFIG_ADDRESS_MAX, ((const struct config *)base)->listen_count,
+                          text, size);
+    if (key->kind == CONFIG_NETWORKS)
+        return list_write(field, sizeof((struct config *)0)->trusted_proxies[0],
+                          ((const struct config *)base)->trusted_proxy_count, text, size);
+    int written = scalar_write(key, field, text, size);
+    return written >= 0 && (size_t)written < size;
+}
