@@ -51,8 +51,8 @@ archive_supervisor := $(SUPERVISOR)
 archive_worker     := $(WORKER)
 archive_unet       := $(UNET)
 
-PROGRAMS   := 
-PLUGINS    := unet
+PROGRAMS   := unetserve-broker unetserve-worker
+PLUGINS    := unet $(notdir $(EXAMPLES:.c=))
 OUTPUTS    := $(addprefix $(BUILD)/,$(PROGRAMS)) $(PLUGINS:%=$(BUILD)/models/%.so)
 
 .DEFAULT_GOAL := all

@@ -1,0 +1,124 @@
+#include "broker/broker_loop.h"
+#include "broker/survey.h"
+#include "unetserve/log.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <systemd/sd-event.h>
+
+#define RESCAN_BUSY_MS 100  /* while some slot is in use: a lost message costs this much at most */
+#define RESCAN_IDLE_MS 1000 /* while none is */
+
+struct broker {
+    struct seat *seat;
+    struct inbox *inbox;
+    struct survey *survey;
+    sd_event *event;
+    bool look;     /* something happened */
+    bool stopping; /* told to stop, or the supervisor is gone */
+    uint64_t stop_at_ns;
+    uint64_t drain_timeout_ms;
+};
+
+static int on_baton(sd_event_source *source, int fd, uint32_t events, void *opaque)
+{
+    (void)source, (void)fd, (void)events, (void)opaque;
+    return 0; /* every turn drains the inbox */
+}
+
+static int on_wake(sd_event_source *source, int fd, uint32_t events, void *opaque)
+{
+    (void)source, (void)fd, (void)events;
+    struct broker *broker = opaque;
+    seat_clear(broker->seat);
+    broker->look = true;
+    return 0;
+}
+
+static void begin_stop(struct broker *broker, const char *reason)
+{
+    if (broker->stopping)
+        return;
+    broker->stopping = true;
+    broker->stop_at_ns = queue_now_ns() + broker->drain_timeout_ms * 1000000u;
+    log_event(LOG_LEVEL_INFO, "stopping", log_text("reason", reason));
+}
+
+static int on_life(sd_event_source *source, int fd, uint32_t events, void *opaque)
+{
+    (void)fd, (void)events;
+    begin_stop(opaque, "the supervisor is gone");
+    return sd_event_source_set_enabled(source, SD_EVENT_OFF);
+}
+
+static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *opaque)
+{
+    (void)source, (void)info;
+    begin_stop(opaque, "SIGTERM");
+    return 0;
+}
+
+static int add_sources(struct broker *broker)
+{
+    int error = sd_event_add_io(broker->event, NULL, broker->inbox->fd, EPOLLIN, on_baton, broker);
+    if (error >= 0)
+        error = sd_event_add_io(broker->event, NULL, broker->seat->event_fd, EPOLLIN, on_wake,
+                                broker);
+    if (error >= 0)
+        error = sd_event_add_io(broker->event, NULL, SEAT_FD_LIFE, EPOLLIN, on_life, broker);
+    if (error >= 0)
+        error = sd_event_add_signal(broker->event, NULL, SIGTERM, on_signal, broker);
+    return error < 0 ? error : 0;
+}
+
+/* Is there nothing left to stay for? */
+static bool may_leave(const struct broker *broker, bool busy)
+{
+    return broker->stopping && (!busy || queue_now_ns() >= broker->stop_at_ns);
+}
+
+static int run(struct broker *broker)
+{
+    bool busy = true;
+    uint64_t next_rescan_ns = 0;
+    for (;;) {
+        bool arrived = false;
+        bool empty = inbox_drain(broker->inbox, &arrived);
+        uint64_t now_ns = queue_now_ns();
+        bool rescan = now_ns >= next_rescan_ns;
+        if (arrived || broker->look || rescan) {
+            broker->look = false;
+            busy = survey_look(broker->survey, &broker->seat->queue, rescan).busy;
+            if (rescan)
+                next_rescan_ns = now_ns + (busy ? RESCAN_BUSY_MS : RESCAN_IDLE_MS) * 1000000u;
+            else if (busy && next_rescan_ns > now_ns + RESCAN_BUSY_MS * 1000000u)
+                next_rescan_ns = now_ns + RESCAN_BUSY_MS * 1000000u;
+        }
+        seat_tick(broker->seat);
+        if (may_leave(broker, busy))
+            return 0;
+        now_ns = queue_now_ns();
+        uint64_t wait_us = empty && next_rescan_ns > now_ns ? (next_rescan_ns - now_ns) / 1000 + 1
+                                                            : 0;
+        int error = sd_event_run(broker->event, wait_us);
+        if (error < 0 && error != -EINTR)
+            return error;
+    }
+}
+
+int broker_loop(struct seat *seat, struct inbox *inbox, uint64_t drain_timeout_ms)
+{
+    struct broker broker = {.seat = seat, .inbox = inbox, .drain_timeout_ms = drain_timeout_ms};
+    int error = sd_event_new(&broker.event);
+    if (error < 0)
+        return error;
+    broker.survey = survey_create(&seat->queue);
+    error = broker.survey ? add_sources(&broker) : -ENOMEM;
+    if (!error) {
+        seat_ready(seat);
+        error = run(&broker);
+    }
+    survey_free(broker.survey);
+    sd_event_unref(broker.event);
+    return error;
+}

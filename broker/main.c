@@ -1,0 +1,61 @@
+/* unetserve-broker: gives waiting jobs to workers. Started by unetserve. */
+#include "broker/broker_loop.h"
+#include "unetserve/config.h"
+#include "unetserve/log.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+/* SIGTERM is read by the event loop. A Ctrl-C at the terminal reaches the whole group and is the
+ * supervisor's to handle. */
+static void prepare_signals(void)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGINT, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static int serve(struct seat *seat, const struct config *config)
+{
+    struct inbox inbox;
+    int error = inbox_open(config->run_dir, &inbox);
+    if (error) {
+        log_event(LOG_LEVEL_ERROR, "cannot bind the broker's socket",
+                  log_text("run_dir", config->run_dir), log_text("error", strerror(-error)));
+        return EX_CANTCREAT;
+    }
+    error = broker_loop(seat, &inbox, config->drain_timeout_ms);
+    if (error)
+        log_event(LOG_LEVEL_ERROR, "the event loop failed", log_text("error", strerror(-error)));
+    log_event(LOG_LEVEL_DEBUG, "broker ends", log_number("batons", (int64_t)inbox.batons),
+              log_number("not_batons", (int64_t)inbox.not_batons));
+    inbox_close(&inbox);
+    return error ? EX_OSERR : EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+    static struct config config;
+    struct config_error config_error;
+    struct seat seat;
+    prepare_signals();
+    log_init("broker", -1, LOG_FORMAT_TEXT, LOG_LEVEL_INFO);
+    if (seat_take(QUEUE_BROKER, &argc, argv, &seat))
+        return EX_USAGE;
+    config_init(&config);
+    if (config_load_fd(SEAT_FD_CONFIG, "configuration", &config, &config_error)) {
+        log_event(LOG_LEVEL_ERROR, "cannot read the configuration",
+                  log_text("error", config_error.text));
+        return EX_CONFIG;
+    }
+    log_init("broker", (int)seat.seat, config.log_format, config.log_level);
+    int status = serve(&seat, &config);
+    queue_close(&seat.queue);
+    return status;
+}

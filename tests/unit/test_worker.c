@@ -1,0 +1,680 @@
+/*
+ * The worker's job loop over a real queue in one process, with a little plugin whose behaviour each
+ * job's first byte chooses.
+ */
+#include "unetserve/log.h"
+#include "workers/job.h"
+#include "workers/run.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* ---- the plugin
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+enum act {
+    ACT_ANSWER,         /* the input's bytes plus one */
+    ACT_REFUSE,         /* in predict */
+    ACT_REFUSE_EARLY,   /* in decode_request */
+    ACT_BREAK_DECODE,   /* decode_request returns an error */
+    ACT_BREAK,          /* predict returns an error */
+    ACT_BREAK_ENCODE,   /* encode_response returns an error */
+    ACT_CLAIM_TOO_MUCH, /* more output than there is room for */
+    ACT_WRONG_SHAPE,
+    ACT_WRONG_STATUS,
+    ACT_EMPTY_REFUSAL,
+    ACT_LOSE_DEVICE,
+    ACT_BE_CANCELLED, /* its client leaves while it runs */
+};
+
+struct calls {
+    size_t predicts;
+    size_t sizes[16]; /* of the batches, in order */
+    size_t kept;      /* items decoded and not yet released */
+    struct queue *queue;
+};
+
+static const char refusal[] = "{\"detail\":\"no\"}";
+
+static enum act act_of(const struct unetserve_item *item)
+{
+    return (enum act)((const uint8_t *)item->input)[0];
+}
+
+static void write_refusal(struct unetserve_item *item, uint32_t status)
+{
+    item->status = status;
+    item->output_bytes = sizeof refusal - 1;
+    memcpy(item->output, refusal, sizeof refusal - 1);
+}
+
+static int little_decode(void *model, struct unetserve_item *item)
+{
+    struct calls *calls = model;
+    assert_null(item->user);
+    assert_int_equal(item->status, 200);
+    if (act_of(item) == ACT_BREAK_DECODE)
+        return -EINVAL;
+    if (act_of(item) == ACT_REFUSE_EARLY) {
+        write_refusal(item, 422);
+        return 0;
+    }
+    item->user = calls; /* stands for something that encode_response has to free */
+    calls->kept++;
+    return 0;
+}
+
+static void answer(struct unetserve_item *item)
+{
+    const uint8_t *in = item->input;
+    uint8_t *out = item->output;
+    for (size_t i = 0; i < 4; i++)
+        out[i] = (uint8_t)(in[i] + 1);
+    item->output_bytes = 4;
+    item->output_shape = (struct unetserve_shape){UNETSERVE_U8, 2, {2, 2}};
+}
+
+static void predict_one(struct calls *calls, struct unetserve_item *item)
+{
+    answer(item);
+    switch (act_of(item)) {
+    case ACT_REFUSE: write_refusal(item, 400); break;
+    case ACT_CLAIM_TOO_MUCH: item->output_bytes = item->output_capacity + 1; break;
+    case ACT_WRONG_SHAPE: item->output_shape.dims[0] = 3; break;
+    case ACT_WRONG_STATUS: item->status = 503; break;
+    case ACT_EMPTY_REFUSAL:
+        item->status = 404;
+        item->output_bytes = 0;
+        break;
+    case ACT_BE_CANCELLED:
+        for (uint32_t slot = 0; slot < calls->queue->slot_count; slot++) {
+            uint64_t word = queue_word(calls->queue, slot);
+            if (queue_word_state(word) == QUEUE_RUN)
+                queue_cancel(calls->queue, slot, queue_word_generation(word));
+        }
+        break;
+    default: break;
+    }
+}
+
+static int little_predict(void *model, struct unetserve_item *const *items, size_t count)
+{
+    struct calls *calls = model;
+    calls->sizes[calls->predicts++] = count;
+    for (size_t i = 0; i < count; i++) {
+        if (act_of(items[i]) == ACT_BREAK)
+            return -ENOMEM;
+        if (act_of(items[i]) == ACT_LOSE_DEVICE)
+            return -EIO;
+    }
+    for (size_t i = 0; i < count; i++)
+        predict_one(calls, items[i]);
+    return 0;
+}
+
+static int little_encode(void *model, struct unetserve_item *item)
+{
+    struct calls *calls = model;
+    assert_non_null(item->user);
+    item->user = NULL;
+    calls->kept--;
+    return item->status == 200 && act_of(item) == ACT_BREAK_ENCODE ? -EINVAL : 0;
+}
+
+static const struct unetserve_model_ops little = {
+    .abi = UNETSERVE_MODEL_ABI,
+    .size = sizeof little,
+    .name = "little",
+    .decode_request = little_decode,
+    .predict = little_predict,
+    .encode_response = little_encode,
+};
+
+/* ---- the scene
+ * ------------------------------------------------------------------------------------------------------------
+ */
+
+enum { GATEWAY_SEAT = 1, BROKER_SEAT = 2, WORKER_SEAT = 3 };
+
+struct scene {
+    struct queue queue;
+    struct seat seat;
+    struct worker worker;
+    struct calls calls;
+    uint16_t gateway;
+    uint16_t broker;
+    uint64_t clock; /* of accepted_ns */
+};
+
+static const struct unetserve_shape image = {UNETSERVE_U8, 3, {1, 2, 2}};
+static const struct unetserve_shape wide_image = {UNETSERVE_U8, 3, {1, 2, 4}};
+static const struct unetserve_shape three_images = {UNETSERVE_U8, 4, {3, 1, 2, 2}};
+
+static void begin(struct scene *scene, uint32_t max_batch)
+{
+    struct queue_geometry geometry = {
+        .class_count = 1, .model_count = 1, .classes = {{4096, 4096, 12, 0}}};
+    memset(scene, 0, sizeof *scene);
+    assert_int_equal(queue_create(&geometry, &scene->queue), 0);
+    uint16_t self;
+    assert_int_equal(
+        queue_process_enter(&scene->queue, QUEUE_GATEWAY, GATEWAY_SEAT, &scene->gateway), 0);
+    assert_int_equal(queue_process_enter(&scene->queue, QUEUE_BROKER, BROKER_SEAT, &scene->broker),
+                     0);
+    assert_int_equal(queue_process_enter(&scene->queue, QUEUE_WORKER, WORKER_SEAT, &self), 0);
+    scene->seat = (struct seat){WORKER_SEAT, self, QUEUE_WORKER, scene->queue, -1};
+    scene->calls.queue = &scene->queue;
+    worker_init(&scene->worker, &scene->seat, 0, 1);
+    scene->worker.ops = &little;
+    scene->worker.instance = &scene->calls;
+    scene->worker.interface = (struct unetserve_interface){
+        .name = "little",
+        .input_kind = UNETSERVE_TENSOR,
+        .output_kind = UNETSERVE_TENSOR,
+        .input_dtypes = 1u << UNETSERVE_U8,
+        .channels = 1,
+        .size_multiple = 2,
+        .size_min = 2,
+        .max_batch = max_batch,
+        .output_dtype = UNETSERVE_U8,
+    };
+    for (int seat = GATEWAY_SEAT; seat <= BROKER_SEAT; seat++) {
+        int fd = eventfd(0, EFD_NONBLOCK);
+        assert_int_equal(dup2(fd, SEAT_FD_EVENT + seat), SEAT_FD_EVENT + seat);
+        close(fd);
+    }
+}
+
+static void end(struct scene *scene)
+{
+    assert_int_equal(scene->calls.kept, 0);
+    close(SEAT_FD_EVENT + GATEWAY_SEAT);
+    close(SEAT_FD_EVENT + BROKER_SEAT);
+    queue_close(&scene->queue);
+}
+
+static uint64_t wakes(int seat)
+{
+    uint64_t count = 0;
+    return read(SEAT_FD_EVENT + seat, &count, sizeof count) == sizeof count ? count : 0;
+}
+
+/* A job as a gateway leaves it in READY. */
+static uint32_t submit(struct scene *scene, const struct unetserve_shape *shape, enum act act)
+{
+    uint32_t slot;
+    uint64_t word;
+    assert_int_equal(queue_reserve(&scene->queue, scene->gateway, 64, 64, &slot, &word), 0);
+    struct queue_slot *fields = &scene->queue.slots[slot];
+    atomic_store(&fields->model, 0);
+    atomic_store(&fields->model_generation, 1);
+    atomic_store(&fields->priority, 0);
+    atomic_store(&fields->accepted_ns, ++scene->clock);
+    atomic_store(&fields->deadline_ns, 0);
+    fields->input_shape = *shape;
+    assert_int_equal(unetserve_shape_bytes(shape, &fields->input_bytes), 0);
+    memset(queue_input(&scene->queue, slot), (int)act, fields->input_bytes);
+    snprintf(fields->request_id, sizeof fields->request_id, "test");
+    assert_true(queue_move(&scene->queue, QUEUE_GATEWAY, slot, word, QUEUE_READY, 0, NULL));
+    return slot;
+}
+
+static void lease(struct scene *scene, uint32_t slot)
+{
+    assert_true(queue_move(&scene->queue, QUEUE_BROKER, slot, queue_word(&scene->queue, slot),
+                           QUEUE_LEASED, scene->seat.index, NULL));
+}
+
+static uint32_t submit_leased(struct scene *scene, const struct unetserve_shape *shape,
+                              enum act act)
+{
+    uint32_t slot = submit(scene, shape, act);
+    lease(scene, slot);
+    return slot;
+}
+
+static void expect(const struct scene *scene, uint32_t slot, enum queue_state state)
+{
+    assert_string_equal(queue_state_name(queue_word_state(queue_word(&scene->queue, slot))),
+                        queue_state_name(state));
+}
+
+static void expect_answer(const struct scene *scene, uint32_t slot, uint32_t batch)
+{
+    static const uint8_t answered[] = {1, 1, 1, 1};
+    const struct queue_slot *fields = &scene->queue.slots[slot];
+    expect(scene, slot, QUEUE_DONE);
+    assert_int_equal(fields->status, 200);
+    assert_int_equal(fields->output_bytes, 4);
+    assert_int_equal(fields->output_shape.rank, 2);
+    assert_int_equal(fields->batch, batch);
+    assert_true(fields->finished_ns >= fields->started_ns && fields->started_ns > 0);
+    assert_memory_equal(queue_output(&scene->queue, slot), answered, 4);
+}
+
+static void expect_refusal(const struct scene *scene, uint32_t slot, uint32_t status)
+{
+    const struct queue_slot *fields = &scene->queue.slots[slot];
+    expect(scene, slot, QUEUE_DONE);
+    assert_int_equal(fields->status, status);
+    assert_int_equal(fields->output_bytes, sizeof refusal - 1);
+    assert_int_equal(fields->output_shape.rank, 0);
+    assert_memory_equal(queue_output(&scene->queue, slot), refusal, sizeof refusal - 1);
+}
+
+/* ---- tests
+ * -----------------------------------------------------------------------------------------------------------------
+ */
+
+static void nothing_leased_is_nothing_done(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    struct run_result result = run_next(&scene.worker);
+    assert_int_equal(result.jobs, 0);
+    assert_false(result.waiting);
+    assert_int_equal(wakes(BROKER_SEAT), 0);
+    uint32_t slot = submit(&scene, &image, ACT_ANSWER);
+    result = run_next(&scene.worker);
+    assert_int_equal(result.jobs, 0);
+    assert_true(result.waiting);
+    assert_int_equal(wakes(BROKER_SEAT), 1);
+    expect(&scene, slot, QUEUE_READY);
+    end(&scene);
+}
+
+static void a_job_is_answered_and_its_gateway_woken(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t slot = submit_leased(&scene, &image, ACT_ANSWER);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    expect_answer(&scene, slot, 1);
+    assert_int_equal(wakes(GATEWAY_SEAT), 1);
+    const struct queue_process *self = &scene.queue.processes[scene.seat.index];
+    assert_int_equal(self->jobs, 1);
+    assert_true(self->tick > 0);
+    end(&scene);
+}
+
+static void equal_shapes_run_together_up_to_the_limit(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 3);
+    uint32_t slots[5];
+    for (int i = 0; i < 5; i++)
+        slots[i] = submit_leased(&scene, &image, ACT_ANSWER);
+    assert_int_equal(run_next(&scene.worker).jobs, 3);
+    for (int i = 0; i < 3; i++)
+        expect_answer(&scene, slots[i], 3);
+    expect(&scene, slots[3], QUEUE_LEASED);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    expect_answer(&scene, slots[4], 2);
+    assert_int_equal(scene.calls.predicts, 2);
+    end(&scene);
+}
+
+static void other_shapes_wait_for_their_turn(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t first = submit_leased(&scene, &image, ACT_ANSWER);
+    uint32_t other = submit_leased(&scene, &wide_image, ACT_ANSWER);
+    uint32_t third = submit_leased(&scene, &image, ACT_ANSWER);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    expect_answer(&scene, first, 2);
+    expect_answer(&scene, third, 2);
+    expect(&scene, other, QUEUE_LEASED);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    expect(&scene, other, QUEUE_DONE);
+    end(&scene);
+}
+
+static void the_limit_counts_tiles(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 7);
+    for (int i = 0; i < 3; i++)
+        submit_leased(&scene, &three_images, ACT_ANSWER);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    scene.worker.interface.max_batch = 2;
+    submit_leased(&scene, &three_images, ACT_ANSWER);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    end(&scene);
+}
+
+static void priority_and_age_decide_who_is_first(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 1);
+    uint32_t young = submit_leased(&scene, &image, ACT_ANSWER);
+    uint32_t old = submit_leased(&scene, &image, ACT_ANSWER);
+    uint32_t urgent = submit_leased(&scene, &image, ACT_ANSWER);
+    atomic_store(&scene.queue.slots[young].accepted_ns, 100);
+    atomic_store(&scene.queue.slots[urgent].priority, 5);
+    run_next(&scene.worker);
+    expect(&scene, urgent, QUEUE_DONE);
+    expect(&scene, old, QUEUE_LEASED);
+    run_next(&scene.worker);
+    expect(&scene, old, QUEUE_DONE);
+    expect(&scene, young, QUEUE_LEASED);
+    end(&scene);
+}
+
+static void refusals_carry_status_and_document(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t late = submit_leased(&scene, &image, ACT_REFUSE);
+    uint32_t good = submit_leased(&scene, &image, ACT_ANSWER);
+    uint32_t early = submit_leased(&scene, &image, ACT_REFUSE_EARLY);
+    assert_int_equal(run_next(&scene.worker).jobs, 3);
+    expect_refusal(&scene, late, 400);
+    expect_refusal(&scene, early, 422);
+    expect_answer(&scene, good, 3);
+    assert_int_equal(scene.calls.predicts, 1);
+    assert_int_equal(scene.calls.sizes[0], 2);
+    end(&scene);
+}
+
+static void one_bad_job_does_not_fail_its_batch(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t first = submit_leased(&scene, &image, ACT_ANSWER);
+    uint32_t bad = submit_leased(&scene, &image, ACT_BREAK);
+    uint32_t last = submit_leased(&scene, &image, ACT_ANSWER);
+    assert_int_equal(run_next(&scene.worker).jobs, 3);
+    expect_answer(&scene, first, 1);
+    expect(&scene, bad, QUEUE_FAILED);
+    expect_answer(&scene, last, 1);
+    assert_int_equal(scene.calls.predicts, 4);
+    assert_int_equal(wakes(GATEWAY_SEAT), 3);
+    end(&scene);
+}
+
+static void broken_answers_fail_and_overrun_nothing(void **state)
+{
+    (void)state;
+    static const enum act acts[] = {ACT_BREAK,        ACT_BREAK_DECODE, ACT_BREAK_ENCODE,
+                                    ACT_WRONG_SHAPE,  ACT_WRONG_STATUS, ACT_CLAIM_TOO_MUCH,
+                                    ACT_EMPTY_REFUSAL};
+    for (size_t i = 0; i < sizeof acts / sizeof *acts; i++) {
+        struct scene scene;
+        begin(&scene, 4);
+        uint32_t bad = submit_leased(&scene, &image, acts[i]);
+        uint32_t good = submit_leased(&scene, &image, ACT_ANSWER);
+        assert_int_equal(run_next(&scene.worker).jobs, 2);
+        expect(&scene, bad, QUEUE_FAILED);
+        expect(&scene, good, QUEUE_DONE);
+        end(&scene);
+    }
+}
+
+static void a_job_with_a_death_on_it_runs_alone(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t killer = submit_leased(&scene, &image, ACT_ANSWER);
+    uint64_t word = queue_word(&scene.queue, killer);
+    atomic_store(&scene.queue.slots[killer].word, word | UINT64_C(1) << 24);
+    uint32_t good = submit_leased(&scene, &image, ACT_ANSWER);
+    uint32_t better = submit_leased(&scene, &image, ACT_ANSWER);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    expect_answer(&scene, killer, 1);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    expect_answer(&scene, good, 2);
+    expect_answer(&scene, better, 2);
+    end(&scene);
+}
+
+static void a_death_keeps_a_younger_job_out_of_the_batch_too(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t good = submit_leased(&scene, &image, ACT_ANSWER);
+    uint32_t killed = submit_leased(&scene, &image, ACT_ANSWER);
+    uint64_t word = queue_word(&scene.queue, killed);
+    atomic_store(&scene.queue.slots[killed].word, word | UINT64_C(1) << 27);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    expect_answer(&scene, good, 1);
+    expect(&scene, killed, QUEUE_LEASED);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    expect_answer(&scene, killed, 1);
+    end(&scene);
+}
+
+static void cancelled_jobs_fail_without_being_run(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t left = submit_leased(&scene, &image, ACT_ANSWER);
+    uint32_t good = submit_leased(&scene, &image, ACT_ANSWER);
+    queue_cancel(&scene.queue, left, queue_word_generation(queue_word(&scene.queue, left)));
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    expect(&scene, left, QUEUE_FAILED);
+    expect(&scene, good, QUEUE_DONE);
+    assert_int_equal(scene.calls.sizes[0], 1);
+    end(&scene);
+}
+
+static void a_job_cancelled_while_it_runs_fails(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t slot = submit_leased(&scene, &image, ACT_BE_CANCELLED);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    expect(&scene, slot, QUEUE_FAILED);
+    assert_int_equal(scene.calls.predicts, 1);
+    end(&scene);
+}
+
+static void a_job_past_its_deadline_is_not_started(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t late = submit(&scene, &image, ACT_ANSWER);
+    atomic_store(&scene.queue.slots[late].deadline_ns, 1);
+    lease(&scene, late);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    expect(&scene, late, QUEUE_FAILED);
+    assert_int_equal(scene.calls.predicts, 0);
+    end(&scene);
+}
+
+static void run_hostile(void (*spoil)(struct queue_slot *slot))
+{
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t bad = submit_leased(&scene, &image, ACT_ANSWER);
+    uint32_t good = submit_leased(&scene, &image, ACT_ANSWER);
+    spoil(&scene.queue.slots[bad]);
+    run_next(&scene.worker);
+    run_next(&scene.worker);
+    expect(&scene, bad, QUEUE_FAILED);
+    expect(&scene, good, QUEUE_DONE);
+    end(&scene);
+}
+
+static void spoil_rank(struct queue_slot *slot)
+{
+    slot->input_shape.rank = UINT32_MAX;
+}
+static void spoil_no_rank(struct queue_slot *slot)
+{
+    slot->input_shape.rank = 0;
+}
+static void spoil_dims(struct queue_slot *slot)
+{
+    slot->input_shape.dims[1] = UINT64_C(1) << 62;
+    slot->input_shape.dims[2] = 4;
+}
+static void spoil_dtype(struct queue_slot *slot)
+{
+    slot->input_shape.dtype = 0xffffff;
+}
+static void spoil_wrong_dtype(struct queue_slot *slot)
+{
+    slot->input_shape.dtype = UNETSERVE_I8;
+}
+static void spoil_channels(struct queue_slot *slot)
+{
+    slot->input_shape.dims[0] = 4;
+    slot->input_shape.dims[1] = 1;
+    slot->input_shape.dims[2] = 1;
+}
+static void spoil_odd_size(struct queue_slot *slot)
+{
+    slot->input_shape.dims[1] = 4;
+    slot->input_shape.dims[2] = 1;
+}
+static void spoil_length(struct queue_slot *slot)
+{
+    slot->input_bytes = UINT64_MAX;
+}
+static void spoil_short_length(struct queue_slot *slot)
+{
+    slot->input_bytes = 3;
+}
+static void spoil_offset(struct queue_slot *slot)
+{
+    slot->input_offset = UINT64_MAX & ~UINT64_C(63);
+}
+static void spoil_capacity(struct queue_slot *slot)
+{
+    slot->output_capacity = UINT64_C(1) << 50;
+}
+static void spoil_empty_batch(struct queue_slot *slot)
+{
+    slot->input_shape = (struct unetserve_shape){UNETSERVE_U8, 4, {0, 1, 2, 2}};
+    slot->input_bytes = 0;
+}
+
+static void lying_slots_fail_alone(void **state)
+{
+    (void)state;
+    run_hostile(spoil_rank);
+    run_hostile(spoil_no_rank);
+    run_hostile(spoil_dims);
+    run_hostile(spoil_dtype);
+    run_hostile(spoil_wrong_dtype);
+    run_hostile(spoil_channels);
+    run_hostile(spoil_odd_size);
+    run_hostile(spoil_length);
+    run_hostile(spoil_short_length);
+    run_hostile(spoil_offset);
+    run_hostile(spoil_capacity);
+    run_hostile(spoil_empty_batch);
+}
+
+static void an_unterminated_request_id_is_cut(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t slot = submit_leased(&scene, &image, ACT_BREAK);
+    memset(scene.queue.slots[slot].request_id, 'x', QUEUE_ID_MAX);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    expect(&scene, slot, QUEUE_FAILED);
+    end(&scene);
+}
+
+static void jobs_of_another_model_or_generation_are_left_alone(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t other = submit_leased(&scene, &image, ACT_ANSWER);
+    uint32_t old = submit_leased(&scene, &image, ACT_ANSWER);
+    atomic_store(&scene.queue.slots[other].model, 7);
+    atomic_store(&scene.queue.slots[old].model_generation, 2);
+    assert_int_equal(run_next(&scene.worker).jobs, 0);
+    expect(&scene, other, QUEUE_LEASED);
+    expect(&scene, old, QUEUE_LEASED);
+    end(&scene);
+}
+
+static void a_lost_device_leaves_its_jobs_to_the_supervisor(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t first = submit_leased(&scene, &image, ACT_ANSWER);
+    uint32_t second = submit_leased(&scene, &image, ACT_LOSE_DEVICE);
+    run_next(&scene.worker);
+    assert_true(scene.worker.device_lost);
+    expect(&scene, first, QUEUE_RUN);
+    expect(&scene, second, QUEUE_RUN);
+    /* The process ends here; what the model kept for the items goes with it. */
+    assert_int_equal(scene.calls.kept, 2);
+    scene.calls.kept = 0;
+    end(&scene);
+}
+
+static void an_answer_reaches_a_gateway_that_began_to_stream(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t slot = submit_leased(&scene, &image, ACT_ANSWER);
+    struct job job;
+    job_read(&scene.queue, slot, queue_word(&scene.queue, slot), &job);
+    assert_true(job_start(&scene.queue, scene.seat.index, &job));
+    job_reset_item(&job);
+    answer(&job.item);
+    assert_true(queue_move(&scene.queue, QUEUE_GATEWAY, slot, job.word, QUEUE_STREAM,
+                           scene.seat.index, NULL));
+    job_done(&scene.queue, &job);
+    expect(&scene, slot, QUEUE_DONE);
+    assert_int_equal(wakes(GATEWAY_SEAT), 1);
+    end(&scene);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nothing_leased_is_nothing_done),
+        cmocka_unit_test(a_job_is_answered_and_its_gateway_woken),
+        cmocka_unit_test(equal_shapes_run_together_up_to_the_limit),
+        cmocka_unit_test(other_shapes_wait_for_their_turn),
+        cmocka_unit_test(the_limit_counts_tiles),
+        cmocka_unit_test(priority_and_age_decide_who_is_first),
+        cmocka_unit_test(refusals_carry_status_and_document),
+        cmocka_unit_test(one_bad_job_does_not_fail_its_batch),
+        cmocka_unit_test(broken_answers_fail_and_overrun_nothing),
+        cmocka_unit_test(a_job_with_a_death_on_it_runs_alone),
+        cmocka_unit_test(a_death_keeps_a_younger_job_out_of_the_batch_too),
+        cmocka_unit_test(cancelled_jobs_fail_without_being_run),
+        cmocka_unit_test(a_job_cancelled_while_it_runs_fails),
+        cmocka_unit_test(a_job_past_its_deadline_is_not_started),
+        cmocka_unit_test(lying_slots_fail_alone),
+        cmocka_unit_test(an_unterminated_request_id_is_cut),
+        cmocka_unit_test(jobs_of_another_model_or_generation_are_left_alone),
+        cmocka_unit_test(a_lost_device_leaves_its_jobs_to_the_supervisor),
+        cmocka_unit_test(an_answer_reaches_a_gateway_that_began_to_stream),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

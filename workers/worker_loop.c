@@ -1,0 +1,123 @@
+#include "workers/worker_loop.h"
+#include "unetserve/log.h"
+#include "workers/run.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <systemd/sd-event.h>
+
+/* A wake-up that a dying broker never sent is made good by its successor's rescan; this one is for
+ * what nobody thought of. */
+#define RESCAN_IDLE_MS   1000
+#define RESCAN_ORPHAN_MS 50
+
+struct loop {
+    struct worker *worker;
+    sd_event *event;
+    bool retiring; /* SIGTERM: no new leases, finish those there are */
+    bool orphaned; /* the supervisor is gone: finish everything */
+    uint64_t orphan_end_ns;
+    uint64_t drain_timeout_ms;
+};
+
+static int on_wake(sd_event_source *source, int fd, uint32_t events, void *opaque)
+{
+    (void)source, (void)fd, (void)events;
+    const struct loop *loop = opaque;
+    seat_clear(loop->worker->seat);
+    return 0;
+}
+
+static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *opaque)
+{
+    (void)source, (void)info;
+    struct loop *loop = opaque;
+    const struct seat *seat = loop->worker->seat;
+    loop->retiring = true;
+    atomic_store(&seat->queue.processes[seat->index].ready, 0);
+    return 0;
+}
+
+static int on_life(sd_event_source *source, int fd, uint32_t events, void *opaque)
+{
+    (void)fd, (void)events;
+    struct loop *loop = opaque;
+    loop->orphaned = true;
+    loop->orphan_end_ns = queue_now_ns() + loop->drain_timeout_ms * 1000000u;
+    log_event(LOG_LEVEL_WARNING, "the supervisor is gone, finishing what was accepted");
+    return sd_event_source_set_enabled(source, SD_EVENT_OFF);
+}
+
+static int add_sources(struct loop *loop)
+{
+    int error = sd_event_add_io(loop->event, NULL, loop->worker->seat->event_fd, EPOLLIN, on_wake,
+                                loop);
+    if (error >= 0)
+        error = sd_event_add_io(loop->event, NULL, SEAT_FD_LIFE, EPOLLIN, on_life, loop);
+    if (error >= 0)
+        error = sd_event_add_signal(loop->event, NULL, SIGTERM, on_signal, loop);
+    return error < 0 ? error : 0;
+}
+
+/* May a job of this model still come here? A slot in RECV may not say yet which model it is for. */
+static bool work_remains(const struct worker *worker)
+{
+    const struct queue *queue = &worker->seat->queue;
+    for (uint32_t slot = 0; slot < queue->slot_count; slot++) {
+        enum queue_state state = queue_word_state(queue_word(queue, slot));
+        bool mine = atomic_load(&queue->slots[slot].model) == worker->model;
+        if (state == QUEUE_RECV || (mine && (state == QUEUE_READY || state == QUEUE_LEASED)))
+            return true;
+    }
+    return false;
+}
+
+/* Asked when the worker has had nothing to do for a while. */
+static bool healthy(const struct worker *worker)
+{
+    int error = worker->ops->health ? worker->ops->health(worker->instance) : 0;
+    if (error)
+        log_event(LOG_LEVEL_ERROR, "the model says that it cannot serve, the worker ends",
+                  log_text("model", worker_model_name(worker)), log_number("error", error));
+    return error == 0;
+}
+
+static bool may_leave(const struct loop *loop)
+{
+    if (loop->retiring)
+        return true; /* asked only when nothing is leased to this worker */
+    return loop->orphaned && (!work_remains(loop->worker) || queue_now_ns() >= loop->orphan_end_ns);
+}
+
+static int run(struct loop *loop)
+{
+    for (;;) {
+        struct run_result result = run_next(loop->worker);
+        if (loop->worker->device_lost)
+            return -EIO;
+        if (result.jobs == 0 && may_leave(loop))
+            return 0;
+        uint64_t wait_ms = loop->orphaned ? RESCAN_ORPHAN_MS : RESCAN_IDLE_MS;
+        seat_tick(loop->worker->seat);
+        int handled = sd_event_run(loop->event, result.jobs ? 0 : wait_ms * 1000);
+        if (handled < 0 && handled != -EINTR)
+            return handled;
+        if (handled == 0 && result.jobs == 0 && !healthy(loop->worker))
+            return -EIO;
+    }
+}
+
+int worker_loop(struct worker *worker, uint64_t drain_timeout_ms)
+{
+    struct loop loop = {.worker = worker, .drain_timeout_ms = drain_timeout_ms};
+    int error = sd_event_new(&loop.event);
+    if (error < 0)
+        return error;
+    error = add_sources(&loop);
+    if (!error) {
+        seat_ready(worker->seat);
+        error = run(&loop);
+    }
+    sd_event_unref(loop.event);
+    return error;
+}
