@@ -1,0 +1,183 @@
+#include "supervisor/describe.h"
+
+#include "supervisor/spawn.h"
+#include "unetserve/interface_text.h"
+#include "unetserve/layout.h"
+#include "unetserve/queue.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#define DESCRIBE_MAX (1 << 20)
+
+const char *describe_device(const struct config_model *model)
+{
+    return strcmp(model->devices, "auto") == 0 || strcmp(model->devices, "cpu") == 0 ? "cpu"
+                                                                                     : "cuda";
+}
+
+/* The child that describes, and what it has said. */
+struct asking {
+    pid_t pid;
+    int pidfd;
+    int output;
+    char *text;
+    size_t size;
+};
+
+static int asking_start(const struct config_model *model, struct asking *asking)
+{
+    char program[PATH_MAX];
+    char tile[16];
+    int pipes[2];
+    int error = layout_program("unetserve-worker", program, sizeof program);
+    if (error)
+        return error;
+    snprintf(tile, sizeof tile, "%u", model->tile);
+    const char *arguments[] = {"unetserve-worker",
+                               "--describe",
+                               "--model-path",
+                               model->path,
+                               "--device",
+                               describe_device(model),
+                               "--precision",
+                               model->precision,
+                               "--backend",
+                               model->backend,
+                               model->tile ? "--tile" : NULL,
+                               tile,
+                               NULL};
+    if (pipe2(pipes, O_CLOEXEC))
+        return -errno;
+    char **environment = spawn_environment(false, NULL);
+    struct spawn_fd fd = {pipes[1], STDOUT_FILENO};
+    struct spawn spawn = {.path = program,
+                          .arguments = (char *const *)(uintptr_t)arguments,
+                          .environment = environment,
+                          .fds = &fd,
+                          .fd_count = 1,
+                          .die_with_parent = true};
+    error = environment ? spawn_process(&spawn, &asking->pid, &asking->pidfd) : -ENOMEM;
+    free(environment);
+    close(pipes[1]);
+    if (error)
+        close(pipes[0]);
+    else
+        asking->output = pipes[0];
+    return error;
+}
+
+/* Read to the end of its output. 0, -ETIMEDOUT, -EINTR, -EMSGSIZE. */
+static int asking_listen(struct asking *asking, int timeout_ms, int signal_fd)
+{
+    uint64_t end_ns = queue_now_ns() + (uint64_t)timeout_ms * 1000000u;
+    for (;;) {
+        uint64_t now_ns = queue_now_ns();
+        if (now_ns >= end_ns)
+            return -ETIMEDOUT;
+        struct pollfd fds[] = {{asking->output, POLLIN, 0}, {signal_fd, POLLIN, 0}};
+        if (poll(fds, 2, (int)((end_ns - now_ns) / 1000000u) + 1) < 0 && errno != EINTR)
+            return -errno;
+        if (fds[1].revents)
+            return -EINTR;
+        if (!fds[0].revents)
+            continue;
+        if (asking->size == DESCRIBE_MAX)
+            return -EMSGSIZE;
+        ssize_t got = read(asking->output, asking->text + asking->size,
+                           DESCRIBE_MAX - asking->size);
+        if (got < 0 && errno != EINTR)
+            return -errno;
+        if (got == 0)
+            return 0;
+        asking->size += got > 0 ? (size_t)got : 0;
+    }
+}
+
+/* Closes everything; the process is gone afterwards. Returns its exit status, or minus the signal
+ * that ended it. */
+static int asking_end(struct asking *asking, bool killed)
+{
+    siginfo_t end = {0};
+    if (killed)
+        kill(asking->pid, SIGKILL);
+    /* Its output is at an end: it is ending, or about to be made to. */
+    struct pollfd fd = {asking->pidfd, POLLIN, 0};
+    if (!killed && poll(&fd, 1, 5000) == 0)
+        kill(asking->pid, SIGKILL);
+    while (waitid(P_PID, (id_t)asking->pid, &end, WEXITED) && errno == EINTR)
+        ;
+    close(asking->pidfd);
+    close(asking->output);
+    return end.si_code == CLD_EXITED ? end.si_status : -end.si_status;
+}
+
+static int complain(const struct config_model *model, int status, const char *what)
+{
+    fprintf(stderr, "unetserve: model '%s' (%s): %s\n", model->name, model->path, what);
+    return status;
+}
+
+static int judge(const struct config_model *model, int heard, int end, const struct asking *asking,
+                 struct unetserve_interface *out)
+{
+    if (heard == -EINTR)
+        return -EINTR;
+    if (heard == -ETIMEDOUT)
+        return complain(model, EX_SOFTWARE, "unetserve-worker did not describe it in time");
+    if (heard == -EMSGSIZE)
+        return complain(model, EX_SOFTWARE, "unetserve-worker described it at too great length");
+    if (heard)
+        return complain(model, EX_SOFTWARE, strerror(-heard));
+    /* What is wrong stands on stderr already, in the worker's words. */
+    if (end == EX_DATAERR || end == EX_NOINPUT || end == EX_UNAVAILABLE || end == EX_USAGE ||
+        end == EX_CONFIG)
+        return end == EX_USAGE ? EX_CONFIG : end;
+    if (end != 0)
+        return complain(model, EX_SOFTWARE,
+                        end < 0 ? "unetserve-worker crashed describing it"
+                                : "unetserve-worker could not describe it");
+    if (interface_from_json(asking->text, asking->size, out))
+        return complain(model, EX_SOFTWARE, "unetserve-worker's description cannot be read");
+    return 0;
+}
+
+/* A model that looks at no device would otherwise be served from the CPU in spite of what was asked
+ * for. */
+static bool device_is_there(const struct config_model *model)
+{
+    return strcmp(describe_device(model), "cuda") != 0 || access("/dev/nvidiactl", F_OK) == 0 ||
+           access("/dev/dxg", F_OK) == 0;
+}
+
+int describe_model(const struct config_model *model, int timeout_ms, int signal_fd,
+                   struct unetserve_interface *out)
+{
+    if (access(model->path, R_OK))
+        return complain(model, EX_NOINPUT, strerror(errno));
+    struct asking asking = {.text = malloc(DESCRIBE_MAX)};
+    int error = asking.text ? asking_start(model, &asking) : -ENOMEM;
+    if (error) {
+        free(asking.text);
+        return complain(model, EX_OSERR,
+                        error == -ENOENT ? "unetserve-worker is not where unetserve looks for it"
+                                         : strerror(-error));
+    }
+    int heard = asking_listen(&asking, timeout_ms, signal_fd);
+    int end = asking_end(&asking, heard != 0);
+    int result = judge(model, heard, end, &asking, out);
+    free(asking.text);
+    if (result == 0 && !device_is_there(model))
+        return complain(model, EX_UNAVAILABLE,
+                        "devices = cuda, but this machine has no NVIDIA device");
+    return result;
+}

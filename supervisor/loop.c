@@ -1,0 +1,370 @@
+/* The supervisor's loop: signals, rescans, the drain, and what the outside is told. */
+#include "supervisor/describe.h"
+#include "supervisor/server.h"
+#include "supervisor/watch.h"
+#include "unetserve/log.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <systemd/sd-daemon.h>
+
+#define RESCAN_BUSY_MS 100
+#define RESCAN_IDLE_MS 1000
+#define DRAIN_GRACE_MS                                                                             \
+    1000 /* gateways end by the drain's time-out themselves; then they are made to */
+#define RELOAD_DESCRIBE_MS 5000
+
+/* ---- rescans: the standing rules, and workers that hang ---------------------------------------
+ */
+
+static bool slot_runs_here(const struct server *server, uint32_t slot, uint16_t index)
+{
+    uint64_t word = queue_word(&server->queue, slot);
+    enum queue_state state = queue_word_state(word);
+    return (state == QUEUE_RUN || state == QUEUE_STREAM) && queue_word_owner(word) == index;
+}
+
+/* Which job the worker runs, and since when we have seen it do so. */
+static void watch_job(struct tree_seat *seat, uint64_t now_ns)
+{
+    const struct server *server = seat->server;
+    if (seat->run_word && queue_word(&server->queue, seat->run_slot) == seat->run_word)
+        return;
+    seat->run_word = 0;
+    for (uint32_t i = 0; i < server->queue.slot_count; i++)
+        if (slot_runs_here(server, i, seat->index)) {
+            seat->run_slot = i;
+            seat->run_word = queue_word(&server->queue, i);
+            seat->run_ns = now_ns;
+            return;
+        }
+}
+
+static void watch_worker(struct tree_seat *seat, uint64_t now_ns)
+{
+    struct queue *queue = &seat->server->queue;
+    uint64_t tick = atomic_load(&queue->processes[seat->index].tick);
+    if (tick != seat->tick) {
+        seat->tick = tick;
+        seat->tick_ns = now_ns;
+    }
+    watch_job(seat, now_ns);
+    uint64_t limit_ns = atomic_load(&queue->slots[seat->run_slot].run_timeout_ns);
+    if (seat->hung || !seat->run_word ||
+        !watch_is_hung(now_ns, seat->run_ns, limit_ns, seat->tick_ns))
+        return;
+    seat->hung = true;
+    log_event(LOG_LEVEL_WARNING, "worker shows no progress", log_number("pid", seat->pid),
+              log_number("slot", seat->run_slot));
+    seat_handle(seat, TREE_TIMEOUT);
+}
+
+/* Killed, and still there: in uninterruptible sleep. It gets no more work, and its leases are taken
+ * back. */
+static void watch_condemn(struct tree_seat *seat, uint64_t now_ns)
+{
+    struct queue_process *process = &seat->server->queue.processes[seat->index];
+    if (!seat->killed_ns || now_ns - seat->killed_ns < WATCH_GOING_NS ||
+        atomic_load(&process->life) == QUEUE_CONDEMNED)
+        return;
+    atomic_store(&process->life, QUEUE_CONDEMNED);
+    log_event(LOG_LEVEL_ERROR, "a killed process does not go", log_number("pid", seat->pid));
+}
+
+static bool queue_is_idle(const struct queue *queue)
+{
+    for (uint32_t i = 0; i < queue->slot_count; i++)
+        if (queue_word_state(queue_word(queue, i)) != QUEUE_FREE)
+            return false;
+    return true;
+}
+
+static int on_rescan(sd_event_source *source, uint64_t now, void *opaque)
+{
+    (void)now;
+    struct server *server = opaque;
+    bool idle = queue_is_idle(&server->queue);
+    uint64_t now_ns = queue_now_ns();
+    for (uint32_t i = 0; i < server->seat_count; i++) {
+        struct tree_seat *seat = &server->seats[i];
+        if (!seat->index)
+            continue;
+        if (seat->role == QUEUE_WORKER && !idle && seat->state == TREE_UP)
+            watch_worker(seat, now_ns);
+        watch_condemn(seat, now_ns);
+    }
+    if (!idle && queue_apply_standing_rules(&server->queue) > 0) {
+        seat_wake_role(&server->queue, QUEUE_GATEWAY);
+        seat_wake_role(&server->queue, QUEUE_BROKER);
+    }
+    sd_event_source_set_time_relative(source, (idle ? RESCAN_IDLE_MS : RESCAN_BUSY_MS) * 1000);
+    return 0;
+}
+
+/* ---- the drain --------------------------------------------------------------------------------
+ */
+
+static bool role_is_down(const struct server *server, bool gateways)
+{
+    for (uint32_t i = 0; i < server->seat_count; i++) {
+        const struct tree_seat *seat = &server->seats[i];
+        if ((seat->role == QUEUE_GATEWAY) == gateways && seat->state != TREE_DOWN)
+            return false;
+    }
+    return true;
+}
+
+static void role_stop(struct server *server, bool gateways)
+{
+    for (uint32_t i = 0; i < server->seat_count; i++)
+        if ((server->seats[i].role == QUEUE_GATEWAY) == gateways)
+            seat_want(&server->seats[i], false);
+}
+
+/* Gateways first: what they accepted still needs the broker and the workers. */
+static void drain_advance(struct server *server)
+{
+    if (server->phase == SERVER_DRAINING && role_is_down(server, true)) {
+        server->phase = SERVER_ENDING;
+        role_stop(server, false);
+    }
+    if (server->phase == SERVER_ENDING && role_is_down(server, false))
+        sd_event_exit(server->event, server->exit_status);
+}
+
+static int on_drain_over(sd_event_source *source, uint64_t now, void *opaque)
+{
+    (void)now;
+    struct server *server = opaque;
+    if (server->killing) {
+        /* What does not go even so is left to the kernel. */
+        log_event(LOG_LEVEL_ERROR, "processes are left that cannot be killed");
+        return sd_event_exit(server->event, EX_OSERR);
+    }
+    log_event(LOG_LEVEL_WARNING, "killing what is left");
+    server->phase = SERVER_ENDING;
+    role_stop(server, true);
+    role_stop(server, false);
+    for (uint32_t i = 0; i < server->seat_count; i++)
+        seat_handle(&server->seats[i], TREE_TIMEOUT);
+    server->killing = true;
+    sd_event_source_set_time_relative(source, WATCH_GOING_NS / 1000);
+    sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+    return 0;
+}
+
+static void drain_begin(struct server *server)
+{
+    const struct config *config = server->config;
+    uint64_t limit_ms = (uint64_t)config->drain_delay_ms + config->drain_timeout_ms +
+                        DRAIN_GRACE_MS;
+    server->phase = SERVER_DRAINING;
+    sd_notify(0, "STOPPING=1\nSTATUS=finishing what was accepted");
+    log_event(LOG_LEVEL_INFO, "draining", log_number("drain_timeout_ms", config->drain_timeout_ms));
+    if (sd_event_add_time_relative(server->event, &server->drain_timer, CLOCK_MONOTONIC,
+                                   limit_ms * 1000, 1000, on_drain_over, server) < 0)
+        log_event(LOG_LEVEL_ERROR, "cannot set the drain's timer");
+    role_stop(server, true);
+    drain_advance(server);
+}
+
+void loop_give_up(struct server *server, int status)
+{
+    if (server->exit_status == 0)
+        server->exit_status = status;
+    if (server->phase == SERVER_RUNNING)
+        drain_begin(server);
+}
+
+static int on_end_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *opaque)
+{
+    (void)source;
+    (void)info;
+    struct server *server = opaque;
+    if (server->phase == SERVER_RUNNING) {
+        drain_begin(server);
+    } else if (server->drain_timer && !server->killing) {
+        log_event(LOG_LEVEL_WARNING, "a second signal: no more waiting");
+        sd_event_source_set_time_relative(server->drain_timer, 0);
+    }
+    return 0;
+}
+
+/* ---- ready ------------------------------------------------------------------------------------
+ */
+
+static void ready_print(const struct config *config)
+{
+    printf("unetserve: ready on ");
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        bool is_unix = strncmp(config->listen[i], "unix:", 5) == 0;
+        printf("%s%s%s", i ? ", " : "", is_unix ? "" : "http://", config->listen[i]);
+    }
+    printf("\n");
+    fflush(stdout);
+}
+
+static void ready_announce(struct server *server)
+{
+    server->announced = true;
+    ready_print(server->config);
+    sd_notifyf(0, "READY=1\nSTATUS=serving, with %u workers for %u models", server->workers,
+               server->config->model_count);
+}
+
+static bool all_up(const struct server *server)
+{
+    for (uint32_t i = 0; i < server->seat_count; i++)
+        if (server->seats[i].state != TREE_UP)
+            return false;
+    return true;
+}
+
+/* ---- reload: the workers one after the other ---------------------------------------------------
+ */
+
+/* Whether the models' files may be taken over: they are there, whole, and what they take and give
+ * has not changed. */
+static bool reload_models_fit(const struct server *server)
+{
+    bool fit = true;
+    struct unetserve_interface *fresh = malloc(sizeof *fresh);
+    for (uint32_t i = 0; fit && fresh && i < server->config->model_count; i++) {
+        memset(fresh, 0, sizeof *fresh);
+        fit = describe_model(&server->config->models[i], RELOAD_DESCRIBE_MS, -1, fresh) == 0 &&
+              memcmp(fresh, &server->interfaces[i], sizeof *fresh) == 0;
+        if (!fit)
+            log_event(LOG_LEVEL_ERROR,
+                      "not reloaded: the model is bad, or takes or gives something else now",
+                      log_text("model", server->config->models[i].name));
+    }
+    fit = fit && fresh;
+    free(fresh);
+    return fit;
+}
+
+static bool reload_config_fits(const struct server *server)
+{
+    bool fit = true;
+    struct config_error error;
+    struct config *config = malloc(sizeof *config);
+    if (config && server->config_path) {
+        config_init(config);
+        fit = config_load(server->config_path, config, &error) == 0;
+        if (!fit)
+            log_event(LOG_LEVEL_ERROR, "not reloaded: the configuration is wrong",
+                      log_text("error", error.text));
+    }
+    free(config);
+    return fit && config;
+}
+
+/* Restart the next worker if the one before it is ready again. */
+static void reload_advance(struct server *server)
+{
+    if (server->phase != SERVER_RUNNING || server->reload_next >= server->seat_count)
+        return;
+    struct tree_seat *seat = &server->seats[server->reload_next];
+    if (server->reload_restarting) {
+        if (seat->state != TREE_UP)
+            return;
+        server->reload_restarting = false;
+        server->reload_next++;
+    }
+    while (server->reload_next < server->seat_count &&
+           server->seats[server->reload_next].role != QUEUE_WORKER)
+        server->reload_next++;
+    if (server->reload_next == server->seat_count) {
+        log_event(LOG_LEVEL_INFO, "reloaded");
+        sd_notify(0, "READY=1\nSTATUS=serving, reloaded");
+        return;
+    }
+    seat = &server->seats[server->reload_next];
+    /* One that is being started anyway loads the new files by itself. */
+    server->reload_restarting = true;
+    if (seat->state == TREE_UP) {
+        seat_want(seat, false);
+        seat_want(seat, true);
+    }
+}
+
+static int on_reload_signal(sd_event_source *source, const struct signalfd_siginfo *info,
+                            void *opaque)
+{
+    (void)source;
+    (void)info;
+    struct server *server = opaque;
+    if (server->phase != SERVER_RUNNING || !server->announced ||
+        server->reload_next < server->seat_count) {
+        log_event(LOG_LEVEL_WARNING, "not reloaded: starting, reloading or ending already");
+        return 0;
+    }
+    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)(queue_now_ns() / 1000));
+    if (!reload_config_fits(server) || !reload_models_fit(server)) {
+        sd_notify(0, "READY=1\nSTATUS=serving; the last reload was refused");
+        return 0;
+    }
+    log_event(LOG_LEVEL_INFO, "reloading the models: workers restart one after the other; changed "
+                              "keys of the configuration count from the next start");
+    server->reload_next = 0;
+    server->reload_restarting = false;
+    reload_advance(server);
+    return 0;
+}
+
+/* ---- the loop ---------------------------------------------------------------------------------
+ */
+
+void loop_seat_changed(struct tree_seat *seat)
+{
+    struct server *server = seat->server;
+    if (server->phase != SERVER_RUNNING)
+        drain_advance(server);
+    else if (!server->announced && all_up(server))
+        ready_announce(server);
+    else if (seat->number == server->reload_next)
+        reload_advance(server);
+}
+
+static int loop_prepare(struct server *server)
+{
+    int error = sd_event_new(&server->event);
+    if (error >= 0)
+        error = sd_event_set_watchdog(server->event, true);
+    if (error >= 0)
+        error = sd_event_add_signal(server->event, NULL, SIGTERM, on_end_signal, server);
+    if (error >= 0)
+        error = sd_event_add_signal(server->event, NULL, SIGINT, on_end_signal, server);
+    if (error >= 0)
+        error = sd_event_add_signal(server->event, NULL, SIGHUP, on_reload_signal, server);
+    if (error >= 0)
+        error = sd_event_add_time_relative(server->event, &server->rescan_timer, CLOCK_MONOTONIC,
+                                           RESCAN_IDLE_MS * 1000, 1000, on_rescan, server);
+    if (error >= 0)
+        error = sd_event_source_set_enabled(server->rescan_timer, SD_EVENT_ON);
+    return error < 0 ? error : 0;
+}
+
+int loop_run(struct server *server)
+{
+    int status = EX_OSERR;
+    int error = loop_prepare(server);
+    server->reload_next = server->seat_count;
+    if (error) {
+        log_event(LOG_LEVEL_ERROR, "cannot make the event loop",
+                  log_text("error", strerror(-error)));
+    } else {
+        for (uint32_t i = 0; i < server->seat_count && server->phase == SERVER_RUNNING; i++)
+            seat_want(&server->seats[i], true);
+        status = sd_event_loop(server->event);
+        status = status < 0 ? EX_OSERR : status;
+    }
+    server->drain_timer = sd_event_source_disable_unref(server->drain_timer);
+    server->rescan_timer = sd_event_source_disable_unref(server->rescan_timer);
+    server->event = sd_event_unref(server->event);
+    return status;
+}

@@ -1,0 +1,139 @@
+/* unetserve: reads the configuration, asks what the models take, and runs the process tree that
+ * serves them. */
+#include "supervisor/describe.h"
+#include "supervisor/options.h"
+#include "supervisor/server.h"
+#include "unetserve/log.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sysexits.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#define DESCRIBE_TIMEOUT_MS 60000
+#define FILES_MOST          65536
+
+static struct config config;
+static struct server server;
+
+/* What a careless parent left open would stay open in every child. What systemd passes stays. */
+static void strays_close(void)
+{
+    int passed = sd_listen_fds(0);
+    close_range((unsigned)(SD_LISTEN_FDS_START + (passed > 0 ? passed : 0)), ~0u, 0);
+}
+
+/* A gateway holds a file descriptor a connection; the soft limit is inherited. */
+static void files_limit_raise(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit))
+        return;
+    rlim_t wanted = limit.rlim_max < FILES_MOST ? limit.rlim_max : FILES_MOST;
+    if (limit.rlim_cur < wanted) {
+        limit.rlim_cur = wanted;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+/* From here on signals wait until the loop takes them. */
+static int signals_block(void)
+{
+    sigset_t all;
+    sigset_t ends;
+    sigemptyset(&all);
+    sigaddset(&all, SIGTERM);
+    sigaddset(&all, SIGINT);
+    ends = all;
+    sigaddset(&all, SIGHUP);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    return signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* 0; -EINTR: told to end; or an exit status. */
+static int models_describe(int signal_fd, struct unetserve_interface *interfaces)
+{
+    for (uint32_t i = 0; i < config.model_count; i++) {
+        int status = describe_model(&config.models[i], DESCRIBE_TIMEOUT_MS, signal_fd,
+                                    &interfaces[i]);
+        if (status)
+            return status;
+    }
+    return 0;
+}
+
+static void check_print(const struct unetserve_interface *interfaces)
+{
+    for (uint32_t i = 0; i < config.model_count; i++) {
+        const struct config_model *model = &config.models[i];
+        const struct unetserve_interface *interface = &interfaces[i];
+        printf("model %s at %s: %s %s from %s", model->name, model->route, interface->name,
+               interface->version, model->path);
+        if (interface->input_kind == UNETSERVE_TENSOR)
+            printf("; %u channels, tile %u, %u classes", interface->channels,
+                   model->tile ? model->tile : interface->tile, interface->class_count);
+        printf("; %u workers on %s\n", server_workers(model), describe_device(model));
+    }
+    for (uint32_t i = 0; i < config.listen_count; i++)
+        printf("listen %s\n", config.listen[i]);
+}
+
+static int serve(const struct options *options)
+{
+    struct unetserve_interface *interfaces = calloc(config.model_count, sizeof *interfaces);
+    int signal_fd = signals_block();
+    if (!interfaces || signal_fd < 0) {
+        fprintf(stderr, "unetserve: out of memory or file descriptors\n");
+        free(interfaces);
+        return EX_OSERR;
+    }
+    int status = models_describe(signal_fd, interfaces);
+    close(signal_fd);
+    if (status == -EINTR) {
+        status = 0;
+    } else if (status == 0 && options->check) {
+        check_print(interfaces);
+    } else if (status == 0) {
+        status = server_open(&server, &config, interfaces);
+        if (status == 0) {
+            server.config_path = options->config_path;
+            status = loop_run(&server);
+            server_close(&server);
+        }
+    }
+    free(interfaces);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options;
+    struct config_error config_error;
+    char error[600];
+    if (options_parse(argc, argv, &options, error, sizeof error)) {
+        fprintf(stderr, "unetserve: %s\n", error);
+        return EX_USAGE;
+    }
+    if (options.help || options.version) {
+        printf("%s", options.help ? options_help : "unetserve " UNETSERVE_VERSION "\n");
+        return fflush(stdout) ? EX_IOERR : 0;
+    }
+    int failed = options_apply(&options, &config, &config_error);
+    if (failed) {
+        fprintf(stderr, "unetserve: %s\n", config_error.text);
+        return failed == -EDOM                          ? EX_USAGE
+               : failed == -ENOENT || failed == -EACCES ? EX_NOINPUT
+                                                        : EX_CONFIG;
+    }
+    log_init("supervisor", -1, config.log_format, config.log_level);
+    strays_close();
+    files_limit_raise();
+    return serve(&options);
+}

@@ -1,0 +1,406 @@
+/* One seat: what the actions of tree.h do to its process. */
+#include "supervisor/describe.h"
+#include "supervisor/server.h"
+#include "supervisor/spawn.h"
+#include "unetserve/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/pidfd.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#define WORKER_OOM_SCORE 300
+#define ARGUMENTS_MAX    20
+
+bool seat_has_process(const struct tree_seat *seat)
+{
+    return seat->pidfd >= 0;
+}
+
+static const char *role_name(const struct tree_seat *seat)
+{
+    switch (seat->role) {
+    case QUEUE_GATEWAY: return seat->gateway == LISTENERS_MAX_GATEWAYS ? "zmq-front" : "gateway";
+    case QUEUE_BROKER: return "broker";
+    default: return "worker";
+    }
+}
+
+/* ---- clocks -----------------------------------------------------------------------------------
+ */
+
+static int on_timer(sd_event_source *source, uint64_t now, void *opaque)
+{
+    (void)source;
+    (void)now;
+    seat_handle(opaque, TREE_TIMEOUT);
+    return 0;
+}
+
+static void clock_stop(struct tree_seat *seat)
+{
+    seat->timer = sd_event_source_disable_unref(seat->timer);
+}
+
+/* TIMEOUT in so many milliseconds; 0 means at the next turn of the loop. */
+static void clock_set(struct tree_seat *seat, uint64_t after_ms)
+{
+    clock_stop(seat);
+    if (sd_event_add_time_relative(seat->server->event, &seat->timer, CLOCK_MONOTONIC,
+                                   after_ms * 1000, 1000, on_timer, seat) < 0)
+        log_event(LOG_LEVEL_ERROR, "cannot set a timer", log_number("seat_number", seat->number));
+}
+
+/* ---- start ------------------------------------------------------------------------------------
+ */
+
+/* The words of a command line, kept until the program runs. */
+struct command {
+    char *words[ARGUMENTS_MAX];
+    size_t count;
+    char seat[16], index[16], model[16], threads[16], cores[512], omp[40];
+    char **environment;
+};
+
+static void word_add(struct command *command, const char *word)
+{
+    if (command->count + 1 < ARGUMENTS_MAX)
+        command->words[command->count++] = (char *)(uintptr_t)word;
+}
+
+static void option_add(struct command *command, const char *option, const char *value)
+{
+    word_add(command, option);
+    word_add(command, value);
+}
+
+static void command_worker(const struct tree_seat *seat, struct command *command)
+{
+    const struct server *server = seat->server;
+    const struct config_model *model = &server->config->models[seat->model];
+    struct core_share share;
+    core_share_cut(&server->cores, server->workers, seat->worker, &share);
+    unsigned threads = model->threads ? model->threads : share.count;
+    snprintf(command->model, sizeof command->model, "%u", seat->model);
+    snprintf(command->threads, sizeof command->threads, "%u", threads);
+    option_add(command, "--model", command->model);
+    option_add(command, "--device", describe_device(model));
+    if (core_share_format(&share, command->cores, sizeof command->cores))
+        option_add(command, "--cores", command->cores);
+    option_add(command, "--threads", command->threads);
+    snprintf(command->omp, sizeof command->omp, "OMP_NUM_THREADS=%u", threads);
+}
+
+static int command_make(const struct tree_seat *seat, struct command *command)
+{
+    static const char *const passive = "OMP_WAIT_POLICY=PASSIVE";
+    const char *extra[3] = {NULL, NULL, NULL};
+    memset(command, 0, sizeof *command);
+    word_add(command, strrchr(seat->server->programs[seat->role], '/') + 1);
+    snprintf(command->seat, sizeof command->seat, "%u", seat->number);
+    snprintf(command->index, sizeof command->index, "%u", seat->index);
+    option_add(command, "--seat", command->seat);
+    option_add(command, "--index", command->index);
+    if (seat->role == QUEUE_GATEWAY && seat->gateway == LISTENERS_MAX_GATEWAYS)
+        option_add(command, "--front", "zmq");
+    if (seat->role == QUEUE_WORKER) {
+        command_worker(seat, command);
+        extra[0] = command->omp;
+        /* Threads that spin between jobs would take the cores from the gateways. */
+        extra[1] = getenv("OMP_WAIT_POLICY") ? NULL : passive;
+    }
+    command->environment = spawn_environment(seat->role == QUEUE_GATEWAY, extra);
+    return command->environment ? 0 : -ENOMEM;
+}
+
+static size_t fds_collect(const struct tree_seat *seat, int ready_fd, struct spawn_fd *fds)
+{
+    const struct server *server = seat->server;
+    size_t count = 0;
+    fds[count++] = (struct spawn_fd){server->queue.fd, SEAT_FD_QUEUE};
+    fds[count++] = (struct spawn_fd){server->config_fd, SEAT_FD_CONFIG};
+    fds[count++] = (struct spawn_fd){ready_fd, SEAT_FD_READY};
+    fds[count++] = (struct spawn_fd){server->life[0], SEAT_FD_LIFE};
+    if (seat->role == QUEUE_GATEWAY && seat->gateway < LISTENERS_MAX_GATEWAYS)
+        for (uint32_t i = 0; i < server->listeners.count; i++)
+            fds[count++] = (struct spawn_fd){server->listeners.fds[seat->gateway][i],
+                                             SEAT_FD_LISTEN + (int)i};
+    for (uint32_t i = 0; i < server->seat_count; i++)
+        fds[count++] = (struct spawn_fd){SEAT_FD_EVENT + (int)i, SEAT_FD_EVENT + (int)i};
+    return count;
+}
+
+static int on_gone(sd_event_source *source, int fd, uint32_t events, void *opaque)
+{
+    (void)source;
+    (void)fd;
+    (void)events;
+    seat_handle(opaque, TREE_GONE);
+    return 0;
+}
+
+/* A newline means ready; the end of the pipe without one says nothing that the pidfd will not say.
+ */
+static int on_ready(sd_event_source *source, int fd, uint32_t events, void *opaque)
+{
+    (void)source;
+    (void)events;
+    struct tree_seat *seat = opaque;
+    char byte = 0;
+    ssize_t got = read(fd, &byte, 1);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return 0;
+    seat->ready_source = sd_event_source_disable_unref(seat->ready_source);
+    close(seat->ready_fd);
+    seat->ready_fd = -1;
+    if (got == 1 && byte == '\n')
+        seat_handle(seat, TREE_READY);
+    return 0;
+}
+
+static int process_start(struct tree_seat *seat, int ready_write_fd)
+{
+    struct command command;
+    struct spawn_fd fds[SPAWN_MAX_FDS];
+    int error = command_make(seat, &command);
+    if (error)
+        return error;
+    struct spawn spawn = {
+        .path = seat->server->programs[seat->role],
+        .arguments = command.words,
+        .environment = command.environment,
+        .fds = fds,
+        .fd_count = fds_collect(seat, ready_write_fd, fds),
+        .oom_score_adj = seat->role == QUEUE_WORKER ? WORKER_OOM_SCORE : 0,
+    };
+    error = spawn_process(&spawn, &seat->pid, &seat->pidfd);
+    free(command.environment);
+    return error;
+}
+
+static void index_leave(struct tree_seat *seat, bool by_fault)
+{
+    struct queue *queue = &seat->server->queue;
+    if (seat->index)
+        queue_process_leave(queue, seat->index, by_fault);
+    seat->index = 0;
+}
+
+static int index_enter(struct tree_seat *seat)
+{
+    struct queue *queue = &seat->server->queue;
+    int error = queue_process_enter(queue, seat->role, seat->number, &seat->index);
+    if (error)
+        return error;
+    if (seat->role == QUEUE_WORKER) {
+        atomic_store(&queue->processes[seat->index].model, seat->model);
+        atomic_store(&queue->processes[seat->index].model_generation, 1);
+    }
+    return 0;
+}
+
+static int process_watch(struct tree_seat *seat, int ready_fd)
+{
+    sd_event *event = seat->server->event;
+    seat->ready_fd = ready_fd;
+    int error = sd_event_add_io(event, &seat->gone_source, seat->pidfd, EPOLLIN, on_gone, seat);
+    if (error >= 0)
+        error = sd_event_add_io(event, &seat->ready_source, ready_fd, EPOLLIN, on_ready, seat);
+    return error < 0 ? error : 0;
+}
+
+static int start(struct tree_seat *seat)
+{
+    int ready[2];
+    int error = index_enter(seat);
+    if (error)
+        return error;
+    seat->hung = false;
+    seat->killed_ns = seat->up_ns = 0;
+    seat->tick_ns = queue_now_ns();
+    seat->run_word = 0;
+    if (pipe2(ready, O_CLOEXEC)) {
+        error = -errno;
+        index_leave(seat, false);
+        return error;
+    }
+    fcntl(ready[0], F_SETFL, O_NONBLOCK);
+    error = process_start(seat, ready[1]);
+    close(ready[1]);
+    if (error) {
+        close(ready[0]);
+        index_leave(seat, false);
+        return error;
+    }
+    atomic_store(&seat->server->queue.processes[seat->index].pid, seat->pid);
+    error = process_watch(seat, ready[0]);
+    if (error) /* unwatched it would never be missed: better none */
+        kill(seat->pid, SIGKILL);
+    return 0;
+}
+
+static void action_spawn(struct tree_seat *seat)
+{
+    int error = start(seat);
+    if (error) {
+        log_event(LOG_LEVEL_ERROR, "cannot start a process", log_text("program", role_name(seat)),
+                  log_text("error", strerror(-error)));
+        seat_handle(seat, TREE_GONE);
+        return;
+    }
+    clock_set(seat, SERVER_START_TIMEOUT_MS);
+    log_event(LOG_LEVEL_DEBUG, "process started", log_text("program", role_name(seat)),
+              log_number("seat_number", seat->number), log_number("index", seat->index),
+              log_number("pid", seat->pid));
+}
+
+static void action_announce(struct tree_seat *seat)
+{
+    clock_stop(seat);
+    seat->up_ns = queue_now_ns();
+    seat->ever_up = true;
+    log_event(LOG_LEVEL_INFO, "process ready", log_text("program", role_name(seat)),
+              log_number("seat_number", seat->number), log_number("pid", seat->pid));
+}
+
+/* ---- end --------------------------------------------------------------------------------------
+ */
+
+static void process_forget(struct tree_seat *seat)
+{
+    seat->gone_source = sd_event_source_disable_unref(seat->gone_source);
+    seat->ready_source = sd_event_source_disable_unref(seat->ready_source);
+    if (seat->ready_fd >= 0)
+        close(seat->ready_fd);
+    close(seat->pidfd);
+    seat->ready_fd = seat->pidfd = -1;
+    seat->pid = 0;
+}
+
+static bool by_fault(const struct tree_seat *seat, const siginfo_t *end)
+{
+    if (seat->hung)
+        return true;
+    if (end->si_code != CLD_KILLED && end->si_code != CLD_DUMPED)
+        return false;
+    int number = end->si_status;
+    return number == SIGSEGV || number == SIGABRT || number == SIGBUS || number == SIGILL ||
+           number == SIGFPE;
+}
+
+static void end_tell(const struct tree_seat *seat, const siginfo_t *end)
+{
+    bool signalled = end->si_code != CLD_EXITED;
+    const char *abbreviation = signalled ? sigabbrev_np(end->si_status) : NULL;
+    bool calm = seat->state == TREE_DOWN && !signalled && end->si_status == 0;
+    log_event(calm ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
+              signalled ? "process killed" : "process ended", log_text("program", role_name(seat)),
+              log_number("seat_number", seat->number), log_number("pid", seat->pid),
+              signalled ? log_text("signal", abbreviation ? abbreviation : "?")
+                        : log_number("status", end->si_status),
+              log_text("hung", seat->hung ? "yes" : "no"));
+}
+
+/* Those that a restart will not cure: wrong model data, a missing file or device, a wrong
+ * configuration. */
+static bool is_final(const siginfo_t *end)
+{
+    int status = end->si_status;
+    return end->si_code == CLD_EXITED && (status == EX_DATAERR || status == EX_NOINPUT ||
+                                          status == EX_UNAVAILABLE || status == EX_CONFIG);
+}
+
+/* Reap, then settle what the process held. The seat may have had no process if it could not be
+ * started. */
+static void action_bury(struct tree_seat *seat, siginfo_t *end)
+{
+    struct queue *queue = &seat->server->queue;
+    clock_stop(seat);
+    memset(end, 0, sizeof *end);
+    if (!seat_has_process(seat))
+        return;
+    while (waitid(P_PIDFD, (id_t)seat->pidfd, end, WEXITED) && errno == EINTR)
+        ;
+    end_tell(seat, end);
+    index_leave(seat, by_fault(seat, end));
+    process_forget(seat);
+    if (queue_apply_standing_rules(queue) > 0 || seat->role == QUEUE_WORKER) {
+        seat_wake_role(queue, QUEUE_GATEWAY);
+        seat_wake_role(queue, QUEUE_BROKER);
+    }
+}
+
+static void action_delay(struct tree_seat *seat)
+{
+    siginfo_t end;
+    bool steady = seat->up_ns && queue_now_ns() - seat->up_ns > TREE_STEADY_MS * UINT64_C(1000000);
+    seat->failures = steady ? 0 : seat->failures + 1;
+    seat->up_ns = 0;
+    action_bury(seat, &end);
+    clock_set(seat, tree_delay_ms(seat->failures));
+    if (seat->ever_up)
+        return;
+    if (is_final(&end))
+        loop_give_up(seat->server, end.si_status);
+    else if (seat->failures >= SERVER_FIRST_TRIES)
+        loop_give_up(seat->server, EX_SOFTWARE);
+}
+
+static void action_signal(struct tree_seat *seat, int number)
+{
+    if (!seat_has_process(seat))
+        return;
+    if (number == SIGKILL)
+        seat->killed_ns = queue_now_ns();
+    if (seat->index && seat->role == QUEUE_WORKER)
+        atomic_store(&seat->server->queue.processes[seat->index].draining, 1);
+    if (pidfd_send_signal(seat->pidfd, number, NULL, 0) && errno != ESRCH)
+        log_event(LOG_LEVEL_ERROR, "cannot signal a process", log_number("pid", seat->pid),
+                  log_text("error", strerror(errno)));
+}
+
+/* ---- the machine ------------------------------------------------------------------------------
+ */
+
+void seat_handle(struct tree_seat *seat, enum tree_event event)
+{
+    siginfo_t end;
+    enum tree_state before = seat->state;
+    struct tree_step step = tree_next(before, event);
+    seat->state = step.next;
+    switch (step.action) {
+    case TREE_NOTHING: break;
+    case TREE_SPAWN: action_spawn(seat); break;
+    case TREE_ANNOUNCE: action_announce(seat); break;
+    case TREE_BURY: action_bury(seat, &end); break;
+    case TREE_DELAY: action_delay(seat); break;
+    case TREE_TERM:
+        clock_stop(seat);
+        action_signal(seat, SIGTERM);
+        break;
+    case TREE_KILL:
+        log_event(LOG_LEVEL_WARNING, "killing a process", log_text("program", role_name(seat)),
+                  log_number("pid", seat->pid), log_text("state", tree_state_name(before)));
+        action_signal(seat, SIGKILL);
+        break;
+    case TREE_DISARM: clock_stop(seat); break;
+    case TREE_ACTION_COUNT: break;
+    }
+    /* Wanted again while it was ending. */
+    if (seat->state == TREE_DOWN && seat->want_up)
+        seat_handle(seat, TREE_WANT_UP);
+    loop_seat_changed(seat);
+}
+
+void seat_want(struct tree_seat *seat, bool up)
+{
+    seat->want_up = up;
+    seat_handle(seat, up ? TREE_WANT_UP : TREE_WANT_DOWN);
+}

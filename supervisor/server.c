@@ -1,0 +1,238 @@
+#include "supervisor/server.h"
+
+#include "supervisor/geometry.h"
+#include "supervisor/limits.h"
+#include "unetserve/layout.h"
+#include "unetserve/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#define QUEUE_MEMORY_MOST (UINT64_C(1) << 30)
+#define CONFIG_TEXT_MAX   (256 << 10)
+
+__attribute__((format(printf, 2, 3))) static int complain(int status, const char *format, ...)
+{
+    va_list arguments;
+    char sentence[600];
+    va_start(arguments, format);
+    vsnprintf(sentence, sizeof sentence, format, arguments);
+    va_end(arguments);
+    fprintf(stderr, "unetserve: %s\n", sentence);
+    return status;
+}
+
+uint32_t server_workers(const struct config_model *model)
+{
+    /* A range is the autoscaler's; without one its least is served. */
+    return model->workers_min ? model->workers_min : model->workers_per_device;
+}
+
+static int queue_open(struct server *server)
+{
+    const struct config *config = server->config;
+    struct geometry_request request = {
+        .interfaces = server->interfaces,
+        .model_count = config->model_count,
+        .memory = config->queue_memory,
+        .max_body_bytes = config->max_body_bytes,
+    };
+    struct queue_geometry geometry;
+    uint64_t needed = 0;
+    if (request.memory == 0) {
+        request.memory = limits_memory() / 4;
+        if (request.memory > QUEUE_MEMORY_MOST)
+            request.memory = QUEUE_MEMORY_MOST;
+    }
+    for (uint32_t i = 0; i < config->model_count; i++)
+        request.tiles[i] = config->models[i].tile;
+    if (geometry_plan(&request, &geometry, &needed)) {
+        uint64_t least_mib = (needed >> 20) + 1;
+        return complain(EX_CONFIG,
+                        "key 'queue_memory': %" PRIu64 " bytes do not hold one job of each model; "
+                        "allowed: %" PRIu64 "M or more",
+                        request.memory, least_mib);
+    }
+    int error = queue_create(&geometry, &server->queue);
+    if (error)
+        return complain(EX_OSERR, "cannot make the job queue: %s", strerror(-error));
+    for (uint32_t i = 0; i < config->model_count; i++) {
+        struct queue_model *model = &server->queue.models[i];
+        snprintf(model->name, sizeof model->name, "%s", config->models[i].name);
+        snprintf(model->route, sizeof model->route, "%s", config->models[i].route);
+        uint32_t batch = config->models[i].max_batch_size;
+        atomic_store(&model->max_batch, batch ? batch : server->interfaces[i].max_batch);
+    }
+    return 0;
+}
+
+/* The resolved configuration, for the children. */
+static int config_publish(struct server *server)
+{
+    char *text = malloc(CONFIG_TEXT_MAX);
+    long length = text ? config_write(server->config, text, CONFIG_TEXT_MAX) : -ENOMEM;
+    int fd = memfd_create("unetserve-config", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    bool failed = length < 0 || fd < 0 || write(fd, text, (size_t)length) != length ||
+                  fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
+    free(text);
+    if (failed) {
+        if (fd >= 0)
+            close(fd);
+        return complain(EX_OSERR, "cannot hand on the configuration");
+    }
+    server->config_fd = fd;
+    return 0;
+}
+
+static struct tree_seat *seat_add(struct server *server, enum queue_role role)
+{
+    struct tree_seat *seat = &server->seats[server->seat_count];
+    *seat = (struct tree_seat){
+        .server = server, .number = server->seat_count, .role = role, .pidfd = -1, .ready_fd = -1};
+    server->seat_count++;
+    return seat;
+}
+
+static int seats_plan(struct server *server)
+{
+    const struct config *config = server->config;
+    for (uint32_t i = 0; i < config->model_count; i++)
+        server->workers += server_workers(&config->models[i]);
+    if (server->workers + config->gateways + 2 > SEAT_MAX)
+        return complain(EX_CONFIG, "%u workers and %u gateways are too many; allowed: %d together",
+                        server->workers, config->gateways, SEAT_MAX - 2);
+    for (uint32_t g = 0; g < config->gateways; g++)
+        seat_add(server, QUEUE_GATEWAY)->gateway = g;
+    seat_add(server, QUEUE_GATEWAY)->gateway = LISTENERS_MAX_GATEWAYS;
+    seat_add(server, QUEUE_BROKER);
+    uint32_t worker = 0;
+    for (uint32_t i = 0; i < config->model_count; i++)
+        for (uint32_t w = 0; w < server_workers(&config->models[i]); w++) {
+            struct tree_seat *seat = seat_add(server, QUEUE_WORKER);
+            seat->model = i;
+            seat->worker = worker++;
+        }
+    return 0;
+}
+
+/* The eventfds lie at the same numbers here as in the children, so that seat_wake works everywhere.
+ */
+static int events_open(struct server *server)
+{
+    for (uint32_t i = 0; i < server->seat_count; i++) {
+        int to = SEAT_FD_EVENT + (int)i;
+        int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        if (fd == to)
+            continue;
+        bool taken = fcntl(to, F_GETFD) >= 0;
+        if (fd < 0 || taken || dup3(fd, to, O_CLOEXEC) < 0) {
+            int error = taken ? EBUSY : errno;
+            if (fd >= 0)
+                close(fd);
+            return complain(EX_OSERR, "cannot make an eventfd: %s", strerror(error));
+        }
+        close(fd);
+    }
+    return 0;
+}
+
+static void events_close(const struct server *server)
+{
+    for (uint32_t i = 0; i < server->seat_count; i++)
+        close(SEAT_FD_EVENT + (int)i);
+}
+
+static int programs_find(struct server *server)
+{
+    static const struct {
+        enum queue_role role;
+        const char *name;
+    } roles[] = {{QUEUE_GATEWAY, "unetserve-gateway"},
+                 {QUEUE_BROKER, "unetserve-broker"},
+                 {QUEUE_WORKER, "unetserve-worker"}};
+    for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++)
+        if (layout_program(roles[i].name, server->programs[roles[i].role], PATH_MAX))
+            return complain(EX_OSFILE, "%s is neither beside unetserve nor in ../lib/unetserve",
+                            roles[i].name);
+    return 0;
+}
+
+/* The run directory is called after the first port, so that people find it. */
+static void instance_name(const struct config *config, char *name, size_t size)
+{
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        const char *colon = strrchr(config->listen[i], ':');
+        if (colon && strncmp(config->listen[i], "unix:", 5) != 0) {
+            snprintf(name, size, "%s", colon + 1);
+            return;
+        }
+    }
+    snprintf(name, size, "pid-%d", (int)getpid());
+}
+
+static int sockets_open(struct server *server)
+{
+    char error[512];
+    char name[32];
+    struct config *config = server->config;
+    if (listeners_open(config, &server->listeners, error, sizeof error))
+        return complain(EX_UNAVAILABLE, "%s", error);
+    instance_name(config, name, sizeof name);
+    if (run_dir_open(config->run_dir, name, &server->run_dir, error, sizeof error))
+        return complain(EX_UNAVAILABLE, "%s", error);
+    snprintf(config->run_dir, sizeof config->run_dir, "%s", server->run_dir.path);
+    return 0;
+}
+
+int server_open(struct server *server, struct config *config,
+                struct unetserve_interface *interfaces)
+{
+    memset(server, 0, sizeof *server);
+    server->config = config;
+    server->interfaces = interfaces;
+    server->config_fd = server->life[0] = server->life[1] = -1;
+    server->run_dir.lock_fd = -1;
+    server->queue.fd = -1;
+    int status = seats_plan(server);
+    if (status)
+        return status;
+    status = events_open(server);
+    if (!status)
+        status = programs_find(server);
+    if (!status && core_share_allowed(limits_cpus(), &server->cores))
+        status = complain(EX_OSERR, "cannot tell which cores may be used");
+    if (!status)
+        status = queue_open(server);
+    if (!status)
+        status = sockets_open(server);
+    if (!status)
+        status = config_publish(server);
+    if (!status && pipe2(server->life, O_CLOEXEC))
+        status = complain(EX_OSERR, "cannot make a pipe: %s", strerror(errno));
+    if (status)
+        server_close(server);
+    return status;
+}
+
+void server_close(struct server *server)
+{
+    listeners_close(&server->listeners);
+    run_dir_remove(&server->run_dir);
+    if (server->queue.fd >= 0)
+        queue_close(&server->queue);
+    if (server->config_fd >= 0)
+        close(server->config_fd);
+    for (int i = 0; i < 2; i++)
+        if (server->life[i] >= 0)
+            close(server->life[i]);
+    events_close(server);
+}

@@ -1,0 +1,121 @@
+/*
+ * The running server: everything that the supervisor owns, and the seats of its process tree.
+ *
+ *   server.c   what is made before the first process and removed after the last
+ *   seats.c    one seat: start, notice that it is ready, bury, end (the actions of tree.h)
+ *   loop.c     signals, timers, the drain, what systemd is told
+ */
+#ifndef SERVER_H
+#define SERVER_H
+
+#include "supervisor/core_share.h"
+#include "supervisor/listeners.h"
+#include "supervisor/run_dir.h"
+#include "supervisor/tree.h"
+#include "unetserve/config.h"
+#include "unetserve/queue.h"
+#include "unetserve/seat.h"
+
+#include <stdbool.h>
+#include <systemd/sd-event.h>
+
+#define SERVER_START_TIMEOUT_MS 120000
+#define SERVER_FIRST_TRIES      5 /* a seat that has never been up and ends so often ends the server */
+
+struct server;
+
+struct tree_seat {
+    struct server *server;
+    uint32_t number; /* the seat */
+    enum queue_role role;
+    uint32_t gateway; /* HTTP gateways: which; the ZeroMQ front: LISTENERS_MAX_GATEWAYS */
+    uint32_t model;   /* workers */
+    uint32_t worker;  /* workers: which of all, for its cores */
+    enum tree_state state;
+    bool want_up;
+    bool ever_up;
+    unsigned failures; /* ends in a row that came too soon */
+    uint64_t up_ns;    /* when it said that it was ready; 0: it has not */
+    /* its process, while there is one */
+    uint16_t index; /* 0: none */
+    pid_t pid;
+    int pidfd, ready_fd;
+    bool hung; /* killed by our own watchdog */
+    uint64_t killed_ns;
+    sd_event_source *gone_source, *ready_source, *timer;
+    /* the watchdog's notes about a worker: see watch.h */
+    uint64_t tick, tick_ns;
+    uint32_t run_slot;
+    uint64_t run_word, run_ns;
+};
+
+enum server_phase {
+    SERVER_RUNNING,
+    SERVER_DRAINING, /* gateways finish what they accepted; the others serve them */
+    SERVER_ENDING,   /* gateways are gone; the others end */
+};
+
+struct server {
+    struct config *config;
+    const char *config_path;                /* NULL: none */
+    struct unetserve_interface *interfaces; /* a model each */
+    struct queue queue;
+    struct listeners listeners;
+    struct run_dir run_dir;
+    int config_fd; /* sealed memfd */
+    int life[2];   /* the children hold the read end; the write end ends with this process */
+    struct core_share cores;
+    uint32_t workers; /* in all */
+    struct tree_seat seats[SEAT_MAX];
+    uint32_t seat_count;
+    char programs[QUEUE_ROLE_COUNT][PATH_MAX];
+    /* the loop */
+    sd_event *event;
+    sd_event_source *rescan_timer, *drain_timer;
+    enum server_phase phase;
+    bool announced; /* the ready line is out */
+    bool killing;   /* the drain is over */
+    int exit_status;
+    uint32_t reload_next; /* the seat that a reload comes to next; seat_count: no reload */
+    bool reload_restarting;
+};
+
+/* ---- server.c ---------------------------------------------------------------------------------
+ */
+
+/* Workers of a model. */
+uint32_t server_workers(const struct config_model *model);
+
+/* Make everything but processes. 0, or an exit status after a sentence on stderr; nothing is left
+ * behind then. config's listen and run_dir become what they really are. interfaces are kept by
+ * reference. */
+int server_open(struct server *server, struct config *config,
+                struct unetserve_interface *interfaces);
+
+/* The opposite. No process is left. */
+void server_close(struct server *server);
+
+/* ---- seats.c ----------------------------------------------------------------------------------
+ */
+
+/* Tell a seat what happened, and do what follows. */
+void seat_handle(struct tree_seat *seat, enum tree_event event);
+
+/* Want it up or down. */
+void seat_want(struct tree_seat *seat, bool up);
+
+bool seat_has_process(const struct tree_seat *seat);
+
+/* ---- loop.c -----------------------------------------------------------------------------------
+ */
+
+/* Serve until a signal and the end of the drain. Returns the exit status. */
+int loop_run(struct server *server);
+
+/* Called by seats.c after a seat has come up or has come down. */
+void loop_seat_changed(struct tree_seat *seat);
+
+/* Called by seats.c: this end of a process ends the server, with that exit status. */
+void loop_give_up(struct server *server, int status);
+
+#endif
