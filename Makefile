@@ -51,7 +51,7 @@ archive_supervisor := $(SUPERVISOR)
 archive_worker     := $(WORKER)
 archive_unet       := $(UNET)
 
-PROGRAMS   := unetserve unetserve-broker unetserve-worker
+PROGRAMS   := unetserve unetserve-gateway unetserve-broker unetserve-worker
 PLUGINS    := unet $(notdir $(EXAMPLES:.c=))
 OUTPUTS    := $(addprefix $(BUILD)/,$(PROGRAMS)) $(PLUGINS:%=$(BUILD)/models/%.so)
 

@@ -1,0 +1,128 @@
+#include "gateway/answer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+void answer_free(struct answer *answer)
+{
+    free(answer->body);
+    answer->body = NULL;
+    answer->size = 0;
+}
+
+void answer_set_body(struct answer *answer, int status, const char *type, void *body, size_t size)
+{
+    answer_free(answer);
+    answer->status = status;
+    answer->type = type;
+    answer->body = body;
+    answer->size = size;
+}
+
+int answer_set_text(struct answer *answer, int status, const char *type, const char *text)
+{
+    char *copy = strdup(text);
+    answer_set_body(answer, status, type, copy, copy ? strlen(copy) : 0);
+    return copy ? 0 : -ENOMEM;
+}
+
+int answer_set_problem(struct answer *answer, const struct problem *problem)
+{
+    return answer_set_text(answer, problem->status, ANSWER_TYPE_JSON, problem->body);
+}
+
+/* ---- headers, once for both ways out ---- */
+
+typedef void emit_header(void *out, const char *name, const char *value);
+
+static void emit_all(const struct answer *answer, emit_header *emit, void *out)
+{
+    emit(out, "Server", "unetserve");
+    if (answer->type)
+        emit(out, "Content-Type", answer->type);
+    if (answer->request_id[0])
+        emit(out, "X-Request-Id", answer->request_id);
+    if (answer->timing[0])
+        emit(out, "Server-Timing", answer->timing);
+    if (answer->allow)
+        emit(out, "Allow", answer->allow);
+    if (answer->authenticate)
+        emit(out, "WWW-Authenticate", answer->authenticate);
+    if (answer->retry_after_s) {
+        char seconds[16];
+        snprintf(seconds, sizeof seconds, "%u", answer->retry_after_s);
+        emit(out, "Retry-After", seconds);
+    }
+    if (answer->close)
+        emit(out, "Connection", "close");
+}
+
+static void emit_to_response(void *out, const char *name, const char *value)
+{
+    /* Fails only without memory; the answer is of use without the header too. */
+    (void)MHD_add_response_header(out, name, value);
+}
+
+enum MHD_Result answer_queue(struct answer *answer, struct MHD_Connection *connection)
+{
+    enum MHD_ResponseMemoryMode mode = answer->size ? MHD_RESPMEM_MUST_FREE
+                                                    : MHD_RESPMEM_PERSISTENT;
+    static char nothing[1];
+    struct MHD_Response *response = MHD_create_response_from_buffer(
+        answer->size, answer->size ? answer->body : nothing, mode);
+    if (!response)
+        return MHD_NO;
+    if (!answer->size)
+        free(answer->body);
+    answer->body = NULL;
+    answer->size = 0;
+    emit_all(answer, emit_to_response, response);
+    enum MHD_Result queued = MHD_queue_response(connection, (unsigned)answer->status, response);
+    MHD_destroy_response(response);
+    return queued;
+}
+
+struct text {
+    char bytes[1536];
+    size_t size;
+};
+
+static void text_add(struct text *text, const char *piece)
+{
+    size_t size = strlen(piece);
+    if (size > sizeof text->bytes - text->size)
+        size = sizeof text->bytes - text->size;
+    memcpy(text->bytes + text->size, piece, size);
+    text->size += size;
+}
+
+static void emit_to_text(void *out, const char *name, const char *value)
+{
+    struct text *text = out;
+    text_add(text, name);
+    text_add(text, ": ");
+    text_add(text, value);
+    text_add(text, "\r\n");
+}
+
+int answer_send(const struct answer *answer, int fd)
+{
+    struct text head = {.size = 0};
+    char line[96];
+    snprintf(line, sizeof line, "HTTP/1.1 %d %s\r\nContent-Length: %zu\r\n", answer->status,
+             MHD_get_reason_phrase_for((unsigned)answer->status), answer->size);
+    text_add(&head, line);
+    struct answer closing = *answer;
+    closing.close = true;
+    emit_all(&closing, emit_to_text, &head);
+    text_add(&head, "\r\n");
+    struct iovec parts[2] = {{head.bytes, head.size}, {answer->body, answer->size}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = answer->size ? 2 : 1};
+    ssize_t sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent < 0)
+        return -errno;
+    return (size_t)sent == head.size + answer->size ? 0 : -EAGAIN;
+}

@@ -1,0 +1,124 @@
+#include "gateway/connection.h"
+
+#include "gateway/negotiate.h"
+
+#include "unetserve/queue.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+/* Written by the loop's thread only; libzmq's thread reads it for fds of its own, which are never
+ * in it. */
+static _Atomic(struct connection *) by_fd[CONNECTION_FD_MAX];
+
+struct connection *connection_find(int fd)
+{
+    if (fd < 0 || fd >= CONNECTION_FD_MAX)
+        return NULL;
+    return atomic_load_explicit(&by_fd[fd], memory_order_acquire);
+}
+
+struct connection *connection_open(struct connections *connections, int fd)
+{
+    if (fd < 0 || fd >= CONNECTION_FD_MAX)
+        return NULL;
+    struct connection *connection = calloc(1, sizeof *connection);
+    if (!connection)
+        return NULL;
+    connection->fd = fd;
+    head_gate_init(&connection->gate);
+    connection->next = connections->first;
+    if (connections->first)
+        connections->first->previous = connection;
+    connections->first = connection;
+    connections->count++;
+    atomic_store_explicit(&by_fd[fd], connection, memory_order_release);
+    return connection;
+}
+
+void connection_close(struct connections *connections, struct connection *connection)
+{
+    atomic_store_explicit(&by_fd[connection->fd], NULL, memory_order_release);
+    if (connection->previous)
+        connection->previous->next = connection->next;
+    else
+        connections->first = connection->next;
+    if (connection->next)
+        connection->next->previous = connection->previous;
+    connections->count--;
+    free(connection);
+}
+
+void connection_refuse(struct connection *connection, struct answer *answer, bool kick)
+{
+    connection->refused = true;
+    /* Fails when the peer is gone or reads nothing: then there is nobody to tell. */
+    (void)answer_send(answer, connection->fd);
+    /* libmicrohttpd finds the end of the stream, asks for it, and gets the error of
+     * connection_read. */
+    if (kick)
+        shutdown(connection->fd, SHUT_RD);
+}
+
+void connection_refuse_text(struct connection *connection, int status, const char *reason,
+                            bool kick)
+{
+    struct problem problem;
+    problem_set(&problem, status, "%s", reason);
+    struct answer answer = {0};
+    negotiate_request_id(NULL, answer.request_id);
+    (void)answer_set_problem(&answer, &problem);
+    connection_refuse(connection, &answer, kick);
+    answer_free(&answer);
+}
+
+bool connection_idle(const struct connection *connection)
+{
+    return head_gate_idle(&connection->gate) && connection->answered == connection->gate.requests;
+}
+
+void connection_request_done(struct connection *connection)
+{
+    connection->answered++;
+    if (connection->pending.status && !connection->refused &&
+        connection->answered == connection->gate.requests)
+        connection_refuse_text(connection, connection->pending.status, connection->pending.reason,
+                               true);
+}
+
+ssize_t connection_read(struct connection *connection, void *buffer, size_t size, int flags)
+{
+    if (connection->refused) {
+        errno = ECONNRESET;
+        return -1;
+    }
+    /* libmicrohttpd asks for nothing between a refusal that waits and the answers before it, but
+     * for the end of the stream. */
+    if (connection->pending.status) {
+        errno = EAGAIN;
+        return -1;
+    }
+    ssize_t got = recvfrom(connection->fd, buffer, size, flags, NULL, NULL);
+    if (got <= 0 || (flags & MSG_PEEK))
+        return got;
+    struct head_gate_report report;
+    head_gate_feed(&connection->gate, buffer, (size_t)got, &report);
+    if (!head_gate_in_head(&connection->gate))
+        connection->head_since_ns = 0;
+    else if (!connection->head_since_ns || report.whole)
+        connection->head_since_ns = queue_now_ns();
+    if (!report.status)
+        return got;
+    /* Requests that were whole before the bad byte are answered first. */
+    if (report.whole || connection->answered != connection->gate.requests) {
+        connection->pending = report;
+        if (report.whole)
+            return (ssize_t)report.whole;
+        errno = EAGAIN;
+        return -1;
+    }
+    connection_refuse_text(connection, report.status, report.reason, false);
+    errno = ECONNRESET;
+    return -1;
+}

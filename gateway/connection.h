@@ -1,0 +1,64 @@
+/*
+ * A client's connection as the gateway sees it beside libmicrohttpd: its socket, the head gate that
+ * reads along, and whether it was refused. One list of all, and a table by fd for recv
+ * (gate_recv.c).
+ */
+#ifndef GATEWAY_CONNECTION_H
+#define GATEWAY_CONNECTION_H
+
+#include "gateway/answer.h"
+#include "gateway/head_gate.h"
+
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#define CONNECTION_FD_MAX 65536 /* sockets with larger numbers are not accepted */
+
+struct request;
+
+struct connection {
+    int fd;
+    struct head_gate gate;
+    uint64_t head_since_ns; /* when the head that is under way began; 0: none is */
+    struct head_gate_report
+        pending;             /* a refusal that waits until the requests before it are answered */
+    uint32_t answered;       /* requests that libmicrohttpd has done with */
+    bool refused;            /* our last answer is out; libmicrohttpd gets no more bytes */
+    struct request *request; /* the one under way, or NULL */
+    struct connection *previous, *next;
+};
+
+struct connections {
+    struct connection *first;
+    uint32_t count;
+};
+
+/* Take over a socket. NULL: no memory, or a number beyond CONNECTION_FD_MAX (fd is still the
+ * caller's). */
+struct connection *connection_open(struct connections *connections, int fd);
+
+/* Before libmicrohttpd closes the socket: out of the list and the table, freed. */
+void connection_close(struct connections *connections, struct connection *connection);
+
+/* The connection of a socket, or NULL. Callable from any thread. */
+struct connection *connection_find(int fd);
+
+/* Write `answer` as the last thing on this connection, which must have no answer under way; from
+ * here on libmicrohttpd reads an error. With kick it is woken to notice (needed unless it is
+ * calling us right now). */
+void connection_refuse(struct connection *connection, struct answer *answer, bool kick);
+
+/* The same with {"detail": reason}. */
+void connection_refuse_text(struct connection *connection, int status, const char *reason,
+                            bool kick);
+
+/* Every request that came in is answered, and none has begun. */
+bool connection_idle(const struct connection *connection);
+
+/* What libmicrohttpd's recv does on this socket: read, let the gate check. As recv(2). */
+ssize_t connection_read(struct connection *connection, void *buffer, size_t size, int flags);
+
+/* libmicrohttpd is done with a request: a refusal that waited for that goes out. */
+void connection_request_done(struct connection *connection);
+
+#endif

@@ -1,0 +1,163 @@
+#include "gateway/gateway.h"
+
+#include "unetserve/log.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#define RESCAN_US   60000
+#define ACCURACY_US 5000
+
+/* Answers have come back. */
+static int on_woken(sd_event_source *source, int fd, uint32_t events, void *opaque)
+{
+    (void)source;
+    (void)fd;
+    (void)events;
+    struct gateway *gateway = opaque;
+    seat_clear(&gateway->seat);
+    jobs_collect(&gateway->jobs);
+    return 0;
+}
+
+static int on_rescan(sd_event_source *source, uint64_t now_us, void *opaque)
+{
+    (void)source;
+    (void)now_us;
+    struct gateway *gateway = opaque;
+    gateway->rescan_armed = false;
+    jobs_check(&gateway->jobs);
+    return 0;
+}
+
+/* After each turn: keep the rescan going while there is something to look for, and only then. */
+static int on_turn_over(sd_event_source *source, void *opaque)
+{
+    (void)source;
+    struct gateway *gateway = opaque;
+    seat_tick(&gateway->seat);
+    if (gateway->jobs.waiting_count && !gateway->rescan_armed) {
+        sd_event_source_set_time_relative(gateway->rescan, RESCAN_US);
+        sd_event_source_set_enabled(gateway->rescan, SD_EVENT_ONESHOT);
+        gateway->rescan_armed = true;
+    }
+    if (gateway->draining && !gateway->jobs.waiting_count && !gateway->jobs.receiving_count &&
+        gateway->front.drained(gateway->front.opaque))
+        sd_event_exit(gateway->event, 0);
+    return 0;
+}
+
+static int on_drain_over(sd_event_source *source, uint64_t now_us, void *opaque)
+{
+    (void)source;
+    (void)now_us;
+    struct gateway *gateway = opaque;
+    log_event(LOG_LEVEL_WARNING, "drain time is over, requests are left unanswered",
+              log_number("waiting", gateway->jobs.waiting_count),
+              log_number("receiving", gateway->jobs.receiving_count));
+    return sd_event_exit(gateway->event, 0);
+}
+
+static void drain_begin(struct gateway *gateway, const char *why)
+{
+    if (gateway->draining)
+        return;
+    gateway->ending = gateway->draining = true;
+    log_event(LOG_LEVEL_INFO, "draining", log_text("why", why),
+              log_number("waiting", gateway->jobs.waiting_count));
+    gateway->front.drain(gateway->front.opaque);
+    sd_event_add_time_relative(gateway->event, &gateway->drain_timer, CLOCK_MONOTONIC,
+                               gateway->config.drain_timeout_ms * UINT64_C(1000), ACCURACY_US,
+                               on_drain_over, gateway);
+}
+
+static int on_delay_over(sd_event_source *source, uint64_t now_us, void *opaque)
+{
+    (void)source;
+    (void)now_us;
+    drain_begin(opaque, "SIGTERM, and drain_delay_ms is over");
+    return 0;
+}
+
+static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *opaque)
+{
+    (void)source;
+    (void)info;
+    struct gateway *gateway = opaque;
+    uint64_t delay_us = gateway->config.drain_delay_ms * UINT64_C(1000);
+    if (gateway->ending)
+        return 0;
+    gateway->ending = true;
+    if (delay_us == 0 ||
+        sd_event_add_time_relative(gateway->event, &gateway->delay_timer, CLOCK_MONOTONIC, delay_us,
+                                   ACCURACY_US, on_delay_over, gateway) < 0)
+        drain_begin(gateway, "SIGTERM");
+    return 0;
+}
+
+static int on_life_over(sd_event_source *source, int fd, uint32_t events, void *opaque)
+{
+    (void)fd;
+    (void)events;
+    sd_event_source_set_enabled(source, SD_EVENT_OFF);
+    drain_begin(opaque, "the supervisor is gone");
+    return 0;
+}
+
+static int add_sources(struct gateway *gateway)
+{
+    sd_event *event = gateway->event;
+    int error = sd_event_add_io(event, NULL, gateway->seat.event_fd, EPOLLIN, on_woken, gateway);
+    if (error >= 0)
+        error = sd_event_add_io(event, NULL, SEAT_FD_LIFE, EPOLLIN, on_life_over, gateway);
+    if (error >= 0)
+        error = sd_event_add_signal(event, NULL, SIGTERM, on_signal, gateway);
+    if (error >= 0)
+        error = sd_event_add_post(event, NULL, on_turn_over, gateway);
+    if (error >= 0)
+        error = sd_event_add_time(event, &gateway->rescan, CLOCK_MONOTONIC, 0, ACCURACY_US,
+                                  on_rescan, gateway);
+    if (error >= 0)
+        error = sd_event_source_set_enabled(gateway->rescan, SD_EVENT_OFF);
+    return error < 0 ? error : 0;
+}
+
+int gateway_open(struct gateway *gateway)
+{
+    int error = baton_open(&gateway->batons, &gateway->seat.queue, gateway->config.run_dir);
+    if (error) {
+        log_event(LOG_LEVEL_ERROR, "cannot connect to the broker",
+                  log_text("run_dir", gateway->config.run_dir),
+                  log_text("error", strerror(-error)));
+        return error;
+    }
+    models_init(&gateway->models, &gateway->seat.queue, &gateway->config);
+    jobs_init(&gateway->jobs, &gateway->seat, &gateway->config, baton_pass, &gateway->batons);
+    error = sd_event_new(&gateway->event);
+    if (error >= 0)
+        error = add_sources(gateway);
+    if (error < 0)
+        log_event(LOG_LEVEL_ERROR, "cannot set up the event loop",
+                  log_text("error", strerror(-error)));
+    return error < 0 ? error : 0;
+}
+
+int gateway_run(struct gateway *gateway)
+{
+    int error = sd_event_loop(gateway->event);
+    return error < 0 ? error : 0;
+}
+
+void gateway_close(struct gateway *gateway)
+{
+    jobs_close(&gateway->jobs);
+    models_close(&gateway->models);
+    sd_event_source_disable_unref(gateway->rescan);
+    sd_event_source_disable_unref(gateway->delay_timer);
+    sd_event_source_disable_unref(gateway->drain_timer);
+    sd_event_unref(gateway->event);
+    baton_close(&gateway->batons);
+    queue_close(&gateway->seat.queue);
+}

@@ -1,0 +1,382 @@
+/*
+ * libmicrohttpd in external epoll mode: its epoll descriptor is one source of the gateway's loop,
+ * so that a request is read, suspended, answered and resumed by one thread and nobody has to be
+ * woken across threads. Sockets are accepted here and not by libmicrohttpd, so that accepting is
+ * bounded by the turn, by the connections there are, and ends at once for a drain.
+ */
+#include "gateway/http.h"
+
+#include "gateway/gate_recv.h"
+#include "gateway/request.h"
+
+#include "unetserve/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define ACCEPTS_A_TURN  64
+#define ACCEPT_AGAIN_US 100000
+#define SWEEP_US        1000000
+#define ROUNDS_A_TURN   8
+#define CONNECTION_MEMORY                                                                          \
+    ((size_t)128 << 10) /* libmicrohttpd reads a body in pieces of half of it */
+
+/* ---- libmicrohttpd's callbacks ---- */
+
+__attribute__((format(printf, 2, 0))) static void on_daemon_log(void *opaque, const char *format,
+                                                                va_list arguments)
+{
+    (void)opaque;
+    char text[512];
+    vsnprintf(text, sizeof text, format, arguments);
+    text[strcspn(text, "\n")] = '\0';
+    log_event(LOG_LEVEL_DEBUG, "libmicrohttpd", log_text("says", text));
+}
+
+/* "%00" stays as it is: a path that ended there would be taken for a shorter one. */
+static size_t on_unescape(void *opaque, struct MHD_Connection *mhd, char *text)
+{
+    (void)opaque;
+    (void)mhd;
+    return strstr(text, "%00") ? strlen(text) : MHD_http_unescape(text);
+}
+
+static void on_connection(void *opaque, struct MHD_Connection *mhd, void **context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct http *http = opaque;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        const union MHD_ConnectionInfo *info = MHD_get_connection_info(
+            mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+        *context = info ? connection_find(info->connect_fd) : NULL;
+        return;
+    }
+    struct connection *connection = *context;
+    if (!connection)
+        return;
+    *context = NULL;
+    /* What we refused may still be coming in: keep the socket from being reset. */
+    int kept = connection->refused ? fcntl(connection->fd, F_DUPFD_CLOEXEC, 0) : -1;
+    connection_close(&http->connections, connection);
+    if (kept >= 0)
+        linger_take(&http->lingerer, kept);
+}
+
+static void on_request_done(void *opaque, struct MHD_Connection *mhd, void **request,
+                            enum MHD_RequestTerminationCode code)
+{
+    (void)opaque;
+    (void)mhd;
+    (void)code;
+    if (*request)
+        request_end(*request);
+    *request = NULL;
+}
+
+/* ---- driving libmicrohttpd ---- */
+
+static int on_daemon_io(sd_event_source *source, int fd, uint32_t events, void *opaque)
+{
+    (void)source;
+    (void)fd;
+    (void)events;
+    struct http *http = opaque;
+    MHD_run(http->daemon);
+    return 0;
+}
+
+static int on_daemon_timer(sd_event_source *source, uint64_t now_us, void *opaque)
+{
+    (void)source;
+    (void)now_us;
+    struct http *http = opaque;
+    http->daemon_due_us = UINT64_MAX;
+    MHD_run(http->daemon);
+    return 0;
+}
+
+/* The timer may fire too early (then it is set anew), never too late: so it need not be moved at
+ * each request. */
+static void arm_daemon_timer(struct http *http, uint64_t timeout_ms)
+{
+    uint64_t due_us = queue_now_ns() / 1000 + timeout_ms * 1000;
+    if (due_us >= http->daemon_due_us)
+        return;
+    http->daemon_due_us = due_us;
+    sd_event_source_set_time(http->daemon_timer, due_us);
+    sd_event_source_set_enabled(http->daemon_timer, SD_EVENT_ONESHOT);
+}
+
+static void arm_sweep(struct http *http)
+{
+    if (http->sweeping || !http->connections.count)
+        return;
+    http->sweeping = true;
+    sd_event_source_set_time_relative(http->sweep_timer, SWEEP_US);
+    sd_event_source_set_enabled(http->sweep_timer, SD_EVENT_ONESHOT);
+}
+
+static void set_accepting(struct http *http, bool accepting)
+{
+    if (http->accepting == accepting)
+        return;
+    http->accepting = accepting;
+    for (uint32_t i = 0; i < SEAT_MAX_LISTEN; i++)
+        if (http->listen[i])
+            sd_event_source_set_enabled(http->listen[i], accepting ? SD_EVENT_ON : SD_EVENT_OFF);
+}
+
+static int on_turn_over(sd_event_source *source, void *opaque)
+{
+    (void)source;
+    struct http *http = opaque;
+    MHD_UNSIGNED_LONG_LONG timeout_ms = 0;
+    bool timed = MHD_get_timeout(http->daemon, &timeout_ms) == MHD_YES;
+    for (int round = 0; round < ROUNDS_A_TURN && (http->resumed || (timed && timeout_ms == 0));
+         round++) {
+        http->resumed = false;
+        MHD_run(http->daemon);
+        timed = MHD_get_timeout(http->daemon, &timeout_ms) == MHD_YES;
+    }
+    if (timed)
+        arm_daemon_timer(http, http->resumed ? 0 : timeout_ms);
+    arm_sweep(http);
+    if (!http->gateway->draining &&
+        http->connections.count < http->gateway->config.max_connections &&
+        sd_event_source_get_enabled(http->accept_timer, NULL) == 0)
+        set_accepting(http, true);
+    return 0;
+}
+
+/* ---- accepting ---- */
+
+static void take_socket(struct http *http, int fd, const struct sockaddr *address, socklen_t size)
+{
+    if (address->sa_family == AF_INET || address->sa_family == AF_INET6) {
+        int one = 1;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    }
+    struct connection *connection = connection_open(&http->connections, fd);
+    if (!connection) {
+        close(fd);
+        return;
+    }
+    if (MHD_add_connection(http->daemon, fd, address, size) == MHD_YES)
+        return;
+    /* libmicrohttpd has closed the socket, with or without telling on_connection. */
+    if (connection_find(fd) == connection)
+        connection_close(&http->connections, connection);
+}
+
+static void accept_later(struct http *http)
+{
+    set_accepting(http, false);
+    sd_event_source_set_time_relative(http->accept_timer, ACCEPT_AGAIN_US);
+    sd_event_source_set_enabled(http->accept_timer, SD_EVENT_ONESHOT);
+}
+
+static int on_accept_again(sd_event_source *source, uint64_t now_us, void *opaque)
+{
+    (void)source;
+    (void)now_us;
+    (void)opaque; /* on_turn_over does it */
+    return 0;
+}
+
+static int on_listen(sd_event_source *source, int listening, uint32_t events, void *opaque)
+{
+    (void)source;
+    (void)events;
+    struct http *http = opaque;
+    for (int i = 0; i < ACCEPTS_A_TURN; i++) {
+        /* Those who come now wait in the backlog. */
+        if (http->connections.count >= http->gateway->config.max_connections) {
+            set_accepting(http, false);
+            return 0;
+        }
+        struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
+        socklen_t size = sizeof address;
+        int fd = accept4(listening, (struct sockaddr *)&address, &size,
+                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            take_socket(http, fd, (struct sockaddr *)&address, size);
+        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            log_event(LOG_LEVEL_WARNING, "cannot accept now", log_text("error", strerror(errno)),
+                      log_number("connections", http->connections.count));
+            accept_later(http);
+            return 0;
+        } else if (errno != ECONNABORTED && errno != EINTR) {
+            return 0;
+        }
+    }
+    return 0;
+}
+
+/* ---- slow clients and the end ---- */
+
+static int on_sweep(sd_event_source *source, uint64_t now_us, void *opaque)
+{
+    (void)source;
+    (void)now_us;
+    struct http *http = opaque;
+    http->sweeping = false;
+    uint64_t now_ns = queue_now_ns(),
+             head_ns = http->gateway->config.header_timeout_ms * UINT64_C(1000000);
+    for (struct connection *connection = http->connections.first; connection;
+         connection = connection->next) {
+        if (connection->refused)
+            continue;
+        if (connection->head_since_ns && now_ns - connection->head_since_ns > head_ns)
+            connection_refuse_text(connection, 408, "The head of the request took too long", true);
+        else if (connection->request)
+            request_sweep(connection->request, now_ns);
+        else if (http->gateway->draining && connection_idle(connection))
+            shutdown(connection->fd, SHUT_RD);
+    }
+    return 0;
+}
+
+static bool has_unread(const struct connection *connection)
+{
+    char byte;
+    return recvfrom(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, NULL, NULL) > 0;
+}
+
+/* Connections between two requests are ended; the others end after their answer. One that has just
+ * been made is about to send something: it has until the next sweep. */
+static void drain(void *opaque)
+{
+    struct http *http = opaque;
+    set_accepting(http, false);
+    for (struct connection *connection = http->connections.first; connection;
+         connection = connection->next)
+        if (connection_idle(connection) && connection->answered > 0 && !has_unread(connection))
+            shutdown(connection->fd, SHUT_RD);
+}
+
+static bool drained(void *opaque)
+{
+    struct http *http = opaque;
+    return http->connections.count == 0 && http->lingerer.count == 0;
+}
+
+/* ---- life ---- */
+
+static int start_daemon(struct http *http)
+{
+    const struct config *config = &http->gateway->config;
+    /* A little later than on_sweep, which says 408 to those who have begun a head. */
+    unsigned idle_s = (config->header_timeout_ms + 999) / 1000 + 2;
+    http->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG, 0,
+        NULL, NULL, request_handle, http, MHD_OPTION_EXTERNAL_LOGGER, on_daemon_log, http,
+        MHD_OPTION_NOTIFY_COMPLETED, on_request_done, http, MHD_OPTION_NOTIFY_CONNECTION,
+        on_connection, http, MHD_OPTION_CONNECTION_LIMIT, config->max_connections + 1,
+        MHD_OPTION_CONNECTION_TIMEOUT, idle_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        CONNECTION_MEMORY, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, http,
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+    return http->daemon ? 0 : -ENOMEM;
+}
+
+static int add_timers(struct http *http)
+{
+    sd_event *event = http->gateway->event;
+    struct {
+        sd_event_source **source;
+        sd_event_time_handler_t handler;
+        uint64_t accuracy_us;
+    } timers[] = {
+        {&http->daemon_timer, on_daemon_timer, 1000},
+        {&http->sweep_timer, on_sweep, 250000},
+        {&http->accept_timer, on_accept_again, 10000},
+    };
+    for (size_t i = 0; i < sizeof timers / sizeof timers[0]; i++) {
+        int error = sd_event_add_time(event, timers[i].source, CLOCK_MONOTONIC, 0,
+                                      timers[i].accuracy_us, timers[i].handler, http);
+        if (error < 0)
+            return error;
+        sd_event_source_set_enabled(*timers[i].source, SD_EVENT_OFF);
+    }
+    http->daemon_due_us = UINT64_MAX;
+    return 0;
+}
+
+static int add_sources(struct http *http)
+{
+    sd_event *event = http->gateway->event;
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    if (!info)
+        return -EINVAL;
+    int error = sd_event_add_io(event, &http->daemon_io, info->epoll_fd, EPOLLIN, on_daemon_io,
+                                http);
+    if (error >= 0)
+        error = sd_event_add_post(event, &http->turn_over, on_turn_over, http);
+    for (uint32_t i = 0;
+         error >= 0 && i < http->gateway->config.listen_count && i < SEAT_MAX_LISTEN; i++) {
+        int fd = SEAT_FD_LISTEN + (int)i;
+        int flags = fcntl(fd, F_GETFL);
+        if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+            return -errno;
+        error = sd_event_add_io(event, &http->listen[i], fd, EPOLLIN, on_listen, http);
+    }
+    return error < 0 ? error : 0;
+}
+
+int http_open(struct http *http, struct gateway *gateway)
+{
+    *http = (struct http){.gateway = gateway, .accepting = true};
+    if (!gate_recv_in_place()) {
+        log_event(LOG_LEVEL_ERROR,
+                  "this program was linked without its own recv: requests cannot be checked");
+        return -ENOTSUP;
+    }
+    linger_init(&http->lingerer, gateway->event);
+    const char *file = gateway->config.api_key_file;
+    int error = api_keys_load(&http->keys, getenv("UNETSERVE_API_KEY"), file);
+    if (error) {
+        log_event(LOG_LEVEL_ERROR, "cannot read the API keys", log_text("file", file),
+                  log_text("error", strerror(-error)));
+        return error;
+    }
+    error = start_daemon(http);
+    if (!error)
+        error = add_timers(http);
+    if (!error)
+        error = add_sources(http);
+    if (error) {
+        log_event(LOG_LEVEL_ERROR, "cannot start the HTTP front",
+                  log_text("error", strerror(-error)));
+        return error;
+    }
+    gateway->front = (struct front){.opaque = http, .drain = drain, .drained = drained};
+    return 0;
+}
+
+void http_close(struct http *http)
+{
+    for (struct connection *connection = http->connections.first; connection;
+         connection = connection->next)
+        if (connection->request)
+            request_give_up(connection->request);
+    if (http->daemon) {
+        MHD_run(http->daemon); /* takes up what was resumed: it must not stop with suspended
+                                  connections */
+        MHD_stop_daemon(http->daemon);
+    }
+    linger_close(&http->lingerer);
+    for (uint32_t i = 0; i < SEAT_MAX_LISTEN; i++)
+        sd_event_source_disable_unref(http->listen[i]);
+    sd_event_source_disable_unref(http->daemon_io);
+    sd_event_source_disable_unref(http->turn_over);
+    sd_event_source_disable_unref(http->daemon_timer);
+    sd_event_source_disable_unref(http->sweep_timer);
+    sd_event_source_disable_unref(http->accept_timer);
+}

@@ -1,0 +1,30 @@
+/*
+ * The HTTP front: libmicrohttpd driven by the gateway's loop, and the connections that it accepts.
+ */
+#ifndef GATEWAY_HTTP_H
+#define GATEWAY_HTTP_H
+
+#include "gateway/api_key.h"
+#include "gateway/connection.h"
+#include "gateway/gateway.h"
+#include "gateway/linger.h"
+
+struct http {
+    struct gateway *gateway;
+    struct MHD_Daemon *daemon;
+    struct connections connections;
+    struct lingerer lingerer;
+    struct api_keys keys;
+    sd_event_source *listen[SEAT_MAX_LISTEN];
+    sd_event_source *daemon_io, *turn_over, *daemon_timer, *sweep_timer, *accept_timer;
+    uint64_t daemon_due_us; /* when daemon_timer fires; UINT64_MAX: off */
+    bool accepting, sweeping;
+    bool resumed; /* a connection was resumed: libmicrohttpd must run */
+};
+
+/* Serve on the listening sockets of the seat. Sets gateway->front. 0, or -errno after a log line.
+ */
+int http_open(struct http *http, struct gateway *gateway);
+void http_close(struct http *http);
+
+#endif

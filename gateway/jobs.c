@@ -1,0 +1,461 @@
+#include "gateway/jobs.h"
+
+#include "gateway/outcome.h"
+
+#include "unetserve/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MS_NS UINT64_C(1000000)
+
+/* What a body of unknown size gets at first when its model does not say how large a tile usually
+ * is. */
+#define FIRST_INPUT_BYTES (64u << 10)
+
+enum job_state { JOB_RECEIVING, JOB_WAITING, JOB_FORGOTTEN };
+
+struct job {
+    struct jobs *jobs;
+    uint32_t position; /* in jobs->waiting */
+    enum job_state state;
+    struct model_view *view;
+    enum job_form form;
+    uint32_t slot;
+    uint64_t word; /* in RECV: the slot's; later its generation only */
+    uint64_t begun_ns, accepted_ns, deadline_ns, end_ns;
+    uint64_t timeout_ms;
+    char request_id[QUEUE_ID_MAX];
+    job_done *done;
+    void *opaque;
+    struct body_reader reader;
+};
+
+void jobs_init(struct jobs *jobs, struct seat *seat, const struct config *config, baton_send *baton,
+               void *baton_opaque)
+{
+    *jobs = (struct jobs){
+        .seat = seat, .config = config, .baton = baton, .baton_opaque = baton_opaque};
+}
+
+/* ---- memory and the list ---- */
+
+static void job_list(struct job *job)
+{
+    struct jobs *jobs = job->jobs;
+    job->position = jobs->waiting_count;
+    jobs->waiting[jobs->waiting_count++] = job;
+}
+
+/* The last one takes its place: whoever walks the list does so from its end. */
+static void job_unlist(struct job *job)
+{
+    struct jobs *jobs = job->jobs;
+    struct job *last = jobs->waiting[--jobs->waiting_count];
+    jobs->waiting[job->position] = last;
+    last->position = job->position;
+}
+
+static void job_free(struct job *job)
+{
+    if (job->state == JOB_RECEIVING)
+        job->jobs->receiving_count--;
+    else
+        job_unlist(job);
+    model_view_drop(job->view);
+    free(job);
+}
+
+void jobs_close(struct jobs *jobs)
+{
+    for (uint32_t i = jobs->waiting_count; i-- > 0;)
+        job_free(jobs->waiting[i]);
+}
+
+static bool job_move(struct job *job, uint64_t word, enum queue_state to, uint16_t owner,
+                     uint64_t *moved)
+{
+    return queue_move(&job->jobs->seat->queue, QUEUE_GATEWAY, job->slot, word, to, owner, moved);
+}
+
+/* ---- sizes ---- */
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* What the usual tile takes as float32, which is what JSON becomes; 0 if the model does not say. */
+static uint64_t usual_bytes(const struct unetserve_interface *interface)
+{
+    return (uint64_t)interface->channels * interface->tile * interface->tile * 4;
+}
+
+/* A label each pixel. */
+static uint64_t label_bytes(const struct unetserve_interface *interface,
+                            const struct unetserve_shape *shape)
+{
+    uint64_t elements = 0;
+    if (interface->channels == 0 || unetserve_shape_elements(shape, &elements))
+        return 0;
+    return elements / interface->channels;
+}
+
+/* A first guess at the input: exact where the head tells, else what the usual tile takes; body_grow
+ * moves to a larger slot when it was too small, and does so before the data of an npy file, whose
+ * header tells. */
+static uint64_t guess_input(const struct job_order *order, uint64_t largest)
+{
+    bool known = order->body_bytes != UINT64_MAX;
+    uint64_t usual = usual_bytes(&order->view->interface), bytes = 0;
+    uint64_t first = usual ? usual : FIRST_INPUT_BYTES;
+    switch (order->format) {
+    case BODY_JSON: /* a number takes two bytes at least, and becomes four */
+        return known ? least(first, order->body_bytes * 2) : first;
+    case BODY_NPY: /* 64 bytes is the least that a header takes; float64 is halved as it is read */
+        bytes = known && order->body_bytes > 64 ? order->body_bytes - 64 : 0;
+        return bytes / 2 > largest ? bytes / 2 : least(first, known ? bytes : first);
+    case BODY_RAW:
+        if (unetserve_shape_bytes(order->shape, &bytes))
+            return UINT64_MAX;
+        return order->shape->dtype == UNETSERVE_F64 ? bytes / 2 : bytes;
+    case BODY_DOCUMENT: return known ? order->body_bytes : FIRST_INPUT_BYTES;
+    }
+    return first;
+}
+
+/* Labels for that input. The least that they can take, since it is not known yet how large an
+ * element is; job_submit makes it right. */
+static uint64_t guess_output(const struct job_order *order, uint64_t input_bytes)
+{
+    const struct unetserve_interface *interface = &order->view->interface;
+    if (interface->output_kind != UNETSERVE_TENSOR || interface->channels == 0)
+        return 1;
+    if (order->format == BODY_RAW)
+        return label_bytes(interface, order->shape);
+    return input_bytes / ((uint64_t)interface->channels * 4);
+}
+
+static int reserve(struct jobs *jobs, uint64_t input_bytes, uint64_t output_bytes, uint32_t *slot,
+                   uint64_t *word, struct problem *problem)
+{
+    struct queue *queue = &jobs->seat->queue;
+    int error = queue_reserve(queue, jobs->seat->index, input_bytes, output_bytes, slot, word);
+    if (error == -E2BIG)
+        problem_set(problem, 413,
+                    "Payload too large: it needs %llu bytes decoded, the largest slot holds %llu",
+                    (unsigned long long)input_bytes,
+                    (unsigned long long)queue_largest_input(queue));
+    else if (error)
+        problem_set(problem, 503, "All slots are taken, try again later");
+    return error ? -1 : 0;
+}
+
+/* Move a job in RECV to a slot that is large enough, with the first `used` bytes of its input. */
+static int job_move_slot(struct job *job, size_t used, uint64_t input_bytes, uint64_t output_bytes,
+                         struct problem *problem)
+{
+    struct queue *queue = &job->jobs->seat->queue;
+    uint32_t slot;
+    uint64_t word;
+    if (reserve(job->jobs, input_bytes, output_bytes, &slot, &word, problem))
+        return -1;
+    memcpy(queue_input(queue, slot), queue_input(queue, job->slot), used);
+    job_move(job, job->word, QUEUE_FREE, 0, NULL);
+    job->slot = slot;
+    job->word = word;
+    return 0;
+}
+
+static void *job_grow(void *opaque, size_t used, size_t needed, size_t *capacity,
+                      struct problem *problem)
+{
+    struct job *job = opaque;
+    struct queue *queue = &job->jobs->seat->queue;
+    if (used > queue->slots[job->slot].input_capacity)
+        return NULL;
+    if (job_move_slot(job, used, needed, 1, problem))
+        return NULL;
+    *capacity = queue->slots[job->slot].input_capacity;
+    return queue_input(queue, job->slot);
+}
+
+/* ---- receiving ---- */
+
+static struct job *job_make(struct jobs *jobs, const struct job_order *order, job_done *done,
+                            void *opaque)
+{
+    struct job *job = malloc(sizeof *job);
+    if (!job)
+        return NULL;
+    *job = (struct job){
+        .jobs = jobs,
+        .state = JOB_RECEIVING,
+        .view = model_view_keep(order->view),
+        .form = order->form,
+        .begun_ns = order->begun_ns,
+        .timeout_ms = order->timeout_ms,
+        .done = done,
+        .opaque = opaque,
+    };
+    strncpy(job->request_id, order->request_id, sizeof job->request_id - 1);
+    jobs->receiving_count++;
+    return job;
+}
+
+int job_open(struct jobs *jobs, const struct job_order *order, job_done *done, void *opaque,
+             struct problem *problem, struct job **out)
+{
+    const struct unetserve_interface *interface = &order->view->interface;
+    if (order->format == BODY_RAW && body_check_shape(interface, order->shape, problem))
+        return -1;
+    uint64_t input_bytes = guess_input(order, queue_largest_input(&jobs->seat->queue));
+    uint64_t output_bytes = guess_output(order, input_bytes);
+    struct job *job = job_make(jobs, order, done, opaque);
+    if (!job) {
+        problem_set(problem, 503, "Out of memory, try again later");
+        return -1;
+    }
+    if (reserve(jobs, input_bytes ? input_bytes : 1, output_bytes, &job->slot, &job->word,
+                problem)) {
+        job_free(job);
+        return -1;
+    }
+    struct queue *queue = &jobs->seat->queue;
+    if (body_reader_init(&job->reader, &job->view->interface, order->format, order->shape,
+                         queue_input(queue, job->slot), queue->slots[job->slot].input_capacity,
+                         job_grow, job, problem)) {
+        job_drop(job);
+        return -1;
+    }
+    *out = job;
+    return 0;
+}
+
+int job_feed(struct job *job, const void *bytes, size_t size, struct problem *problem)
+{
+    return body_reader_feed(&job->reader, bytes, size, problem);
+}
+
+static void set_deadlines(struct job *job)
+{
+    const struct config_model *model = &job->jobs->config->models[job->view->model];
+    job->accepted_ns = queue_now_ns();
+    job->deadline_ns = job->accepted_ns + model->timeout_ms * MS_NS;
+    job->end_ns = job->deadline_ns + model->run_timeout_ms * MS_NS;
+    if (!job->timeout_ms)
+        return;
+    uint64_t worth_until_ns = job->begun_ns + job->timeout_ms * MS_NS;
+    job->deadline_ns = least(job->deadline_ns, worth_until_ns);
+    job->end_ns = least(job->end_ns, worth_until_ns);
+}
+
+static void fill_slot(struct job *job, const struct unetserve_shape *shape, size_t input_bytes)
+{
+    struct queue_slot *slot = &job->jobs->seat->queue.slots[job->slot];
+    const struct config_model *model = &job->jobs->config->models[job->view->model];
+    atomic_store_explicit(&slot->reply_to, job->jobs->seat->index, memory_order_relaxed);
+    atomic_store_explicit(&slot->model, job->view->model, memory_order_relaxed);
+    atomic_store_explicit(&slot->model_generation, job->view->generation, memory_order_relaxed);
+    atomic_store_explicit(&slot->priority, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->accepted_ns, job->accepted_ns, memory_order_relaxed);
+    atomic_store_explicit(&slot->deadline_ns, job->deadline_ns, memory_order_relaxed);
+    atomic_store_explicit(&slot->run_timeout_ns, model->run_timeout_ms * MS_NS,
+                          memory_order_relaxed);
+    atomic_store_explicit(&slot->started_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->finished_ns, 0, memory_order_relaxed);
+    slot->input_bytes = input_bytes;
+    slot->input_shape = *shape;
+    slot->encode_ns = 0;
+    memcpy(slot->request_id, job->request_id, sizeof slot->request_id);
+}
+
+int job_submit(struct job *job, struct problem *problem)
+{
+    struct queue *queue = &job->jobs->seat->queue;
+    struct unetserve_shape shape;
+    size_t input_bytes;
+    if (body_reader_finish(&job->reader, &shape, &input_bytes, problem))
+        return -1;
+    uint64_t labels = job->view->interface.output_kind == UNETSERVE_TENSOR
+                          ? label_bytes(&job->view->interface, &shape)
+                          : 0;
+    if (labels > queue->slots[job->slot].output_capacity &&
+        job_move_slot(job, input_bytes, input_bytes, labels, problem))
+        return -1;
+    if (job->jobs->waiting_count == QUEUE_MAX_SLOTS) {
+        problem_set(problem, 503, "All slots are taken, try again later");
+        return -1;
+    }
+    set_deadlines(job);
+    fill_slot(job, &shape, input_bytes);
+    uint64_t word;
+    if (!job_move(job, job->word, QUEUE_READY, 0, &word)) {
+        /* Only a supervisor that takes this process for dead moves a slot out of RECV. */
+        problem_set(problem, 503, "The request lost its slot, try again");
+        return -1;
+    }
+    job->word = word;
+    job->jobs->receiving_count--;
+    job->state = JOB_WAITING;
+    job_list(job);
+    struct wire_baton baton = {.slot = job->slot, .model = job->view->model, .word = word};
+    job->jobs->baton(job->jobs->baton_opaque, &baton);
+    return 0;
+}
+
+/* ---- coming back ---- */
+
+static bool same_generation(const struct job *job, uint64_t word)
+{
+    return queue_word_generation(word) == queue_word_generation(job->word);
+}
+
+/* Nobody waits for this job: free its slot if it is in our hands to do so, else ask for it back and
+ * keep the job until then. True when the job is gone. */
+static bool job_release(struct job *job)
+{
+    struct queue *queue = &job->jobs->seat->queue;
+    for (;;) {
+        uint64_t word = queue_word(queue, job->slot);
+        enum queue_state state = queue_word_state(word);
+        bool gone = !same_generation(job, word) || state == QUEUE_FREE;
+        bool ours = state == QUEUE_RECV || state == QUEUE_READY || state == QUEUE_DONE ||
+                    state == QUEUE_FAILED || state == QUEUE_SEND;
+        if (!gone && ours && !job_move(job, word, QUEUE_FREE, 0, NULL))
+            continue;
+        if (gone || ours) {
+            job_free(job);
+            return true;
+        }
+        queue_cancel(queue, job->slot, queue_word_generation(word));
+        job->state = JOB_FORGOTTEN;
+        return false;
+    }
+}
+
+void job_drop(struct job *job)
+{
+    job->done = NULL;
+    job_release(job);
+}
+
+static void job_answer(struct job *job, struct job_outcome *outcome)
+{
+    job_done *done = job->done;
+    void *opaque = job->opaque;
+    job->done = NULL;
+    job_release(job);
+    done(opaque, outcome);
+}
+
+static struct job_times job_times(const struct job *job, const struct queue_slot *slot)
+{
+    uint64_t started = atomic_load_explicit(&slot->started_ns, memory_order_relaxed);
+    uint64_t finished = atomic_load_explicit(&slot->finished_ns, memory_order_relaxed);
+    struct job_times times = {.receive_ms = (double)(job->accepted_ns - job->begun_ns) / 1e6};
+    if (started >= job->accepted_ns && finished >= started) {
+        uint64_t encode = least(slot->encode_ns, finished - started);
+        times.queue_ms = (double)(started - job->accepted_ns) / 1e6;
+        times.forward_ms = (double)(finished - started - encode) / 1e6;
+        times.encode_ms = (double)encode / 1e6;
+    }
+    return times;
+}
+
+/* The slot is in DONE or FAILED: take it, copy the answer out, give it back, tell the front. */
+static void job_take_answer(struct job *job, uint64_t word)
+{
+    struct queue *queue = &job->jobs->seat->queue;
+    const struct queue_slot *slot = &queue->slots[job->slot];
+    bool failed = queue_word_state(word) == QUEUE_FAILED;
+    uint64_t sending;
+    if (!job_move(job, word, QUEUE_SEND, job->jobs->seat->index, &sending))
+        return; /* the next look sees what became of it */
+    struct job_outcome outcome = {.times = job_times(job, slot)};
+    if (failed)
+        outcome_fail(&outcome, queue_word_faults(word), queue_word_kills(word));
+    else
+        outcome_encode(&outcome, &job->view->interface, job->form, slot,
+                       queue_output(queue, job->slot));
+    job_answer(job, &outcome);
+}
+
+static void job_lost(struct job *job)
+{
+    log_event(LOG_LEVEL_ERROR, "a job lost its slot", log_number("slot", job->slot),
+              log_text("request", job->request_id));
+    struct job_outcome outcome = {.times = {0}};
+    outcome_say(&outcome, 503, "The request lost its slot, try again");
+    job_answer(job, &outcome);
+}
+
+static void job_look(struct job *job)
+{
+    uint64_t word = queue_word(&job->jobs->seat->queue, job->slot);
+    enum queue_state state = queue_word_state(word);
+    if (job->state == JOB_FORGOTTEN) {
+        if (!same_generation(job, word) || state == QUEUE_READY || state == QUEUE_DONE ||
+            state == QUEUE_FAILED)
+            job_release(job);
+        return;
+    }
+    if (!same_generation(job, word))
+        job_lost(job);
+    else if (state == QUEUE_DONE || state == QUEUE_FAILED)
+        job_take_answer(job, word);
+}
+
+void jobs_collect(struct jobs *jobs)
+{
+    for (uint32_t i = jobs->waiting_count; i-- > 0;)
+        job_look(jobs->waiting[i]);
+}
+
+/* ---- deadlines ---- */
+
+/* Has a job in that state waited long enough? */
+static bool job_overdue(const struct job *job, uint64_t word, uint64_t now_ns)
+{
+    if (now_ns >= job->end_ns)
+        return true;
+    const struct queue_slot *slot = &job->jobs->seat->queue.slots[job->slot];
+    uint64_t started;
+    switch (queue_word_state(word)) {
+    case QUEUE_READY: return now_ns >= job->deadline_ns;
+    case QUEUE_RUN:
+        started = atomic_load_explicit(&slot->started_ns, memory_order_relaxed);
+        return started >= job->accepted_ns && now_ns > started &&
+               now_ns - started >=
+                   atomic_load_explicit(&slot->run_timeout_ns, memory_order_relaxed);
+    default: return false;
+    }
+}
+
+static void job_check(struct job *job, uint64_t now_ns)
+{
+    if (job->state == JOB_FORGOTTEN)
+        return;
+    uint64_t word = queue_word(&job->jobs->seat->queue, job->slot);
+    enum queue_state state = queue_word_state(word);
+    if (state == QUEUE_DONE || state == QUEUE_FAILED || !job_overdue(job, word, now_ns))
+        return;
+    /* First the slot, then the 504: a job that starts at this very moment keeps its answer. */
+    if (state == QUEUE_READY && !job_move(job, word, QUEUE_FREE, 0, NULL))
+        return;
+    struct job_outcome outcome = {
+        .times = {.receive_ms = (double)(job->accepted_ns - job->begun_ns) / 1e6,
+                  .queue_ms = (double)(now_ns - job->accepted_ns) / 1e6},
+    };
+    outcome_say(&outcome, 504, "Request timed out");
+    job_answer(job, &outcome);
+}
+
+void jobs_check(struct jobs *jobs)
+{
+    jobs_collect(jobs);
+    uint64_t now_ns = queue_now_ns();
+    for (uint32_t i = jobs->waiting_count; i-- > 0;)
+        job_check(jobs->waiting[i], now_ns);
+}

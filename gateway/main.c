@@ -1,0 +1,91 @@
+/*
+ * unetserve-gateway: requests in, slots filled, answers out.
+ *
+ *     unetserve-gateway --seat SEAT --index INDEX [--front http|zmq]
+ *
+ * Started by unetserve, with the descriptors of unetserve/seat.h. ARCHITECTURE.md walks a request
+ * through it.
+ */
+#include "gateway/front_zmq.h"
+#include "gateway/http.h"
+
+#include "unetserve/log.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+
+/* SIGTERM is the loop's. An interrupt from the terminal goes to the whole group, and the supervisor
+ * decides what it means. */
+static void set_signals(void)
+{
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGTERM);
+    sigprocmask(SIG_BLOCK, &blocked, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+}
+
+static int load_config(struct config *config)
+{
+    struct config_error error = {""};
+    config_init(config);
+    int failed = config_load_fd(SEAT_FD_CONFIG, "resolved configuration", config, &error);
+    if (failed)
+        log_event(LOG_LEVEL_ERROR, "cannot read the configuration", log_text("error", error.text));
+    return failed;
+}
+
+static int serve_http(struct gateway *gateway)
+{
+    static struct http http;
+    int error = http_open(&http, gateway);
+    if (!error) {
+        seat_ready(&gateway->seat);
+        error = gateway_run(gateway);
+    }
+    http_close(&http);
+    return error;
+}
+
+static int serve_zmq(struct gateway *gateway)
+{
+    static struct front_zmq front;
+    int error = front_zmq_open(&front, gateway);
+    if (!error) {
+        seat_ready(&gateway->seat);
+        error = gateway_run(gateway);
+    }
+    front_zmq_close(&front);
+    return error;
+}
+
+int main(int argc, char **argv)
+{
+    static struct gateway gateway;
+    log_init("gateway", -1, LOG_FORMAT_TEXT, LOG_LEVEL_INFO);
+    set_signals();
+    if (seat_take(QUEUE_GATEWAY, &argc, argv, &gateway.seat))
+        return EX_USAGE;
+    if (load_config(&gateway.config))
+        return EX_CONFIG;
+    log_init("gateway", (int)gateway.seat.seat, gateway.config.log_format,
+             gateway.config.log_level);
+    bool zmq = argc == 3 && strcmp(argv[1], "--front") == 0 && strcmp(argv[2], "zmq") == 0;
+    bool http = argc == 1 ||
+                (argc == 3 && strcmp(argv[1], "--front") == 0 && strcmp(argv[2], "http") == 0);
+    if (!zmq && !http) {
+        log_event(LOG_LEVEL_ERROR,
+                  "usage: unetserve-gateway --seat SEAT --index INDEX [--front http|zmq]");
+        return EX_USAGE;
+    }
+    int error = gateway_open(&gateway);
+    if (!error)
+        error = zmq ? serve_zmq(&gateway) : serve_http(&gateway);
+    gateway_close(&gateway);
+    return error ? EX_SOFTWARE : EX_OK;
+}

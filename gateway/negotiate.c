@@ -1,0 +1,207 @@
+#include "gateway/negotiate.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+
+/* ---- Content-Type ---- */
+
+/* The length of a media type without its parameters and the white space before them. */
+static size_t media_type_size(const char *text)
+{
+    size_t size = strcspn(text, ";");
+    while (size > 0 && (text[size - 1] == ' ' || text[size - 1] == '\t'))
+        size--;
+    return size;
+}
+
+static bool media_type_is(const char *text, size_t size, const char *type)
+{
+    return size == strlen(type) && strncasecmp(text, type, size) == 0;
+}
+
+static bool is_json_type(const char *text, size_t size)
+{
+    return size == 0 || media_type_is(text, size, "application/json") ||
+           media_type_is(text, size, "text/json") || media_type_is(text, size, "text/plain") ||
+           (size > 5 && strncasecmp(text + size - 5, "+json", 5) == 0);
+}
+
+int negotiate_format(const struct unetserve_interface *interface, const char *content_type,
+                     const char *content_encoding, enum body_format *format,
+                     struct problem *problem)
+{
+    if (content_encoding && strcasecmp(content_encoding, "identity") != 0) {
+        problem_set(problem, 415, "Content-Encoding %s is not taken: send the body as it is",
+                    content_encoding);
+        return -1;
+    }
+    const char *type = content_type ? content_type : "";
+    size_t size = media_type_size(type);
+    bool document = interface->input_kind == UNETSERVE_DOCUMENT;
+    if (document && !media_type_is(type, size, "multipart/form-data")) {
+        *format = BODY_DOCUMENT;
+        return 0;
+    }
+    if (!document && is_json_type(type, size)) {
+        *format = BODY_JSON;
+    } else if (!document && media_type_is(type, size, "application/x-npy")) {
+        *format = BODY_NPY;
+    } else if (!document && media_type_is(type, size, "application/octet-stream")) {
+        *format = BODY_RAW;
+    } else {
+        problem_set(problem, 415, "Content-Type %.*s is not taken here, allowed: %s",
+                    (int)(size < 100 ? size : 100), type,
+                    document ? "application/json"
+                             : "application/json, application/x-npy, application/octet-stream");
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- Accept ---- */
+
+struct form_type {
+    enum job_form form;
+    const char *type, *range; /* and the range that holds it */
+};
+
+static const struct form_type form_types[] = {
+    {JOB_JSON, "application/json", "application/*"},
+    {JOB_NPY, "application/x-npy", "application/*"},
+    {JOB_PNG, "image/png", "image/*"},
+};
+
+enum { FORM_COUNT = sizeof form_types / sizeof form_types[0], RANGES_MAX = 64 };
+
+struct preference {
+    unsigned specific; /* 0: no range fits, 1: any type, 2: the right kind, 3: this very type */
+    unsigned thousandths;
+    unsigned position;
+};
+
+/* The q parameter of one element of Accept, in thousandths. What cannot be read counts as 1, as if
+ * it were not there. */
+static unsigned quality(const char *element, size_t size)
+{
+    for (size_t i = 0; i + 2 < size; i++) {
+        if (element[i] != ';')
+            continue;
+        size_t at = i + 1;
+        while (at < size && (element[at] == ' ' || element[at] == '\t'))
+            at++;
+        if (at + 2 >= size || (element[at] | 0x20) != 'q' || element[at + 1] != '=')
+            continue;
+        char text[8] = {0};
+        memcpy(text, element + at + 2, size - at - 2 < 5 ? size - at - 2 : 5);
+        if ((text[0] != '0' && text[0] != '1') || (text[1] && !strchr(". \t;", text[1])))
+            return 1000;
+        double value = strtod(text, NULL);
+        return value >= 1 ? 1000 : (unsigned)(value * 1000 + 0.5);
+    }
+    return 1000;
+}
+
+static unsigned specificity(const struct form_type *form, const char *range, size_t size)
+{
+    if (media_type_is(range, size, form->type))
+        return 3;
+    if (media_type_is(range, size, form->range))
+        return 2;
+    return media_type_is(range, size, "*/*") ? 1 : 0;
+}
+
+static void weigh_element(const char *element, size_t size, unsigned position,
+                          struct preference preferences[FORM_COUNT])
+{
+    size_t type_size = media_type_size(element);
+    if (type_size > size)
+        type_size = size;
+    for (size_t i = 0; i < FORM_COUNT; i++) {
+        unsigned specific = specificity(&form_types[i], element, type_size);
+        if (specific > preferences[i].specific)
+            preferences[i] = (struct preference){specific, quality(element, size), position};
+    }
+}
+
+static bool better(const struct preference *a, const struct preference *b)
+{
+    if (a->thousandths != b->thousandths)
+        return a->thousandths > b->thousandths;
+    if (a->specific != b->specific)
+        return a->specific > b->specific;
+    return a->position < b->position;
+}
+
+int negotiate_form(const struct unetserve_interface *interface, const char *accept,
+                   enum job_form *form, struct problem *problem)
+{
+    struct preference preferences[FORM_COUNT] = {{0, 0, 0}};
+    *form = JOB_JSON;
+    if (interface->output_kind != UNETSERVE_TENSOR || !accept || !accept[strspn(accept, " \t,")])
+        return 0;
+    const char *at = accept;
+    for (unsigned position = 0; *at && position < RANGES_MAX; position++) {
+        at += strspn(at, " \t,");
+        size_t size = strcspn(at, ",");
+        while (size > 0 && (at[size - 1] == ' ' || at[size - 1] == '\t'))
+            size--;
+        weigh_element(at, size, position, preferences);
+        at += strcspn(at, ",");
+    }
+    int best = -1;
+    for (int i = 0; i < FORM_COUNT; i++)
+        if (preferences[i].specific && preferences[i].thousandths > 0 &&
+            (best < 0 || better(&preferences[i], &preferences[best])))
+            best = i;
+    if (best < 0) {
+        problem_set(problem, 406,
+                    "None of the types in Accept can be given, possible: application/json, "
+                    "application/x-npy, image/png");
+        return -1;
+    }
+    *form = form_types[best].form;
+    return 0;
+}
+
+/* ---- our own fields ---- */
+
+int negotiate_timeout(const char *text, uint64_t *timeout_ms, struct problem *problem)
+{
+    uint64_t value = 0;
+    size_t size = text ? strlen(text) : 0;
+    bool digits = size > 0 && size <= 8 && strspn(text, "0123456789") == size;
+    if (digits)
+        value = strtoull(text, NULL, 10);
+    if (text && (!digits || value == 0 || value > NEGOTIATE_TIMEOUT_MAX_MS)) {
+        problem_set(problem, 400,
+                    "X-Unetserve-Timeout-Ms must be a whole number from 1 to %u, not %.40s",
+                    NEGOTIATE_TIMEOUT_MAX_MS, text);
+        return -1;
+    }
+    *timeout_ms = value;
+    return 0;
+}
+
+void negotiate_request_id(const char *given, char id[64])
+{
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/+=@~";
+    size_t size = given ? strlen(given) : 0;
+    if (size >= 1 && size <= 63 && strspn(given, allowed) == size) {
+        memcpy(id, given, size + 1);
+        return;
+    }
+    unsigned char random[16];
+    if (getrandom(random, sizeof random, GRND_NONBLOCK) != (ssize_t)sizeof random) {
+        /* Before the kernel's pool is filled: an id need not be secret, only unlike the others. */
+        uint64_t now = queue_now_ns();
+        memset(random, 0, sizeof random);
+        memcpy(random, &now, sizeof now);
+    }
+    for (size_t i = 0; i < sizeof random; i++)
+        snprintf(id + 2 * i, 3, "%02x", random[i]);
+}

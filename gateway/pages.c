@@ -1,0 +1,176 @@
+#include "gateway/pages.h"
+
+#include "unetserve/interface_text.h"
+
+#include "unetserve/interface_text.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char *finish(json_t *root)
+{
+    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    json_decref(root);
+    return text;
+}
+
+/* ---- /info ---- */
+
+/* "auto" and "cpu" as they are for LitServe; "0,2" are device numbers, a single number is a count.
+ */
+static json_t *devices(const char *text)
+{
+    json_t *list = json_array();
+    if (strspn(text, "0123456789,") != strlen(text) || !text[0]) {
+        json_array_append_new(list, json_string(strcmp(text, "auto") == 0 ? "cpu" : text));
+        return list;
+    }
+    bool numbers = strchr(text, ',') != NULL;
+    unsigned long count = numbers ? 64 : strtoul(text, NULL, 10);
+    const char *at = text;
+    char name[32];
+    for (unsigned long i = 0; i < count && i < 64 && (!numbers || *at); i++) {
+        snprintf(name, sizeof name, "cuda:%lu", numbers ? strtoul(at, NULL, 10) : i);
+        json_array_append_new(list, json_string(name));
+        at += strcspn(at, ",");
+        at += *at == ',';
+    }
+    return list;
+}
+
+/* [{"name", "code", "color"}], in the order of the labels. */
+static json_t *info_classes(const struct unetserve_interface *interface)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < interface->class_count && i < UNETSERVE_MAX_CLASSES; i++) {
+        const struct unetserve_class *class = &interface->classes[i];
+        char color[8];
+        snprintf(color, sizeof color, "#%02x%02x%02x", class->rgb[0], class->rgb[1], class->rgb[2]);
+        json_array_append_new(list, json_pack("{s:s, s:I, s:s}", "name", class->name, "code",
+                                              (json_int_t) class->code, "color", color));
+    }
+    return list;
+}
+
+/* LitServe's two keys, and the classes of a segmentation model as a legend: "color" as in CSS. */
+static json_t *info_model(const struct unetserve_interface *interface)
+{
+    json_t *model = json_pack("{s:s, s:s}", "name", interface->name, "version", interface->version);
+    if (interface->class_count == 0)
+        return model;
+    json_t *classes = json_array();
+    for (uint32_t i = 0; i < interface->class_count; i++) {
+        const struct unetserve_class *class = &interface->classes[i];
+        char color[8], name[sizeof class->name + 1] = {0};
+        snprintf(color, sizeof color, "#%02x%02x%02x", class->rgb[0], class->rgb[1], class->rgb[2]);
+        memcpy(name, class->name, sizeof class->name);
+        json_array_append_new(classes, json_pack("{s:s, s:i, s:s}", "name", name, "code",
+                                                 (int)class->code, "color", color));
+    }
+    json_object_set_new(model, "classes", classes);
+    return model;
+}
+
+char *pages_info(struct models *models)
+{
+    const struct config *config = models->config;
+    json_t *stream = json_object();
+    for (uint32_t i = 0; i < config->model_count; i++)
+        json_object_set_new(stream, config->models[i].route, json_false());
+    json_t *model = json_null();
+    struct model_view *view = config->model_count ? models_view(models, 0) : NULL;
+    if (view) {
+        model = info_model(&view->interface);
+        if (view->interface.class_count)
+            json_object_set_new(model, "classes", info_classes(&view->interface));
+        model_view_drop(view);
+    }
+    const struct config_model *first = &config->models[0];
+    return finish(json_pack("{s:o, s:{s:o, s:I, s:f, s:o, s:I, s:b}}", "model", model, "server",
+                            "devices", devices(first->devices), "workers_per_device",
+                            (json_int_t)first->workers_per_device, "timeout",
+                            first->timeout_ms / 1000.0, "stream", stream, "max_payload_size",
+                            (json_int_t)config->max_body_bytes, "track_requests", 0));
+}
+
+/* ---- status ---- */
+
+static json_t *status_model(struct models *models, uint32_t index)
+{
+    const struct config_model *model = &models->config->models[index];
+    json_t *entry = json_pack(
+        "{s:s, s:s, s:I, s:I, s:I}", "name", model->name, "route", model->route, "workers_ready",
+        (json_int_t)queue_ready_workers(models->queue, index), "workers_needed",
+        (json_int_t)models_workers_needed(model), "generation",
+        (json_int_t)atomic_load(&models->queue->models[index].generation));
+    struct model_view *view = models_view(models, index);
+    if (view) {
+        char *text = interface_to_json(&view->interface);
+        if (text)
+            json_object_set_new(entry, "interface", json_loads(text, 0, NULL));
+        free(text);
+        char *interface = interface_to_json(&view->interface);
+        json_t *document = interface ? json_loads(interface, 0, NULL) : NULL;
+        if (document)
+            json_object_set_new(entry, "interface", document);
+        free(interface);
+        model_view_drop(view);
+    }
+    return entry;
+}
+
+static const char *life_name(uint32_t life)
+{
+    return life == QUEUE_LIVE ? "live" : "condemned";
+}
+
+static json_t *status_process(const struct queue *queue, uint32_t index)
+{
+    static const char *const roles[QUEUE_ROLE_COUNT] = {"nobody", "supervisor", "gateway", "broker",
+                                                        "worker"};
+    const struct queue_process *process = &queue->processes[index];
+    uint32_t role = atomic_load(&process->role);
+    json_t *entry = json_pack(
+        "{s:I, s:s, s:I, s:I, s:s, s:b, s:b, s:I}", "index", (json_int_t)index, "role",
+        role < QUEUE_ROLE_COUNT ? roles[role] : "?", "seat",
+        (json_int_t)atomic_load(&process->seat), "pid", (json_int_t)atomic_load(&process->pid),
+        "life", life_name(atomic_load(&process->life)), "ready", atomic_load(&process->ready) != 0,
+        "draining", atomic_load(&process->draining) != 0, "jobs",
+        (json_int_t)atomic_load(&process->jobs));
+    if (role == QUEUE_WORKER) {
+        json_object_set_new(entry, "model", json_integer(atomic_load(&process->model)));
+        json_object_set_new(entry, "busy_ms",
+                            json_integer((json_int_t)(atomic_load(&process->busy_ns) / 1000000)));
+    }
+    return entry;
+}
+
+static json_t *status_slots(const struct queue *queue)
+{
+    unsigned counts[QUEUE_STATE_COUNT] = {0};
+    for (uint32_t i = 0; i < queue->slot_count; i++) {
+        unsigned state = queue_word_state(queue_word(queue, i));
+        if (state < QUEUE_STATE_COUNT)
+            counts[state]++;
+    }
+    json_t *slots = json_object();
+    json_object_set_new(slots, "total", json_integer(queue->slot_count));
+    for (unsigned state = 0; state < QUEUE_STATE_COUNT; state++)
+        json_object_set_new(slots, queue_state_name((enum queue_state)state),
+                            json_integer(counts[state]));
+    return slots;
+}
+
+char *pages_status(struct models *models)
+{
+    json_t *served = json_array(), *processes = json_array();
+    for (uint32_t i = 0; i < models->config->model_count; i++)
+        json_array_append_new(served, status_model(models, i));
+    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++)
+        if (atomic_load(&models->queue->processes[i].life) != QUEUE_VACANT)
+            json_array_append_new(processes, status_process(models->queue, i));
+    return finish(json_pack("{s:b, s:o, s:o, s:o}", "ready", models_ready(models), "models", served,
+                            "slots", status_slots(models->queue), "processes", processes));
+}

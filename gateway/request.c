@@ -1,0 +1,418 @@
+#include "gateway/request.h"
+
+#include "gateway/http.h"
+#include "gateway/negotiate.h"
+#include "gateway/pages.h"
+#include "gateway/routes.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+/* A refused body of at most that many bytes is read to its end, and the connection lives on. */
+#define DISCARD_MAX 65536
+
+/* Slower bodies than that, after the time that a head may take, are refused: they hold a slot. */
+#define LEAST_BYTES_A_SECOND 4096
+
+/* How long after a client's half-close we ask whether it is still there (request_probe). */
+#define PROBE_AFTER_US 150000
+
+#define BODY_UNKNOWN UINT64_MAX
+
+enum request_state { REQUEST_PAGE, REQUEST_BODY, REQUEST_WAITING, REQUEST_ANSWER, REQUEST_GONE };
+
+struct request {
+    struct http *http;
+    struct connection *connection;
+    struct MHD_Connection *mhd;
+    enum request_state state;
+    uint64_t begun_ns;
+    uint64_t body_bytes; /* announced; BODY_UNKNOWN if chunked */
+    uint64_t body_seen, discarded;
+    bool expects;  /* waits for 100 Continue before it sends its body */
+    bool speaks_1; /* HTTP/1.1: knows interim answers */
+    struct job *job;
+    struct answer answer;
+    sd_event_source *watch, *probe;
+};
+
+/* ---- the client's socket while the connection is suspended ----
+ *
+ * A suspended connection is not read, so libmicrohttpd does not notice a client that leaves. Its
+ * socket is watched here. An error or a hang-up (reset; both directions closed; a Unix socket's
+ * peer gone) means that nobody waits. The end of the client's stream alone does not:
+ * shutdown(SHUT_WR) after a request is legal, and over TCP it looks the same as close() until
+ * something is sent. So something is sent: a second "100 Continue", which every HTTP/1.1 client
+ * must put up with before its answer. A client that has closed answers with a reset, which is the
+ * hang-up above; one that only half-closed goes on waiting. It is sent a little later than the end
+ * of the stream came, so that answers which come soon go out without it. HTTP/1.0 knows no interim
+ * answers; there a half-closed client is taken to be waiting.
+ */
+
+static void request_unwatch(struct request *request)
+{
+    request->watch = sd_event_source_disable_unref(request->watch);
+    request->probe = sd_event_source_disable_unref(request->probe);
+}
+
+static void request_resume(struct request *request, enum request_state state)
+{
+    request_unwatch(request);
+    request->state = state;
+    request->http->resumed = true;
+    MHD_resume_connection(request->mhd);
+}
+
+static void request_gone(struct request *request)
+{
+    job_drop(request->job);
+    request->job = NULL;
+    request_resume(request, REQUEST_GONE);
+}
+
+static int on_probe(sd_event_source *source, uint64_t now_us, void *opaque)
+{
+    (void)source;
+    (void)now_us;
+    static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    struct request *request = opaque;
+    ssize_t sent = send(request->connection->fd, interim, sizeof interim - 1,
+                        MSG_DONTWAIT | MSG_NOSIGNAL);
+    /* Half a line would spoil the answer; a socket that has no room for 25 bytes is not being read.
+     */
+    if (sent != (ssize_t)sizeof interim - 1)
+        request_gone(request);
+    return 0;
+}
+
+static int on_watch(sd_event_source *source, int fd, uint32_t events, void *opaque)
+{
+    (void)source;
+    (void)fd;
+    struct request *request = opaque;
+    if (events & (EPOLLERR | EPOLLHUP))
+        request_gone(request);
+    else if ((events & EPOLLRDHUP) && request->speaks_1 && !request->probe)
+        sd_event_add_time_relative(request->http->gateway->event, &request->probe, CLOCK_MONOTONIC,
+                                   PROBE_AFTER_US, 10000, on_probe, request);
+    return 0;
+}
+
+/* ---- refusing ---- */
+
+static void request_drop_job(struct request *request)
+{
+    if (request->job)
+        job_drop(request->job);
+    request->job = NULL;
+}
+
+/* The answer is known and the body is not all there. A short rest is read away; before a long one,
+ * or one that the client has not begun to send, the answer is written past libmicrohttpd (it cannot
+ * answer in the middle of a body) and the connection ends in the lingering closer. */
+static enum MHD_Result request_answer_early(struct request *request)
+{
+    request_drop_job(request);
+    request->state = REQUEST_PAGE;
+    uint64_t rest = request->body_bytes == BODY_UNKNOWN ? 0
+                                                        : request->body_bytes - request->body_seen;
+    bool awaited = request->expects && request->body_seen == 0 && request->body_bytes > 0;
+    if (rest <= DISCARD_MAX && !awaited)
+        return MHD_YES;
+    connection_refuse(request->connection, &request->answer, false);
+    return MHD_NO;
+}
+
+static enum MHD_Result request_refuse(struct request *request, const struct problem *problem)
+{
+    if (answer_set_problem(&request->answer, problem))
+        return MHD_NO;
+    if (problem->status == 503)
+        request->answer.retry_after_s = 1;
+    if (problem->status == 401)
+        request->answer.authenticate = "APIKey";
+    return request_answer_early(request);
+}
+
+void request_sweep(struct request *request, uint64_t now_ns)
+{
+    if (request->state != REQUEST_BODY && request->state != REQUEST_PAGE)
+        return;
+    if (head_gate_idle(&request->connection->gate))
+        return; /* the body is whole, the answer is on its way out */
+    uint64_t allowed_ms = request->http->gateway->config.header_timeout_ms +
+                          request->body_seen * 1000 / LEAST_BYTES_A_SECOND;
+    if ((now_ns - request->begun_ns) / 1000000 <= allowed_ms)
+        return;
+    request_drop_job(request);
+    request->state = REQUEST_GONE;
+    connection_refuse_text(request->connection, 408, "The body of the request took too long", true);
+}
+
+/* ---- pages ---- */
+
+static enum MHD_Result request_show(struct request *request, enum route_kind kind)
+{
+    struct gateway *gateway = request->http->gateway;
+    struct answer *answer = &request->answer;
+    bool ready = kind == ROUTE_HEALTH && !gateway->ending && models_ready(&gateway->models);
+    char *info = NULL;
+    int error = 0;
+    switch (kind) {
+    case ROUTE_ROOT:
+        error = answer_set_text(answer, 200, ANSWER_TYPE_TEXT, "unetserve running");
+        break;
+    case ROUTE_HEALTH:
+        error = answer_set_text(answer, ready ? 200 : 503, ANSWER_TYPE_TEXT,
+                                ready ? "ok" : "not ready");
+        break;
+    case ROUTE_INFO:
+    case ROUTE_MODEL:
+        info = pages_info(&gateway->models);
+        if (!info)
+            return MHD_NO;
+        answer_set_body(answer, 200, ANSWER_TYPE_JSON, info, strlen(info));
+        break;
+    }
+    return error ? MHD_NO : request_answer_early(request);
+}
+
+/* ---- predictions ---- */
+
+static const char *header(const struct request *request, const char *name)
+{
+    return MHD_lookup_connection_value(request->mhd, MHD_HEADER_KIND, name);
+}
+
+static void on_job_done(void *opaque, const struct job_outcome *outcome)
+{
+    struct request *request = opaque;
+    struct answer *answer = &request->answer;
+    request->job = NULL;
+    answer_set_body(answer, outcome->status, outcome->type, outcome->body, outcome->size);
+    if (outcome->status == 503)
+        answer->retry_after_s = 1;
+    snprintf(answer->timing, sizeof answer->timing,
+             "receive;dur=%.3f, queue;dur=%.3f, forward;dur=%.3f, encode;dur=%.3f",
+             outcome->times.receive_ms, outcome->times.queue_ms, outcome->times.forward_ms,
+             outcome->times.encode_ms);
+    request_resume(request, REQUEST_ANSWER);
+}
+
+/* What the head asks for, but the raw body's shape. */
+static int read_head(const struct request *request, struct job_order *order,
+                     struct problem *problem)
+{
+    const struct unetserve_interface *interface = &order->view->interface;
+    if (negotiate_format(interface, header(request, MHD_HTTP_HEADER_CONTENT_TYPE),
+                         header(request, MHD_HTTP_HEADER_CONTENT_ENCODING), &order->format,
+                         problem) ||
+        negotiate_form(interface, header(request, MHD_HTTP_HEADER_ACCEPT), &order->form, problem) ||
+        negotiate_timeout(header(request, "X-Unetserve-Timeout-Ms"), &order->timeout_ms, problem))
+        return -1;
+    return 0;
+}
+
+static int read_raw_shape(const struct request *request, struct unetserve_shape *shape,
+                          struct problem *problem)
+{
+    const char *dims = header(request, "X-Unetserve-Shape"),
+               *dtype = header(request, "X-Unetserve-Dtype");
+    uint64_t bytes;
+    if (!dims || !dtype) {
+        problem_set(problem, 400,
+                    "application/octet-stream needs the headers X-Unetserve-Shape (as 12,256,256) "
+                    "and X-Unetserve-Dtype (as uint16)");
+        return -1;
+    }
+    if (body_parse_raw_headers(dims, dtype, shape, problem))
+        return -1;
+    if (request->body_bytes != BODY_UNKNOWN && unetserve_shape_bytes(shape, &bytes) == 0 &&
+        bytes != request->body_bytes) {
+        problem_set(problem, 422,
+                    "The shape and type in the headers make %llu bytes, Content-Length says %llu",
+                    (unsigned long long)bytes, (unsigned long long)request->body_bytes);
+        return -1;
+    }
+    return 0;
+}
+
+static int request_open_job(struct request *request, struct model_view *view,
+                            struct problem *problem)
+{
+    struct unetserve_shape shape = {0};
+    struct job_order order = {
+        .view = view,
+        .shape = &shape,
+        .body_bytes = request->body_bytes,
+        .request_id = request->answer.request_id,
+        .begun_ns = request->begun_ns,
+    };
+    if (read_head(request, &order, problem))
+        return -1;
+    if (order.format == BODY_RAW && read_raw_shape(request, &shape, problem))
+        return -1;
+    return job_open(&request->http->gateway->jobs, &order, on_job_done, request, problem,
+                    &request->job);
+}
+
+static int request_admit(struct request *request, uint32_t model, struct problem *problem)
+{
+    struct gateway *gateway = request->http->gateway;
+    if (!api_keys_admit(&request->http->keys, header(request, "X-API-Key"), problem))
+        return -1;
+    if (request->body_bytes != BODY_UNKNOWN &&
+        request->body_bytes > gateway->config.max_body_bytes) {
+        problem_set(problem, 413, "Payload too large");
+        return -1;
+    }
+    struct model_view *view = models_view(&gateway->models, model);
+    if (!view) {
+        problem_set(problem, 503, "The model is not ready yet, try again later");
+        return -1;
+    }
+    int refused = request_open_job(request, view, problem);
+    model_view_drop(view);
+    return refused;
+}
+
+/* ---- libmicrohttpd's calls ---- */
+
+static void read_framing(struct request *request)
+{
+    const char *length = header(request, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    const char *expect = header(request, MHD_HTTP_HEADER_EXPECT);
+    /* The head gate has seen to it that these are sound. */
+    if (header(request, MHD_HTTP_HEADER_TRANSFER_ENCODING))
+        request->body_bytes = BODY_UNKNOWN;
+    else
+        request->body_bytes = length ? strtoull(length, NULL, 10) : 0;
+    request->expects = expect && strcasecmp(expect, "100-continue") == 0;
+}
+
+static struct request *request_make(struct http *http, struct MHD_Connection *mhd,
+                                    const char *version)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(
+        mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct connection *connection = info ? info->socket_context : NULL;
+    struct request *request = connection ? malloc(sizeof *request) : NULL;
+    if (!request)
+        return NULL;
+    *request = (struct request){
+        .http = http,
+        .connection = connection,
+        .mhd = mhd,
+        .begun_ns = queue_now_ns(),
+        .speaks_1 = strcmp(version, MHD_HTTP_VERSION_1_1) == 0,
+    };
+    connection->request = request;
+    return request;
+}
+
+static enum MHD_Result request_begin(struct request *request, const char *method, const char *path)
+{
+    struct route route;
+    struct problem problem;
+    read_framing(request);
+    negotiate_request_id(header(request, "X-Request-Id"), request->answer.request_id);
+    request->answer.close = request->http->gateway->draining;
+    if (routes_find(&request->http->gateway->models, method, path, &route, &problem,
+                    &request->answer.allow))
+        return request_refuse(request, &problem);
+    if (route.kind != ROUTE_MODEL)
+        return request_show(request, route.kind);
+    if (request_admit(request, route.model, &problem))
+        return request_refuse(request, &problem);
+    request->state = REQUEST_BODY;
+    return MHD_YES;
+}
+
+static enum MHD_Result request_body(struct request *request, const char *bytes, size_t size)
+{
+    struct problem problem;
+    request->body_seen += size;
+    if (request->state == REQUEST_PAGE) {
+        request->discarded += size;
+        if (request->discarded <= DISCARD_MAX)
+            return MHD_YES;
+        connection_refuse(request->connection, &request->answer, false);
+        return MHD_NO;
+    }
+    if (request->state != REQUEST_BODY)
+        return MHD_NO;
+    if (request->body_seen > request->http->gateway->config.max_body_bytes) {
+        problem_set(&problem, 413, "Payload too large");
+        return request_refuse(request, &problem);
+    }
+    return job_feed(request->job, bytes, size, &problem) ? request_refuse(request, &problem)
+                                                         : MHD_YES;
+}
+
+static enum MHD_Result request_submit(struct request *request)
+{
+    struct problem problem;
+    request->body_bytes = request->body_seen;
+    if (job_submit(request->job, &problem)) {
+        enum MHD_Result result = request_refuse(request, &problem);
+        return result == MHD_YES ? answer_queue(&request->answer, request->mhd) : result;
+    }
+    request->state = REQUEST_WAITING;
+    MHD_suspend_connection(request->mhd);
+    if (sd_event_add_io(request->http->gateway->event, &request->watch, request->connection->fd,
+                        EPOLLRDHUP | EPOLLET, on_watch, request) < 0)
+        request->watch = NULL; /* its client may leave unnoticed; the deadline ends it */
+    return MHD_YES;
+}
+
+static enum MHD_Result request_whole(struct request *request)
+{
+    switch (request->state) {
+    case REQUEST_BODY: return request_submit(request);
+    case REQUEST_PAGE:
+    case REQUEST_ANSWER:
+        request->answer.close |= request->http->gateway->draining;
+        return answer_queue(&request->answer, request->mhd);
+    case REQUEST_WAITING: return MHD_YES;
+    case REQUEST_GONE: break;
+    }
+    return MHD_NO;
+}
+
+enum MHD_Result request_handle(void *opaque, struct MHD_Connection *mhd, const char *url,
+                               const char *method, const char *version, const char *upload,
+                               size_t *upload_size, void **context)
+{
+    struct request *request = *context;
+    if (!request) {
+        request = request_make(opaque, mhd, version);
+        *context = request;
+        return request ? request_begin(request, method, url) : MHD_NO;
+    }
+    if (!*upload_size)
+        return request_whole(request);
+    size_t size = *upload_size;
+    *upload_size = 0;
+    return request_body(request, upload, size);
+}
+
+void request_end(struct request *request)
+{
+    request_unwatch(request);
+    request_drop_job(request);
+    answer_free(&request->answer);
+    struct connection *connection = request->connection;
+    connection->request = NULL;
+    free(request);
+    connection_request_done(connection);
+}
+
+void request_give_up(struct request *request)
+{
+    if (request->state == REQUEST_WAITING)
+        request_gone(request);
+}
