@@ -51,9 +51,10 @@ archive_supervisor := $(SUPERVISOR)
 archive_worker     := $(WORKER)
 archive_unet       := $(UNET)
 
-PROGRAMS   := unetserve unetserve-gateway unetserve-broker unetserve-worker
+PROGRAMS   := unetserve unetserve-gateway unetserve-broker unetserve-worker unetctl
 PLUGINS    := unet $(notdir $(EXAMPLES:.c=))
-OUTPUTS    := $(addprefix $(BUILD)/,$(PROGRAMS)) $(PLUGINS:%=$(BUILD)/models/%.so)
+OUTPUTS    := $(addprefix $(BUILD)/,$(PROGRAMS)) $(PLUGINS:%=$(BUILD)/models/%.so) \
+	      $(BUILD)/libunetserve.so $(BUILD)/libunetserve.a $(BUILD)/demo/make-scene $(BUILD)/demo/make-picture
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -145,7 +146,7 @@ $(BUILD)/tests/corpus_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuz
 .PHONY: test test-deps unit corpus system
 test: test-deps
 	@$(MAKE) --no-print-directory -j$(JOBS) outputs unit-programs
-	@$(MAKE) --no-print-directory unit corpus
+	@$(MAKE) --no-print-directory unit corpus system
 
 test-deps:
 	@packaging/install-deps.sh build test

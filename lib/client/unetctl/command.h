@@ -1,0 +1,35 @@
+/*
+ * What unetctl's commands share: their entry points, their exit codes and how they complain. A
+ * command gets the arguments behind its name and returns a code of sysexits.h; every failure prints
+ * exactly one sentence to stderr.
+ */
+#ifndef COMMAND_H
+#define COMMAND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define COMMAND_ERROR_MAX 4096
+
+int command_predict(int argc, char **argv);
+int command_status(int argc, char **argv);
+int command_inspect(int argc, char **argv);
+int command_check(int argc, char **argv);
+
+/* "unetctl: SENTENCE" on stderr; returns code. */
+int command_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The code for a negative errno of a library call: -ENOENT 66, -EACCES 77, -EBADMSG 65, ... */
+int command_exit_code(int rc);
+
+/* A whole number from low to high. False: text is none. */
+bool command_parse_number(const char *text, int64_t low, int64_t high, int64_t *out);
+
+/* Does path end in suffix (".npy"), in any case? */
+bool command_has_suffix(const char *path, const char *suffix);
+
+/* Is path a directory, or does it end as models do (.safetensors, .pth, .pt, .so)? */
+bool command_looks_like_model(const char *path);
+
+#endif

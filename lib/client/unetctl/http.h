@@ -1,0 +1,23 @@
+/*
+ * unetserve over HTTP, as libunetserve's client does it over ZeroMQ.
+ */
+#ifndef HTTP_H
+#define HTTP_H
+
+#include "unetserve/client.h"
+
+struct http;
+
+/* url: "http://host:8000" (then tiles go to /predict) or with the model's own route. The key comes
+ * from UNETSERVE_API_KEY. */
+int http_open(const char *url, int timeout_ms, struct http **out, char *error, size_t error_size);
+void http_close(struct http *http);
+
+int http_predict(struct http *http, const struct unetserve_tensor *input,
+                 struct unetserve_answer *answer, char *error, size_t error_size);
+
+/* GET a path of the same server ("/info"): the body in answer->data. */
+int http_get(struct http *http, const char *path, struct unetserve_answer *answer, char *error,
+             size_t error_size);
+
+#endif

@@ -1,0 +1,207 @@
+#include "inspect.h"
+
+#include "command.h"
+#include "unetserve/interface_text.h"
+#include "workers/models/unet/family.h"
+#include "workers/models/unet/model_dir.h"
+#include "workers/models/unet/weights.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+#define REPORT_MAX 65536
+
+static const char help_text[] =
+    "usage: unetctl inspect MODEL [--json]\n"
+    "\n"
+    "Tells what a model is: family, sizes, classes, cost; or which parameters are missing, are\n"
+    "not known or have the wrong shape (exit code 65).\n"
+    "\n"
+    "  MODEL   a .safetensors or .pth file, a directory with model.json, or a plugin (.so)\n";
+
+/* ---- UNets ---- */
+
+static json_t *classes_to_json(const struct model_dir *dir)
+{
+    json_t *classes = json_array();
+    for (uint32_t i = 0; i < dir->class_count; i++) {
+        const struct unetserve_class *class = &dir->classes[i];
+        char color[8];
+        snprintf(color, sizeof color, "#%02x%02x%02x", class->rgb[0], class->rgb[1], class->rgb[2]);
+        json_array_append_new(classes, json_pack("{s:s, s:i, s:s}", "name", class->name, "code",
+                                                 (int)class->code, "color", color));
+    }
+    return classes;
+}
+
+static uint32_t tile_of(const struct model_dir *dir)
+{
+    return dir->tile ? dir->tile : 256;
+}
+
+static int print_network_json(const struct model_dir *dir, const struct network *network)
+{
+    uint32_t tile = tile_of(dir);
+    json_t *document = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:i, s:o}", "name",
+        dir->name, "version", dir->version, "weights", dir->weights_path, "family", network->family,
+        "up", network->up, "parameters", (json_int_t)network->parameters, "depth",
+        (int)network->depth, "base_width", (int)network->base_width, "in_channels",
+        (int)network->in_channels, "class_count", (int)network->classes, "size_multiple",
+        (int)network->size_multiple, "size_min", (int)network->size_min, "layers",
+        (int)network->layer_count, "gflop", (double)network_flop(network, tile, tile) / 1e9, "tile",
+        (int)tile, "classes", classes_to_json(dir));
+    if (!document)
+        return command_fail(EX_DATAERR, "model.json has text that is not UTF-8");
+    json_dumpf(document, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(document);
+    return EX_OK;
+}
+
+static int print_network(const struct model_dir *dir, const struct network *network)
+{
+    uint32_t tile = tile_of(dir);
+    printf("%s\n", dir->weights_path);
+    printf("  name        %s%s%s\n", dir->name, dir->version[0] ? ", version " : "", dir->version);
+    printf("  family      %s, %s upsampling\n", network->family, network->up);
+    printf("  parameters  %llu in %zu layers\n", (unsigned long long)network->parameters,
+           network->layer_count);
+    printf("  depth       %u, base width %u\n", network->depth, network->base_width);
+    printf("  channels    %u in, %u out\n", network->in_channels, network->classes);
+    if (network->size_multiple > 1)
+        printf("  sizes       multiples of %u, from %u\n", network->size_multiple,
+               network->size_min);
+    else
+        printf("  sizes       any, from %u\n", network->size_min);
+    printf("  cost        %.2f GFLOP for %u x %u\n",
+           (double)network_flop(network, tile, tile) / 1e9, tile, tile);
+    for (uint32_t i = 0; i < dir->class_count; i++)
+        printf("  %-11s %3u  %3u  #%02x%02x%02x  %s\n", i == 0 ? "classes" : "", i,
+               dir->classes[i].code, dir->classes[i].rgb[0], dir->classes[i].rgb[1],
+               dir->classes[i].rgb[2], dir->classes[i].name);
+    return EX_OK;
+}
+
+static int inspect_network(const struct model_dir *dir, bool json)
+{
+    static char report[REPORT_MAX];
+    struct weights weights;
+    struct network network;
+    int rc = weights_open(dir->weights_path, &weights, report, sizeof report);
+    if (rc < 0)
+        return command_fail(command_exit_code(rc), "%s", report);
+    rc = family_build(&weights, dir->family[0] ? dir->family : NULL, &network, report,
+                      sizeof report);
+    weights_close(&weights);
+    if (rc < 0)
+        return command_fail(command_exit_code(rc), "%s: %s", dir->weights_path, report);
+    int code = EX_OK;
+    if (dir->class_count > 0 && network.classes > 1 && dir->class_count != network.classes)
+        code = command_fail(EX_DATAERR, "%s: model.json names %u classes, the weights have %u",
+                            dir->weights_path, dir->class_count, network.classes);
+    else if (dir->in_channels > 0 && dir->in_channels != network.in_channels)
+        code = command_fail(EX_DATAERR, "%s: model.json says %u channels, the weights have %u",
+                            dir->weights_path, dir->in_channels, network.in_channels);
+    else
+        code = json ? print_network_json(dir, &network) : print_network(dir, &network);
+    network_free(&network);
+    return code;
+}
+
+/* ---- plugins ---- */
+
+static const char *kind_text(uint32_t kind)
+{
+    return kind == UNETSERVE_TENSOR ? "a tensor" : "a document";
+}
+
+static void print_interface(const char *path, const char *plugin,
+                            const struct unetserve_interface *interface)
+{
+    printf("%s\n", path);
+    printf("  plugin      %s\n", plugin);
+    printf("  name        %s\n", interface->name);
+    printf("  takes       %s, '%s'\n", kind_text(interface->input_kind), interface->input_field);
+    printf("  gives       %s, '%s'\n", kind_text(interface->output_kind), interface->output_field);
+}
+
+static int inspect_plugin(const char *path, bool json)
+{
+    static struct unetserve_interface interface;
+    char error[1024];
+    char full[PATH_MAX];
+    if (!realpath(path, full))
+        return command_fail(EX_NOINPUT, "cannot read '%s': %s", path, strerror(errno));
+    void *library = dlopen(full, RTLD_NOW | RTLD_LOCAL);
+    if (!library)
+        return command_fail(EX_DATAERR, "'%s' is no plugin: %s", path, dlerror());
+    const struct unetserve_model_ops *(*entry)(void) = NULL;
+    *(void **)&entry = dlsym(library, "unetserve_model");
+    const struct unetserve_model_ops *ops = entry ? entry() : NULL;
+    int code = EX_OK;
+    const struct unetserve_setup setup = {.abi = UNETSERVE_MODEL_ABI,
+                                          .path = full,
+                                          .device = "cpu",
+                                          .precision = "auto",
+                                          .backend = "auto",
+                                          .threads = 1};
+    int rc = 0;
+    if (!ops)
+        code = command_fail(EX_DATAERR, "'%s' is no plugin: it exports no unetserve_model", path);
+    else if (ops->abi != UNETSERVE_MODEL_ABI)
+        code = command_fail(EX_DATAERR, "'%s' has plugin ABI %u, expected %d", path, ops->abi,
+                            UNETSERVE_MODEL_ABI);
+    else if ((rc = ops->describe(&setup, &interface, error, sizeof error)) < 0)
+        code = command_fail(command_exit_code(rc), "%s", error);
+    else if (json) {
+        char *text = interface_to_json(&interface);
+        printf("%s\n", text ? text : "{}");
+        free(text);
+    } else {
+        print_interface(path, ops->name, &interface);
+    }
+    dlclose(library);
+    return code;
+}
+
+/* ---- the command ---- */
+
+int inspect_model(const char *path, bool json)
+{
+    if (command_has_suffix(path, ".so"))
+        return inspect_plugin(path, json);
+    static struct model_dir dir;
+    char error[COMMAND_ERROR_MAX];
+    int rc = model_dir_load(path, &dir, error, sizeof error);
+    if (rc < 0)
+        return command_fail(command_exit_code(rc), "%s", error);
+    return inspect_network(&dir, json);
+}
+
+int command_inspect(int argc, char **argv)
+{
+    static const struct option long_options[] = {
+        {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+    bool json = false;
+    int option;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+        if (option == 'h') {
+            fputs(help_text, stdout);
+            return EX_OK;
+        }
+        if (option != 'j')
+            return command_fail(EX_USAGE, "unknown option; see unetctl inspect --help");
+        json = true;
+    }
+    if (argc - optind != 1)
+        return command_fail(EX_USAGE, "inspect takes one model, %d were given", argc - optind);
+    return inspect_model(argv[optind], json);
+}

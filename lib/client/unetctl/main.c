@@ -1,0 +1,121 @@
+/*
+ * unetctl: unetserve from the command line. The commands are in files of their own.
+ */
+#include "command.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+
+struct command_row {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary;
+};
+
+static const struct command_row command_rows[] = {
+    {"predict", command_predict, "send a tile, write its mask"},
+    {"status", command_status, "what runs: models, workers, slots"},
+    {"inspect", command_inspect, "what a model file is, or why it is none"},
+    {"check", command_check, "look at a tile, a model or a configuration without a server"},
+};
+
+#define COMMAND_COUNT (sizeof command_rows / sizeof *command_rows)
+
+int command_fail(int code, const char *format, ...)
+{
+    fputs("unetctl: ", stderr);
+    va_list arguments;
+    va_start(arguments, format);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized) */
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+    return code;
+}
+
+int command_exit_code(int rc)
+{
+    switch (-rc) {
+    case ENOENT:
+    case ENOTDIR:
+    case EISDIR: return EX_NOINPUT;
+    case EACCES:
+    case EPERM: return EX_NOPERM;
+    case EBADMSG: return EX_DATAERR;
+    case EINVAL: return EX_DATAERR;
+    case ENODEV: return EX_UNAVAILABLE;
+    case ETIMEDOUT: return EX_TEMPFAIL;
+    case EPROTO: return EX_PROTOCOL;
+    case ENOMEM: return EX_OSERR;
+    default: return EX_IOERR;
+    }
+}
+
+bool command_parse_number(const char *text, int64_t low, int64_t high, int64_t *out)
+{
+    char *end;
+    errno = 0;
+    long long number = strtoll(text, &end, 10);
+    if (errno || end == text || *end || number < low || number > high)
+        return false;
+    *out = number;
+    return true;
+}
+
+bool command_has_suffix(const char *path, const char *suffix)
+{
+    size_t path_length = strlen(path);
+    size_t suffix_length = strlen(suffix);
+    return path_length > suffix_length &&
+           strcasecmp(path + path_length - suffix_length, suffix) == 0;
+}
+
+bool command_looks_like_model(const char *path)
+{
+    struct stat status;
+    if (stat(path, &status) == 0 && S_ISDIR(status.st_mode))
+        return true;
+    return command_has_suffix(path, ".safetensors") || command_has_suffix(path, ".pth") ||
+           command_has_suffix(path, ".pt") || command_has_suffix(path, ".so");
+}
+
+static void print_usage(FILE *stream)
+{
+    fputs("usage: unetctl COMMAND [ARGUMENTS]; unetctl COMMAND --help tells more\n\n", stream);
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        fprintf(stream, "  %-9s %s\n", command_rows[i].name, command_rows[i].summary);
+    fputs("\n  --help, --version\n", stream);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_usage(stderr);
+        return EX_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_usage(stdout);
+        return EX_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        puts("unetctl " UNETSERVE_VERSION);
+        return EX_OK;
+    }
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        if (strcmp(argv[1], command_rows[i].name) != 0)
+            continue;
+        int code = command_rows[i].run(argc - 1, argv + 1);
+        if (fflush(stdout) != 0)
+            return command_fail(EX_IOERR, "cannot write to standard output: %s", strerror(errno));
+        return code;
+    }
+    return command_fail(EX_USAGE, "'%s' is no command; there are predict, status, inspect, check",
+                        argv[1]);
+}

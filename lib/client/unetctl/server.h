@@ -1,0 +1,37 @@
+/*
+ * The server that a command talks to, over ZeroMQ (libunetserve) or HTTP (libcurl); the rest of
+ * unetctl does not know which.
+ */
+#ifndef SERVER_H
+#define SERVER_H
+
+#include "unetserve/client.h"
+#include "unetserve/model.h"
+
+#include <jansson.h>
+
+struct server_options {
+    const char *url;      /* NULL: ZeroMQ */
+    const char *endpoint; /* NULL: find one */
+    const char *model;    /* NULL: the only one; ZeroMQ */
+    int timeout_ms;
+};
+
+struct server;
+
+/* 0 or negative errno with a sentence. Over HTTP nothing is sent yet. */
+int server_open(const struct server_options *options, struct server **out, char *error,
+                size_t error_size);
+void server_close(struct server *server);
+
+/* One request. 0: an answer came, of whatever status; else negative errno with a sentence. */
+int server_predict(struct server *server, const struct unetserve_tensor *input,
+                   struct unetserve_answer *answer, char *error, size_t error_size);
+
+/* The status document (ZeroMQ), or {"info": ..., "health": "ok"} (HTTP). json_decref it. */
+int server_status(struct server *server, json_t **out, char *error, size_t error_size);
+
+/* Names, codes and colours of the model's classes. class_count 0 if the server does not tell. */
+void server_legend(struct server *server, struct unetserve_interface *out);
+
+#endif

@@ -1,0 +1,497 @@
+"""The supervisor: starting, restarting, ending, what it tells systemd, and how it refuses."""
+
+import os
+import pathlib
+import signal
+import socket
+import sys
+import threading
+
+import pytest
+import requests
+
+from conftest import READY_WAIT_S, SLOW, process_alive, wait_until
+
+WAIT_S = 120 if SLOW else 30
+
+
+def healthy(server):
+    try:
+        return requests.get(server.url + "/health", timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def wait_replaced(server, role, old):
+    """A new process of that role is there, and the server as a whole answers again."""
+    wait_until(lambda: len(server.role(role)) == len(old) and set(server.role(role)) != set(old),
+               WAIT_S, f"a new {role}")
+    wait_until(lambda: healthy(server), WAIT_S, "health")
+
+
+# ---- starting and ending -------------------------------------------------------------------------
+
+
+def test_ready_line_names_the_port(start_server, simple_model):
+    server = start_server(simple_model)
+    assert server.ready_line == f"unetserve: ready on http://127.0.0.1:{server.port}"
+    assert healthy(server)
+    assert len(server.role("gateway")) == 2 and len(server.role("broker")) == 1
+    assert len(server.role("worker")) == 1
+    server.stop()
+
+
+def test_sigint_ends_it_as_sigterm_does(start_server, simple_model):
+    start_server(simple_model).stop(signal.SIGINT)
+
+
+def test_run_directory_is_private_and_goes(start_server, simple_model):
+    server = start_server(simple_model)
+    instance = server.run_root / str(server.port)
+    assert instance.stat().st_mode & 0o777 == 0o700
+    assert server.run_root.stat().st_mode & 0o777 == 0o700
+    server.stop()
+
+
+def test_sigterm_while_starting(start_server, simple_model):
+    """Whatever it is doing just then: it ends with 0 and leaves nothing."""
+    for delay_s in (0.0, 0.005, 0.02, 0.05):
+        server = start_server(simple_model, wait_ready=False)
+        # Not before main has blocked the signals; /proc tells.
+        wait_until(lambda: signals_blocked(server.pid), WAIT_S, "the start")
+        threading.Event().wait(delay_s)
+        server.children()
+        server.send(signal.SIGTERM)
+        assert server.wait() == 0, server.log_text()
+        server.assert_nothing_left()
+
+
+def signals_blocked(pid):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("SigBlk:"):
+            return int(line.split()[1], 16) & 1 << (signal.SIGTERM - 1)
+    return False
+
+
+def test_second_sigterm_hurries(start_server, simple_model):
+    """A gateway that does not end is killed at the second signal, long before the drain is over."""
+    server = start_server(simple_model, ["--gateways", "1"],
+                          config="[server]\ndrain_timeout_ms = 600000\n")
+    for pid in server.role("gateway"):
+        os.kill(pid, signal.SIGSTOP)
+    server.send(signal.SIGTERM)
+    wait_until(lambda: "draining" in server.log_text(), WAIT_S, "the drain")
+    server.send(signal.SIGTERM)
+    assert server.wait() == 0
+    server.assert_nothing_left()
+
+
+def test_drain_timeout_ends_what_hangs(start_server, simple_model):
+    server = start_server(simple_model, config="[server]\ndrain_timeout_ms = 100\n")
+    for pid in server.role("worker") + server.role("broker"):
+        os.kill(pid, signal.SIGSTOP)
+    server.stop()
+
+
+def test_children_end_with_a_killed_supervisor(start_server, simple_model):
+    server = start_server(simple_model)
+    children = server.children()
+    server.send(signal.SIGKILL)
+    server.process.wait(WAIT_S)
+    wait_until(lambda: not any(map(process_alive, children)), WAIT_S, "the end of the children")
+
+
+# ---- restarts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["worker", "gateway", "broker"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_killed_process_is_replaced(start_server, simple_model, role, number):
+    server = start_server(simple_model)
+    before = server.role(role)
+    os.kill(before[0], number)
+    wait_replaced(server, role, before)
+    assert process_alive(server.pid)
+    server.stop()
+
+
+def test_all_children_killed_at_once(start_server, simple_model):
+    server = start_server(simple_model, ["--gateways", "2", "--workers", "2"])
+    before = set(server.children())
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(server.children()) == len(before) and
+               not before & set(server.children()), WAIT_S, "new children")
+    wait_until(lambda: healthy(server), WAIT_S, "health")
+    server.stop()
+
+
+def cpu_ticks(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_drain_finishes_what_was_accepted(start_server, demo_model):
+    server = start_server(config=f"[model slow]\npath = {demo_model}\nbackend = reference\n")
+    worker = server.role("worker")[0]
+    before = cpu_ticks(worker)
+    headers = {"Content-Type": "application/octet-stream", "X-Unetserve-Dtype": "uint8",
+               "X-Unetserve-Shape": "12,192,192"}
+    answers = []
+
+    def ask():
+        answers.append(requests.post(server.url + "/predict", data=bytes(12 * 192 * 192),
+                                     headers=headers, timeout=READY_WAIT_S).status_code)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    wait_until(lambda: cpu_ticks(worker) > before + 2, WAIT_S, "the job's running")
+    server.send(signal.SIGTERM)
+    client.join(READY_WAIT_S)
+    assert answers == [200]
+    assert server.wait() == 0
+    server.assert_nothing_left()
+
+
+def test_reload_loses_no_request(start_server, simple_model):
+    server = start_server(simple_model)
+    answers = []
+    enough = threading.Event()
+
+    def ask():
+        with requests.Session() as session:
+            while not enough.is_set():
+                answers.append(session.post(server.url + "/predict", json={"input": 4.0},
+                                            timeout=WAIT_S).status_code)
+
+    clients = [threading.Thread(target=ask) for _ in range(2)]
+    for client in clients:
+        client.start()
+    try:
+        for round_number in (1, 2):
+            server.send(signal.SIGHUP)
+            wait_until(lambda: server.log_text().count("msg=reloaded") == round_number, WAIT_S,
+                       "the reload")
+        count = len(answers)
+        wait_until(lambda: len(answers) > count + 20, WAIT_S, "answers after the reload")
+    finally:
+        enough.set()
+        for client in clients:
+            client.join(WAIT_S)
+    assert set(answers) == {200}, answers
+    server.stop()
+
+
+def test_hung_worker_is_replaced(start_server, demo_model):
+    """Stopped in the middle of a job that may run for a second only: killed, and its death is the job's fault."""
+    config = (f"[model slow]\npath = {demo_model}\nbackend = reference\n"
+              "run_timeout_ms = 1000\n")
+    server = start_server(config=config)
+    worker = server.role("worker")
+    before = cpu_ticks(worker[0])
+    body = bytes(12 * 512 * 512)
+    headers = {"Content-Type": "application/octet-stream", "X-Unetserve-Dtype": "uint8",
+               "X-Unetserve-Shape": "12,512,512"}
+    answers = []
+
+    def ask():
+        answers.append(requests.post(server.url + "/predict", data=body, headers=headers,
+                                     timeout=READY_WAIT_S).status_code)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    wait_until(lambda: cpu_ticks(worker[0]) > before + 10, WAIT_S, "the job's running")
+    os.kill(worker[0], signal.SIGSTOP)
+    wait_until(lambda: not process_alive(worker[0]), WAIT_S, "the hung worker's end")
+    assert "worker shows no progress" in server.log_text() and "hung=yes" in server.log_text()
+    client.join(READY_WAIT_S)
+    assert answers == [504]
+    wait_replaced(server, "worker", worker)
+    server.stop()
+
+
+def test_sigterm_after_a_kill(start_server, simple_model):
+    """Ending while a seat is between two processes."""
+    server = start_server(simple_model)
+    os.kill(server.role("worker")[0], signal.SIGKILL)
+    server.stop()
+
+
+def test_restarted_gateway_finds_its_backlog(start_server, simple_model):
+    """The supervisor holds the listening socket: who connects meanwhile waits and is answered."""
+    server = start_server(simple_model)
+    gateways = [pid for pid, words in server.children().items()
+                if words[0].endswith("gateway") and "zmq" not in words]
+    os.kill(gateways[0], signal.SIGKILL)
+    with socket.create_connection(("127.0.0.1", server.port), WAIT_S) as client:
+        client.settimeout(WAIT_S)
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 ")
+    server.stop()
+
+
+def test_sighup_restarts_workers_one_by_one(start_server, simple_model):
+    server = start_server(simple_model, ["--workers", "2"])
+    before = server.role("worker")
+    server.send(signal.SIGHUP)
+    wait_until(lambda: "msg=reloaded" in server.log_text(), WAIT_S, "the reload")
+    assert not set(before) & set(server.role("worker")) and len(server.role("worker")) == 2
+    assert healthy(server)
+    server.stop()
+
+
+def test_sighup_with_a_wrong_configuration_changes_nothing(start_server, simple_model):
+    server = start_server(config=f"[model x]\npath = {simple_model}\n")
+    before = server.children()
+    (server.directory / "unetserve.conf").write_text("[model x]\nnonsense = 1\n")
+    server.send(signal.SIGHUP)
+    wait_until(lambda: "not reloaded" in server.log_text(), WAIT_S, "the refusal")
+    assert "nonsense" in server.log_text()
+    assert server.children() == before and healthy(server)
+    server.stop()
+
+
+# ---- addresses -----------------------------------------------------------------------------------
+
+
+def test_several_gateways_share_a_port(start_server, simple_model):
+    server = start_server(simple_model, ["--gateways", "3"])
+    assert len(server.role("gateway")) == 4
+    for _ in range(20):
+        assert healthy(server)
+    server.stop()
+
+
+def test_ipv6_and_unix_addresses(start_server, simple_model, tmp_path):
+    path = str(tmp_path / "s")
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(path)
+    stale.close()  # leaves the file
+    server = start_server(simple_model, ["--listen", "[::1]:0", "--listen", f"unix:{path}"])
+    assert len(server.addresses) == 3 and server.addresses[2] == f"unix:{path}"
+    assert server.addresses[1].startswith("http://[::1]:")
+    assert requests.get(server.addresses[1] + "/health", timeout=WAIT_S).status_code == 200
+    assert os.stat(path).st_mode & 0o777 == 0o660
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+    server.stop()
+
+
+def test_port_that_is_taken(run_unetserve, simple_model):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        for gateways in (1, 2):
+            end = run_unetserve("--model", simple_model, "--listen", f"127.0.0.1:{port}",
+                                "--gateways", gateways)
+            assert end.returncode == 69
+            assert f"127.0.0.1:{port}" in end.stderr and "another program" in end.stderr
+
+
+def test_run_dir_of_a_living_instance_is_refused(start_server, run_unetserve, simple_model):
+    server = start_server(simple_model)
+    instance = server.run_root / str(server.port)
+    end = run_unetserve("--model", simple_model, "--listen", "127.0.0.1:0", "--run-dir", instance)
+    assert end.returncode == 69 and "another unetserve lives there" in end.stderr
+    assert healthy(server)
+    server.stop()
+
+
+def test_sockets_from_systemd(start_server, simple_model):
+    """A stand-in for socket activation."""
+    with socket.socket() as passed:
+        passed.bind(("127.0.0.1", 0))
+        passed.listen()
+        port = passed.getsockname()[1]
+        os.set_inheritable(passed.fileno(), True)
+        server = start_activated(start_server, simple_model, passed.fileno())
+    assert server.port == port
+    assert healthy(server)
+    server.send(signal.SIGTERM)
+    assert server.wait() == 0
+
+
+def start_activated(start_server, model, fd):
+    """unetserve under a wrapper that moves fd to 3 and sets LISTEN_PID, which only the process itself can know."""
+    import conftest
+
+    class Activated(conftest.subprocess.Popen):
+        def __init__(self, command, **options):
+            env = {**options.pop("env"), "LISTEN_FDS": "1"}
+            start = ("import os, sys; os.dup2(int(sys.argv[1]), 3); "
+                     "os.environ['LISTEN_PID'] = str(os.getpid()); "
+                     "os.execv(sys.argv[2], sys.argv[2:])")
+            words = [sys.executable, "-c", start, str(fd), *command]
+            super().__init__(words, env=env, **options)
+
+    usual = conftest.subprocess.Popen
+    conftest.subprocess.Popen = Activated
+    try:
+        return start_server(model, pass_fds=(fd,))
+    finally:
+        conftest.subprocess.Popen = usual
+
+
+# ---- systemd's protocol ----------------------------------------------------------------------------
+
+
+class NotifySocket:
+    """What systemd does with NOTIFY_SOCKET, as far as a test needs it."""
+
+    def __init__(self):
+        self.path = f"/tmp/us-notify-{os.getpid()}.sock"
+        pathlib.Path(self.path).unlink(missing_ok=True)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+
+    def wait_for(self, assignment):
+        """Reads messages until one has that line; returns all lines read."""
+        self.socket.settimeout(READY_WAIT_S)
+        lines = []
+        while assignment not in lines:
+            lines += self.socket.recv(4096).decode().splitlines()
+        return lines
+
+    def close(self):
+        self.socket.close()
+        os.unlink(self.path)
+
+
+@pytest.fixture
+def notify():
+    stand_in = NotifySocket()
+    yield stand_in
+    stand_in.close()
+
+
+def test_notify_protocol(start_server, simple_model, notify):
+    server = start_server(simple_model, env={"NOTIFY_SOCKET": notify.path,
+                                             "WATCHDOG_USEC": "400000"})
+    lines = notify.wait_for("READY=1")
+    assert any(line.startswith("STATUS=") for line in lines)
+    notify.wait_for("WATCHDOG=1")
+    notify.wait_for("WATCHDOG=1")
+    server.send(signal.SIGHUP)
+    reload = notify.wait_for("READY=1")
+    assert "RELOADING=1" in reload
+    assert any(line.startswith("MONOTONIC_USEC=") for line in reload)
+    server.send(signal.SIGTERM)
+    notify.wait_for("STOPPING=1")
+    assert server.wait() == 0
+    server.assert_nothing_left()
+
+
+# ---- environment and logs ----------------------------------------------------------------------------
+
+
+def environment_of(pid):
+    return pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
+def test_children_get_only_what_is_theirs(start_server, simple_model, notify):
+    server = start_server(simple_model, env={"UNETSERVE_API_KEY": "secret",
+                                             "NOTIFY_SOCKET": notify.path})
+    for pid, words in server.children().items():
+        environment = environment_of(pid)
+        is_gateway = words[0].endswith("gateway")
+        assert (b"UNETSERVE_API_KEY=secret" in environment) == is_gateway
+        assert not any(entry.startswith(b"NOTIFY_SOCKET=") for entry in environment)
+    worker = environment_of(server.role("worker")[0])
+    assert b"OMP_WAIT_POLICY=PASSIVE" in worker
+    server.stop()
+
+
+def test_workers_divide_the_cores(start_server, simple_model):
+    cores = os.sched_getaffinity(0)
+    server = start_server(simple_model, ["--workers", "2"])
+    sets = [os.sched_getaffinity(pid) for pid in server.role("worker")]
+    assert len(sets) == 2 and all(one <= cores for one in sets)
+    if len(cores) >= 2:
+        assert not sets[0] & sets[1]
+    server.stop()
+
+
+def test_json_log(start_server, simple_model):
+    import json
+    server = start_server(simple_model, ["--log-format", "json"])
+    server.stop()
+    events = [json.loads(line) for line in server.log_text().splitlines()]
+    assert {"supervisor", "worker"} <= {event["role"] for event in events}
+
+
+# ---- refusals ------------------------------------------------------------------------------------
+
+
+def refused(end, status, *words):
+    assert end.returncode == status, end.stderr
+    lines = end.stderr.strip().splitlines()
+    assert len(lines) == 1, end.stderr
+    for word in words:
+        assert str(word) in lines[0], lines[0]
+
+
+def test_usage_errors(run_unetserve, simple_model):
+    refused(run_unetserve("--no-such-option"), 64, "--no-such-option")
+    refused(run_unetserve("stray"), 64, "stray", "--model")
+    refused(run_unetserve(), 64, "--model")
+    refused(run_unetserve("--model", simple_model, "--workers", "none"), 64, "--workers", "MIN-MAX")
+    refused(run_unetserve("--model", simple_model, "--listen", "nowhere"), 64, "--listen",
+            "ADDRESS:PORT")
+    refused(run_unetserve("--model", f"a={simple_model}", "--model", f"a={simple_model}"), 64, "'a'")
+
+
+@pytest.mark.parametrize("text, line, words", [
+    ("[server]\nlisten = 127.0.0.1:0\nspeed = 9\n", 3, ["'speed'", "max_body_bytes"]),
+    ("[server]\n\ngateways = many\n", 3, ["'gateways'", "many", "1 to 64"]),
+    ("[model x]\nroute = /health\npath = /tmp\n", 2, ["'route'", "/health"]),
+    ("[model x]\ntile = 256\n", 1, ["'path'"]),
+    ("[modle x]\n", 1, ["modle", "[server]"]),
+    ("gateways = 1\n", 1, ["'gateways'", "section"]),
+    ("[server]\nnothing here\n", 2, ["key = value"]),
+    ("[model x]\npath = /a\npath = /b\n", 3, ["'path'", "twice"]),
+])
+def test_configuration_errors_name_file_line_key_and_what_is_allowed(run_unetserve, tmp_path, text,
+                                                                     line, words):
+    path = tmp_path / "wrong.conf"
+    path.write_text(text)
+    refused(run_unetserve("-c", path, "--check"), 78, f"{path}:{line}:", *words)
+
+
+def test_missing_files(run_unetserve, tmp_path):
+    refused(run_unetserve("-c", tmp_path / "none.conf"), 66, "none.conf")
+    refused(run_unetserve("--model", tmp_path / "none.pth", "--check"), 66, "none.pth")
+
+
+def test_bad_model_data(run_unetserve, tmp_path):
+    path = tmp_path / "bad.so"
+    path.write_bytes(b"this is no shared object")
+    end = run_unetserve("--model", path, "--check")
+    assert end.returncode == 65 and "bad.so" in end.stderr
+
+
+def test_missing_device(run_unetserve, simple_model):
+    if pathlib.Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has such a device")
+    end = run_unetserve("--model", simple_model, "--device", "cuda", "--check")
+    assert end.returncode == 69 and end.stderr.strip()
+
+
+def test_memory_that_holds_no_job(run_unetserve, simple_model, tmp_path):
+    path = tmp_path / "small.conf"
+    path.write_text(f"[server]\nlisten = 127.0.0.1:0\nqueue_memory = 4096\n[model x]\npath = {simple_model}\n")
+    refused(run_unetserve("-c", path), 78, "queue_memory", "allowed")
+
+
+def test_check_serves_nothing(run_unetserve, simple_model):
+    end = run_unetserve("--model", f"cubes={simple_model}", "--check")
+    assert end.returncode == 0, end.stderr
+    assert "model cubes at /predict" in end.stdout
+    assert "listen 127.0.0.1:8000" in end.stdout
+
+
+def test_version_and_help(run_unetserve):
+    assert run_unetserve("--version").stdout.startswith("unetserve ")
+    assert "--model" in run_unetserve("--help").stdout
