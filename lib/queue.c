@@ -22,12 +22,17 @@ struct queue_header {
     uint64_t processes_offset;
     uint64_t models_offset;
     uint64_t slots_offset;
+    uint64_t seats_offset;
+    uint64_t counters_offset;
+    uint64_t areas_offset; /* inputs and outputs */
+    uint64_t created_unix_ms;
     struct queue_geometry geometry;
     _Alignas(64) _Atomic uint32_t next_process; /* the supervisor's: where its next search begins */
 };
 
 _Static_assert(sizeof(struct queue_process) == 128, "layout");
 _Static_assert(sizeof(struct queue_slot) % 64 == 0, "slots do not share cache lines");
+_Static_assert(COUNTERS_MAX_MODELS == QUEUE_MAX_MODELS, "each model has its counters");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
                "words are shared between processes");
 
@@ -119,6 +124,18 @@ uint64_t queue_now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+static uint64_t unix_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+uint64_t queue_created_unix_ms(const struct queue *queue)
+{
+    return queue->header->created_unix_ms;
+}
+
 /* ---- creation and mapping
  * --------------------------------------------------------------------------------------------- */
 
@@ -166,6 +183,11 @@ static void layout_plan(const struct queue_geometry *geometry, uint32_t slot_cou
     at += round_up(sizeof(struct queue_model) * QUEUE_MAX_MODELS, QUEUE_ALIGN);
     plan->slots_offset = at;
     at += round_up(sizeof(struct queue_slot) * slot_count, QUEUE_ALIGN);
+    plan->seats_offset = at;
+    at += round_up(sizeof(struct counters_seat) * COUNTERS_MAX_SEATS, QUEUE_ALIGN);
+    plan->counters_offset = at;
+    at += round_up(sizeof(struct counters) * COUNTERS_MAX_SEATS, QUEUE_ALIGN);
+    plan->areas_offset = at;
     uint32_t first = 0;
     for (uint32_t i = 0; i < geometry->class_count; i++) {
         struct queue_class *class = &plan->geometry.classes[i];
@@ -179,8 +201,7 @@ static void layout_plan(const struct queue_geometry *geometry, uint32_t slot_cou
 
 static void slots_fill(struct queue *queue, const struct queue_header *plan)
 {
-    uint64_t at = plan->slots_offset +
-                  round_up(sizeof(struct queue_slot) * plan->slot_count, QUEUE_ALIGN);
+    uint64_t at = plan->areas_offset;
     uint32_t number = 0;
     for (uint32_t i = 0; i < plan->geometry.class_count; i++) {
         const struct queue_class *class = &plan->geometry.classes[i];
@@ -217,6 +238,8 @@ static void pointers_set(struct queue *queue, const struct queue_header *plan)
     queue->models = (struct queue_model *)(base + plan->models_offset);
     queue->slots = (struct queue_slot *)(base + plan->slots_offset);
     queue->slot_count = plan->slot_count;
+    queue->seats = (struct counters_seat *)(base + plan->seats_offset);
+    queue->counters = (struct counters *)(base + plan->counters_offset);
 }
 
 int queue_create(const struct queue_geometry *geometry, struct queue *out)
@@ -239,6 +262,7 @@ int queue_create(const struct queue_geometry *geometry, struct queue *out)
     error = map_fd(fd, plan.size, &queue);
     if (error)
         goto fail;
+    plan.created_unix_ms = unix_ms();
     *queue.header = plan;
     pointers_set(&queue, &plan);
     slots_fill(&queue, &plan);

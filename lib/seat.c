@@ -4,6 +4,7 @@
 
 #include "unetserve/log.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -132,4 +133,10 @@ void seat_clear(const struct seat *seat)
 void seat_tick(struct seat *seat)
 {
     atomic_fetch_add_explicit(&seat->queue.processes[seat->index].tick, 1, memory_order_relaxed);
+}
+
+struct counters *seat_counters(const struct seat *seat)
+{
+    assert(seat->seat < SEAT_MAX);
+    return &seat->queue.counters[seat->seat];
 }

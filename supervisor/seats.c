@@ -240,6 +240,7 @@ static int start(struct tree_seat *seat)
         return error;
     }
     atomic_store(&seat->server->queue.processes[seat->index].pid, seat->pid);
+    counter_add(&seat->server->queue.seats[seat->number].starts, 1);
     error = process_watch(seat, ready[0]);
     if (error) /* unwatched it would never be missed: better none */
         kill(seat->pid, SIGKILL);
@@ -343,6 +344,8 @@ static void action_delay(struct tree_seat *seat)
     bool steady = seat->up_ns && queue_now_ns() - seat->up_ns > TREE_STEADY_MS * UINT64_C(1000000);
     seat->failures = steady ? 0 : seat->failures + 1;
     seat->up_ns = 0;
+    if (seat_has_process(seat))
+        counter_add(&seat->server->queue.seats[seat->number].deaths, 1);
     action_bury(seat, &end);
     clock_set(seat, tree_delay_ms(seat->failures));
     if (seat->ever_up)

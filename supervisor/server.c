@@ -72,6 +72,8 @@ static int queue_open(struct server *server)
         uint32_t batch = config->models[i].max_batch_size;
         atomic_store(&model->max_batch, batch ? batch : server->interfaces[i].max_batch);
     }
+    for (uint32_t i = 0; i < server->seat_count; i++)
+        atomic_store(&server->queue.seats[i].role, server->seats[i].role);
     return 0;
 }
 

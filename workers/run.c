@@ -157,14 +157,28 @@ static void encode(struct worker *worker, struct job *job)
     settle(worker, job);
 }
 
+/* Before it runs: a batch that its worker dies of counts too. */
+static void count_batch(struct counters_model *counts, struct unetserve_item *const *items,
+                        size_t count)
+{
+    uint64_t tiles = 0;
+    for (size_t i = 0; i < count; i++)
+        tiles += items[i]->input_shape.rank == 4 ? items[i]->input_shape.dims[0] : 1;
+    counters_observe(&counts->batch, counters_batch_bounds, tiles);
+}
+
 static int call_predict(struct worker *worker, struct unetserve_item *const *items, size_t count)
 {
     struct queue_process *process = &worker->seat->queue.processes[worker->seat->index];
+    struct counters_model *counts = &seat_counters(worker->seat)->models[worker->model];
+    count_batch(counts, items, count);
     uint64_t begin_ns = queue_now_ns();
     seat_tick(worker->seat);
     int error = worker->ops->predict(worker->instance, items, count);
     seat_tick(worker->seat);
-    atomic_fetch_add(&process->busy_ns, queue_now_ns() - begin_ns);
+    uint64_t busy_ns = queue_now_ns() - begin_ns;
+    atomic_fetch_add(&process->busy_ns, busy_ns);
+    counter_add(&counts->busy_ns, busy_ns);
     if (error == -EIO) {
         worker->device_lost = true;
         log_event(LOG_LEVEL_ERROR, "the model's device has failed, the worker ends",

@@ -3,13 +3,17 @@
  * The slot table in it is the only truth about jobs; messages and eventfds are hints. What is
  * written here by whom:
  *
- *   header           the supervisor, before any other process exists; constant afterwards
- *   process table    an entry's first block by the supervisor, its second block by the process
- * itself model table      name and route by the supervisor; the interface by the first ready worker
- * of a generation slot word        whoever QUEUE_EDGES allows, by compare-and-swap through
- * queue_move only slot fields      the word's owner, before the move that gives the slot away;
- * readers read the word first and move it last input area       the gateway in RECV; read-only from
- * READY on, so that a job can run again output area      the worker in RUN; valid in DONE only
+ * - header: the supervisor, before any other process exists; constant afterwards
+ * - process table: an entry's first block by the supervisor, its second block by the process itself
+ * - model table: name and route by the supervisor; the interface by the first ready worker of a
+ *   generation
+ * - slot word: whoever QUEUE_EDGES allows, by compare-and-swap through queue_move only
+ * - slot fields: the word's owner, before the move that gives the slot away; readers read the word
+ *   first and move it last
+ * - input area: the gateway in RECV; read-only from READY on, so that a job can run again
+ * - output area: the worker in RUN; valid in DONE only
+ * - counters: a seat's process in its seat's block, the supervisor in the blocks about seats
+ *   (unetserve/counters.h)
  *
  * Everything read from here that another process wrote is bounded before it is used as an index or
  * a length.
@@ -17,6 +21,7 @@
 #ifndef QUEUE_H
 #define QUEUE_H
 
+#include "unetserve/counters.h"
 #include "unetserve/model.h"
 #include "unetserve/queue_states.h"
 
@@ -24,7 +29,7 @@
 #include <stdbool.h>
 
 #define QUEUE_MAGIC          UINT64_C(0x3176655374656e75)
-#define QUEUE_LAYOUT_VERSION 1
+#define QUEUE_LAYOUT_VERSION 2
 #define QUEUE_MAX_PROCESSES  256 /* index 0 is nobody */
 #define QUEUE_MAX_MODELS     16
 #define QUEUE_MAX_CLASSES    8
@@ -170,6 +175,8 @@ struct queue {
     struct queue_model *models;      /* geometry->model_count */
     struct queue_slot *slots;
     uint32_t slot_count;
+    struct counters_seat *seats; /* COUNTERS_MAX_SEATS */
+    struct counters *counters;   /* COUNTERS_MAX_SEATS: by seat */
 };
 
 /* ---- life of the queue
@@ -188,6 +195,9 @@ void queue_close(struct queue *queue);
 
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t queue_now_ns(void);
+
+/* When queue_create made it, in milliseconds since 1970. */
+uint64_t queue_created_unix_ms(const struct queue *queue);
 
 /* ---- moves
  * ------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ enum {
     SEAT_FD_EVENT = 16, /* SEAT_FD_EVENT + seat: that seat's eventfd (non-blocking) */
 };
 
-#define SEAT_MAX 128 /* seats in all */
+#define SEAT_MAX COUNTERS_MAX_SEATS /* seats in all */
 
 struct seat {
     uint32_t seat;
@@ -57,5 +57,8 @@ void seat_clear(const struct seat *seat);
 
 /* "I make progress." */
 void seat_tick(struct seat *seat);
+
+/* The block in which this seat's process counts, and nobody else. */
+struct counters *seat_counters(const struct seat *seat);
 
 #endif

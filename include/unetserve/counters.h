@@ -1,0 +1,128 @@
+/*
+ * What is counted, in shared memory beside the slot table: one block for each seat, so that a count
+ * outlives the process that made it, and one writer for each block, so that counting takes no lock
+ * and no locked instruction. Readers add the blocks up.
+ *
+ *   struct counters_seat   the supervisor
+ *   struct counters        the process that sits there; after its death nobody until the next one
+ *
+ * Counters only grow, but for the gauges, which a process sets to 0 when it takes its seat. All are
+ * relaxed: a reader gets each number whole and never an older one than it got before, but no
+ * snapshot of all. Numbers read from here are sums to be shown, never indices or lengths.
+ */
+#ifndef COUNTERS_H
+#define COUNTERS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define COUNTERS_MAX_SEATS  128
+#define COUNTERS_MAX_MODELS 16
+#define COUNTERS_NO_MODEL   COUNTERS_MAX_MODELS /* requests that name none: pages, bad heads */
+#define COUNTERS_BUCKETS    18                  /* the last one has no upper bound */
+#define COUNTERS_STATUSES   115
+
+/* Where the time of a request goes. */
+#define COUNTERS_TIMES(X)                                                                          \
+    X(REQUEST, "request", "From the head of an accepted request to its answer.")                   \
+    X(RECEIVE, "receive", "From the head to the last byte of the body, decoded.")                  \
+    X(QUEUE, "queue", "From acceptance to the start in a worker.")                                 \
+    X(FORWARD, "forward", "In a worker, without encoding.")                                        \
+    X(ENCODE, "encode", "Turning a result into the answer's form.")
+
+/* Why a request was refused before it was accepted. */
+#define COUNTERS_REFUSALS(X)                                                                       \
+    X(HEAD, "head")           /* the grammar of HTTP */                                            \
+    X(SLOW, "slow")           /* head or body took too long */                                     \
+    X(KEY, "key")             /* none, or a wrong one */                                           \
+    X(SIZE, "size")           /* larger than any slot, or than max_body_bytes */                   \
+    X(SLOTS, "slots")         /* all that would hold it are taken */                               \
+    X(NOT_READY, "not_ready") /* no worker has been ready yet */                                   \
+    X(DRAINING, "draining")   /* the server is shutting down */
+
+enum counters_time {
+#define COUNTERS_TIME_ENUM(name, text, help) COUNTERS_TIME_##name,
+    COUNTERS_TIMES(COUNTERS_TIME_ENUM)
+#undef COUNTERS_TIME_ENUM
+        COUNTERS_TIME_COUNT
+};
+
+enum counters_refusal {
+#define COUNTERS_REFUSAL_ENUM(name, text) COUNTERS_REFUSED_##name,
+    COUNTERS_REFUSALS(COUNTERS_REFUSAL_ENUM)
+#undef COUNTERS_REFUSAL_ENUM
+        COUNTERS_REFUSAL_COUNT
+};
+
+typedef _Atomic uint64_t counter;
+
+struct counters_histogram {
+    counter sum;                       /* of what was observed */
+    counter buckets[COUNTERS_BUCKETS]; /* each without those below it; their sum is the count */
+};
+
+/* By the supervisor. */
+struct counters_seat {
+    _Alignas(64) _Atomic uint32_t role; /* enum queue_role; QUEUE_NOBODY: there is no such seat */
+    counter starts;                     /* processes started */
+    counter deaths;                     /* those of them that ended although nobody asked them to */
+};
+
+struct counters_model {
+    /* by a gateway */
+    counter answers[COUNTERS_STATUSES]; /* by counters_status */
+    counter abandoned; /* requests that ended without an answer: their client left */
+    struct counters_histogram times[COUNTERS_TIME_COUNT]; /* ns, of accepted requests */
+    /* by a worker */
+    struct counters_histogram batch; /* tiles in one call of predict */
+    counter busy_ns;                 /* in predict */
+};
+
+struct counters {
+    /* by a gateway */
+    _Alignas(64) counter received_bytes;
+    counter answered_bytes;
+    counter connections;
+    counter refusals[COUNTERS_REFUSAL_COUNT];
+    counter connections_open;                              /* gauge */
+    counter requests_open;                                 /* gauge */
+    struct counters_model models[COUNTERS_MAX_MODELS + 1]; /* the last: COUNTERS_NO_MODEL */
+};
+
+/* Only by the block's one writer. */
+static inline void counter_add(counter *it, uint64_t value)
+{
+    atomic_store_explicit(it, atomic_load_explicit(it, memory_order_relaxed) + value,
+                          memory_order_relaxed);
+}
+
+static inline void counter_set(counter *it, uint64_t value)
+{
+    atomic_store_explicit(it, value, memory_order_relaxed);
+}
+
+static inline uint64_t counter_read(const counter *it)
+{
+    return atomic_load_explicit(it, memory_order_relaxed);
+}
+
+/* The place of a status in `answers`: 200, 400 to 499 and 500 to 512 have one each, all others
+ * share the last. */
+unsigned counters_status(int status);
+
+/* The status of a place, 0 for the last one. */
+int counters_status_of(unsigned place);
+
+/* Upper bounds of the buckets, each belonging to its bucket: of times in ns, of batches in tiles.
+ * The last is UINT64_MAX. */
+extern const uint64_t counters_time_bounds[COUNTERS_BUCKETS];
+extern const uint64_t counters_batch_bounds[COUNTERS_BUCKETS];
+
+/* Only by the block's one writer. */
+void counters_observe(struct counters_histogram *histogram, const uint64_t bounds[COUNTERS_BUCKETS],
+                      uint64_t value);
+
+/* Add a block to a private one. */
+void counters_sum(struct counters *total, const struct counters *block);
+
+#endif
