@@ -161,13 +161,15 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture
 def start_server(request):
-    """Factory: start_server(model=PATH or [PATH, ...], extra_args=(), config=TEXT, env={}, wait_ready=True)."""
+    """Factory: start_server(model=PATH or [PATH, ...], extra_args=(), config=TEXT, env={}, wait_ready=True).
+
+    build: the directory of other programs than those that were built."""
     servers = []
     request.node.unetserve_servers = servers
 
     def start(model=None, extra_args=(), config=None, env=None, wait_ready=True,
-              listen="127.0.0.1:0", pass_fds=()):
-        program = BUILD / "unetserve"
+              listen="127.0.0.1:0", pass_fds=(), build=BUILD):
+        program = build / "unetserve"
         assert program.exists(), f"{program} is not built"
         # Short, since socket paths are.
         directory = pathlib.Path(tempfile.mkdtemp(prefix="us-", dir="/tmp"))
