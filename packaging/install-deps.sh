@@ -4,8 +4,8 @@
 set -eu
 
 packages_build="gcc make curl libc6-dev libzmq3-dev libmsgpack-dev libmicrohttpd-dev libcurl4-openssl-dev libjansson-dev
- libsystemd-dev libinih-dev libdnnl-dev libzip-dev libpng-dev libgdal-dev libcmocka-dev"
-packages_test="python3 python3-pytest python3-requests python3-numpy python3-zmq python3-msgpack curl gdal-bin procps qemu-user"
+ libsystemd-dev libinih-dev libdnnl-dev libzip-dev libpng-dev libgdal-dev"
+packages_test="libcmocka-dev python3 python3-pytest python3-requests python3-numpy python3-zmq python3-msgpack curl gdal-bin qemu-user"
 packages_lint="clang clang-tidy clang-format cppcheck shellcheck libclang-rt-14-dev mandoc"
 packages_bench="python3 python3-numpy"
 
@@ -38,7 +38,7 @@ if [ "$(id -u)" != 0 ]; then
     if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
         sudo=sudo
     else
-        echo "unetserve: missing packages; install them with: sudo apt-get install$missing" >&2
+        echo "unetserve: missing packages; install them as root with: apt-get install --no-install-recommends$missing" >&2
         exit 1
     fi
 fi
@@ -49,6 +49,6 @@ trap 'rm -f "$log"' EXIT
 # shellcheck disable=SC2086
 if ! { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1; then
     tail -n 20 "$log" >&2
-    echo "unetserve: could not install; try: sudo apt-get install$missing" >&2
+    echo "unetserve: could not install; try: ${sudo:+sudo }apt-get install$missing" >&2
     exit 1
 fi
