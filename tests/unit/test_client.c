@@ -275,6 +275,7 @@ static void handle_survives_a_time_out(void **state)
     assert_mask(&answer);
     stage_close(&stage);
     unetserve_client_close(client);
+    unlink(endpoint + strlen("ipc://"));
 }
 
 static void wrong_input_is_refused_here(void **state)
