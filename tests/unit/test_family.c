@@ -302,6 +302,52 @@ static void test_inner_names_do_not_matter(void **state)
     weights_close(&weights);
 }
 
+/* What a trainer's module holds besides the network says nothing about the network. */
+static void test_weights_of_a_loss_are_passed_over(void **state)
+{
+    static const char *const names[] = {"criterion.weight", "loss_fn.ce.weight", "loss.pos_weight"};
+    (void)state;
+    struct weights weights = open_golden(0);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct weights more = {.count = weights.count + 1};
+        more.tensors = calloc(more.count, sizeof *more.tensors);
+        char(*renamed)[128] = calloc(weights.count, sizeof *renamed);
+        assert_true(more.tensors && renamed);
+        for (size_t t = 0; t < weights.count; t++) {
+            snprintf(renamed[t], sizeof renamed[t], "unet.%s", weights.tensors[t].name);
+            more.tensors[t] = weights.tensors[t];
+            more.tensors[t].name = renamed[t];
+        }
+        more.tensors[weights.count] = (struct weights_tensor){
+            .name = names[i], .dtype = WEIGHTS_F32, .rank = 1, .dims = {5}, .elements = 5};
+        struct network network = build(&more, NULL);
+        assert_string_equal(network.family, "milesial");
+        network_free(&network);
+        free(more.tensors);
+        free(renamed);
+    }
+    weights_close(&weights);
+}
+
+/* Transposed convolutions may be without biases, if all of them are. */
+static void test_up_steps_without_biases(void **state)
+{
+    (void)state;
+    struct weights weights = open_golden(0);
+    struct weights fewer = {.count = 0};
+    fewer.tensors = calloc(weights.count, sizeof *fewer.tensors);
+    assert_non_null(fewer.tensors);
+    for (size_t t = 0; t < weights.count; t++)
+        if (!strstr(weights.tensors[t].name, ".up.bias"))
+            fewer.tensors[fewer.count++] = weights.tensors[t];
+    assert_int_equal(fewer.count, weights.count - 3);
+    struct network network = build(&fewer, NULL);
+    assert_string_equal(network.up, "transposed");
+    network_free(&network);
+    free(fewer.tensors);
+    weights_close(&weights);
+}
+
 static void expect_refusal(const struct weights *weights, const char *family)
 {
     struct network network;
@@ -509,6 +555,8 @@ int main(void)
         cmocka_unit_test(test_recognition),
         cmocka_unit_test(test_prefixes),
         cmocka_unit_test(test_inner_names_do_not_matter),
+        cmocka_unit_test(test_weights_of_a_loss_are_passed_over),
+        cmocka_unit_test(test_up_steps_without_biases),
         cmocka_unit_test(test_every_lost_tensor_is_noticed),
         cmocka_unit_test(test_report_lines),
         cmocka_unit_test(test_wrong_kinds_of_numbers),

@@ -119,6 +119,41 @@ static void test_attributes_are_ignored(void **state)
     pickle_free(memory);
 }
 
+/* What trainers keep beside the weights: best_loss as a numpy scalar, a confusion matrix, sets and
+ * counters. They are passed over; the tensor behind them is read. */
+static void test_numpy_values_are_passed_over(void **state)
+{
+    (void)state;
+    struct pickle_text p = {.size = 0};
+    void *memory;
+    const struct tensor_text tensor = {"FloatStorage", "0", 4, 0, 1, {4}, {1}};
+    /* scalar(dtype('f8'), encode('...', 'latin1')), as protocol 2 writes numpy.float64 */
+    PUT(&p, "\x80\x02(cnumpy._core.multiarray\nscalar\ncnumpy\ndtype\nq\x01");
+    put_text(&p, "f8");
+    PUT(&p, "\x89\x88\x87R(K\x03");
+    put_text(&p, "<");
+    PUT(&p, "NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tbc_codecs\nencode\n");
+    put_text(&p, "333333\xc3\x93?");
+    put_text(&p, "latin1");
+    PUT(&p, "\x86R\x86R");
+    /* an array of an older numpy: _reconstruct(ndarray, (0,), 'b'), then its state */
+    PUT(&p, "cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\x01"
+            "b\x87R(K\x01K\x02\x85h\x01U\x02u1K\0K\x01\x87R\x89U\x02\x05\x06tb");
+    PUT(&p, "c__builtin__\nset\n](K\x01K\x02"
+            "e\x85Rccollections\nCounter\n}K\x03K\x01s\x85R");
+    /* protocols 4 and 5: a frozenset, a bytearray */
+    PUT(&p, "(K\x01\x91\x96\x02\0\0\0\0\0\0\0ab");
+    put_tensor(&p, &tensor);
+    PUT(&p, "t.");
+    const struct pickle_value *root = parse(&p, &memory);
+    assert_int_equal(root->kind, PICKLE_TUPLE);
+    assert_int_equal(root->count, 7);
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(root->as.items[i]->kind, PICKLE_NONE);
+    assert_int_equal(root->as.items[6]->kind, PICKLE_TENSOR);
+    pickle_free(memory);
+}
+
 static void test_programs_are_refused_by_name(void **state)
 {
     static const char *const names[][3] = {
@@ -130,6 +165,11 @@ static void test_programs_are_refused_by_name(void **state)
         {"torch", "FloatStorage2", "torch.FloatStorage2"},
         {"torch._utils", "_rebuild_tensor_v", "torch._utils._rebuild_tensor_v,"},
         {"collections", "OrderedDict.update", "collections.OrderedDict.update"},
+        {"numpy", "load", "numpy.load"},
+        {"numpy.core.multiarray", "fromfile", "numpy.core.multiarray.fromfile"},
+        {"_codecs", "lookup", "_codecs.lookup"},
+        {"argparse", "Namespace", "argparse.Namespace"},
+        {"datetime", "datetime", "datetime.datetime"},
         {"a\x1b[31m", "b", "a?[31m.b"},
     };
     (void)state;
@@ -245,6 +285,7 @@ int main(void)
         cmocka_unit_test(test_containers_and_memo),
         cmocka_unit_test(test_tensor),
         cmocka_unit_test(test_attributes_are_ignored),
+        cmocka_unit_test(test_numpy_values_are_passed_over),
         cmocka_unit_test(test_programs_are_refused_by_name),
         cmocka_unit_test(test_damage_is_refused),
         cmocka_unit_test(test_cycles_and_depth),

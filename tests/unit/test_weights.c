@@ -386,6 +386,43 @@ static void test_wrappers(void **state)
     free(blob.bytes);
 }
 
+/* {"epoch": 3, "unet": {"w": tensor}, "optimizer": {"state": {"w": tensor}}}; with a second such
+ * entry nobody can say which one is meant. */
+static void test_the_only_dict_with_tensors_is_the_state_dict(void **state)
+{
+    (void)state;
+    struct pickle_text p = {.size = 0};
+    PUT(&p, "\x80\x02}(");
+    put_text(&p, "epoch");
+    PUT(&p, "K\x03");
+    put_text(&p, "unet");
+    PUT(&p, "}");
+    put_pair(&p, "w");
+    PUT(&p, "s");
+    put_text(&p, "optimizer");
+    PUT(&p, "}");
+    put_text(&p, "state");
+    PUT(&p, "}");
+    put_pair(&p, "m");
+    PUT(&p, "ss");
+    struct pickle_text two = p;
+    PUT(&p, "u.");
+    struct blob blob = zip_pickle(&p);
+    struct weights weights;
+    assert_int_equal(weights_parse_pth(blob.bytes, blob.size, &weights, error, sizeof error), 0);
+    assert_int_equal(weights.count, 1);
+    assert_string_equal(weights.tensors[0].name, "w");
+    weights_close(&weights);
+    free(blob.bytes);
+    put_text(&two, "ema");
+    PUT(&two, "}");
+    put_pair(&two, "v");
+    PUT(&two, "su.");
+    blob = zip_pickle(&two);
+    expect_refusal(&blob, "no state dict");
+    free(blob.bytes);
+}
+
 static void test_pickles_without_a_state_dict(void **state)
 {
     (void)state;
@@ -502,6 +539,7 @@ int main(void)
         cmocka_unit_test(test_big_endian),
         cmocka_unit_test(test_tensors_outside_their_storage),
         cmocka_unit_test(test_wrappers),
+        cmocka_unit_test(test_the_only_dict_with_tensors_is_the_state_dict),
         cmocka_unit_test(test_pickles_without_a_state_dict),
         cmocka_unit_test(test_bad_zips),
         cmocka_unit_test(test_files_that_are_refused),

@@ -75,6 +75,7 @@ struct block_rules {
     bool norms;  /* there are norms, so every convolution has one */
     bool biases; /* some convolution of a block has a bias, so every one has */
     bool any_length;
+    bool up_biases; /* some transposed convolution has a bias, so every one has */
 };
 
 static void part_path(const struct plan_block *block, int part, char *out, size_t size)
@@ -181,17 +182,18 @@ static struct module *conv_within(const struct module_set *set, const char *pref
     return NULL;
 }
 
-static uint32_t add_up(struct layer_builder *builder, const struct plan *plan, uint32_t level,
-                       uint32_t input)
+static uint32_t add_up(struct layer_builder *builder, const struct plan *plan,
+                       const struct block_rules *rules, uint32_t level, uint32_t input)
 {
     if (plan->bilinear)
         return layers_upsample(builder, NETWORK_BILINEAR_ALIGNED, input);
     struct module *conv = conv_within(builder->set, plan->ups[level]);
     if (conv)
-        return layers_conv_up(builder, conv, true, input);
+        return layers_conv_up(builder, conv, rules->up_biases, input);
     uint64_t dims[4] = {builder->channels[input], 0, 2, 2};
     layers_missing(builder, plan->ups[level], LEAF_WEIGHT, 4, dims);
-    layers_missing(builder, plan->ups[level], LEAF_BIAS, 1, &dims[1]);
+    if (rules->up_biases)
+        layers_missing(builder, plan->ups[level], LEAF_BIAS, 1, &dims[1]);
     input = layers_upsample(builder, NETWORK_NEAREST, input);
     builder->channels[input] = 0;
     return input;
@@ -216,12 +218,12 @@ static void add_head(struct layer_builder *builder, const struct plan *plan, uin
 
 /* ---- the whole ---- */
 
-static bool block_has_bias(const struct module_set *set, const struct plan_block *block)
+static bool any_bias_within(const struct module_set *set, const char *prefix)
 {
     for (size_t i = 0; i < set->count; i++) {
         const struct module *module = &set->modules[i];
         if (module->kind == MODULE_CONV && module->leaves[LEAF_BIAS] &&
-            module_path_within(module->path, block->prefix))
+            module_path_within(module->path, prefix))
             return true;
     }
     return false;
@@ -233,10 +235,14 @@ static struct block_rules find_rules(const struct module_set *set, const struct 
     for (size_t i = 0; i < set->count; i++)
         if (set->modules[i].kind == MODULE_NORM)
             rules.norms = true;
-    rules.biases = block_has_bias(set, &plan->bottom);
-    for (uint32_t i = 0; i < plan->depth; i++)
-        if (block_has_bias(set, &plan->encoders[i]) || block_has_bias(set, &plan->decoders[i]))
+    rules.biases = any_bias_within(set, plan->bottom.prefix);
+    for (uint32_t i = 0; i < plan->depth; i++) {
+        if (any_bias_within(set, plan->encoders[i].prefix) ||
+            any_bias_within(set, plan->decoders[i].prefix))
             rules.biases = true;
+        if (any_bias_within(set, plan->ups[i]))
+            rules.up_biases = true;
+    }
     return rules;
 }
 
@@ -261,7 +267,7 @@ static void assemble(struct layer_builder *builder, const struct plan *plan)
     value = add_block(builder, &rules, &plan->bottom, value);
     for (uint32_t i = 0; i < plan->depth; i++) {
         uint32_t skip = skips[plan->depth - 1 - i];
-        value = add_up(builder, plan, i, value);
+        value = add_up(builder, plan, &rules, i, value);
         if (plan->fits_any_size)
             value = layers_fit(builder, value, skip);
         value = plan->skip_first ? layers_concat(builder, skip, value)

@@ -105,6 +105,17 @@ static const char *strip_known_prefixes(const char *name)
     return name;
 }
 
+/* Class weights and other tensors of the loss, which a LightningModule keeps beside its network. */
+static bool belongs_to_loss(const char *name)
+{
+    static const char *const stems[] = {"criterion", "loss", "loss_fn", "loss_func",
+                                        "loss_function"};
+    for (size_t i = 0; i < sizeof stems / sizeof *stems; i++)
+        if (module_path_within(name, stems[i]))
+            return true;
+    return false;
+}
+
 /* Split "inc.double_conv.0.weight"; false for names that end in no known leaf. */
 static bool split_name(const char *name, struct entry *out)
 {
@@ -183,8 +194,11 @@ int module_set_make(const struct weights *weights, struct module_set *out)
     size_t count = 0;
     for (size_t i = 0; i < weights->count; i++) {
         const struct weights_tensor *tensor = &weights->tensors[i];
+        const char *name = strip_known_prefixes(tensor->name);
+        if (belongs_to_loss(name))
+            continue;
         entries[count].tensor = tensor;
-        if (split_name(strip_known_prefixes(tensor->name), &entries[count]))
+        if (split_name(name, &entries[count]))
             count++;
         else
             set.strangers[set.stranger_count++] = tensor;

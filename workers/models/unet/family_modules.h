@@ -1,7 +1,7 @@
 /*
  * A state dict grouped into modules: everything of one path ("inc.double_conv.0") with its weight,
  * bias and statistics. Prefixes that wrappers put before every name (module., model., net.,
- * _orig_mod.) are taken off.
+ * _orig_mod.) are taken off. The weights of a loss (criterion., loss_fn.) are left out.
  */
 #ifndef FAMILY_MODULES_H
 #define FAMILY_MODULES_H

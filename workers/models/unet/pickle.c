@@ -37,9 +37,11 @@ struct global_row {
 static const struct global_row globals[] = {
     {"collections", "OrderedDict", GLOBAL_ORDERED_DICT, 0},
     {"collections", "defaultdict", GLOBAL_DEFAULT_DICT, 0},
+    {"collections", "Counter", GLOBAL_OPAQUE, 0},
     {"torch._utils", "_rebuild_tensor", GLOBAL_TENSOR, 0},
     {"torch._utils", "_rebuild_tensor_v2", GLOBAL_TENSOR, 0},
     {"torch._utils", "_rebuild_parameter", GLOBAL_PARAMETER, 0},
+    {"torch._utils", "_rebuild_parameter_with_state", GLOBAL_PARAMETER, 0},
     {"torch", "Size", GLOBAL_SIZE, 0},
     {"torch", "DoubleStorage", GLOBAL_STORAGE, WEIGHTS_F64},
     {"torch", "FloatStorage", GLOBAL_STORAGE, WEIGHTS_F32},
@@ -57,14 +59,46 @@ static const struct global_row globals[] = {
     {"torch", "float16", GLOBAL_OPAQUE, 0},
     {"torch", "bfloat16", GLOBAL_OPAQUE, 0},
     {"torch", "int64", GLOBAL_OPAQUE, 0},
+    {"torch", "int32", GLOBAL_OPAQUE, 0},
+    {"torch", "int16", GLOBAL_OPAQUE, 0},
+    {"torch", "int8", GLOBAL_OPAQUE, 0},
+    {"torch", "uint8", GLOBAL_OPAQUE, 0},
+    {"torch", "bool", GLOBAL_OPAQUE, 0},
+    {"torch.torch_version", "TorchVersion", GLOBAL_OPAQUE, 0},
+    {"_codecs", "encode", GLOBAL_OPAQUE, 0},
+    {"numpy._core.multiarray", "scalar", GLOBAL_OPAQUE, 0},
+    {"numpy._core.multiarray", "_reconstruct", GLOBAL_OPAQUE, 0},
+    {"numpy._core.numeric", "_frombuffer", GLOBAL_OPAQUE, 0},
+    {"numpy.core.multiarray", "scalar", GLOBAL_OPAQUE, 0},
+    {"numpy.core.multiarray", "_reconstruct", GLOBAL_OPAQUE, 0},
+    {"numpy.core.numeric", "_frombuffer", GLOBAL_OPAQUE, 0},
+    {"numpy", "dtype", GLOBAL_OPAQUE, 0},
+    {"numpy", "ndarray", GLOBAL_OPAQUE, 0},
     {"builtins", "dict", GLOBAL_OPAQUE, 0},
     {"builtins", "list", GLOBAL_OPAQUE, 0},
+    {"builtins", "tuple", GLOBAL_OPAQUE, 0},
+    {"builtins", "set", GLOBAL_OPAQUE, 0},
+    {"builtins", "frozenset", GLOBAL_OPAQUE, 0},
     {"builtins", "int", GLOBAL_OPAQUE, 0},
     {"builtins", "float", GLOBAL_OPAQUE, 0},
+    {"builtins", "bool", GLOBAL_OPAQUE, 0},
+    {"builtins", "complex", GLOBAL_OPAQUE, 0},
+    {"builtins", "str", GLOBAL_OPAQUE, 0},
+    {"builtins", "bytes", GLOBAL_OPAQUE, 0},
+    {"builtins", "bytearray", GLOBAL_OPAQUE, 0},
     {"__builtin__", "dict", GLOBAL_OPAQUE, 0},
     {"__builtin__", "list", GLOBAL_OPAQUE, 0},
+    {"__builtin__", "tuple", GLOBAL_OPAQUE, 0},
+    {"__builtin__", "set", GLOBAL_OPAQUE, 0},
+    {"__builtin__", "frozenset", GLOBAL_OPAQUE, 0},
     {"__builtin__", "int", GLOBAL_OPAQUE, 0},
     {"__builtin__", "float", GLOBAL_OPAQUE, 0},
+    {"__builtin__", "bool", GLOBAL_OPAQUE, 0},
+    {"__builtin__", "complex", GLOBAL_OPAQUE, 0},
+    {"__builtin__", "str", GLOBAL_OPAQUE, 0},
+    {"__builtin__", "bytes", GLOBAL_OPAQUE, 0},
+    {"__builtin__", "bytearray", GLOBAL_OPAQUE, 0},
+    {"__builtin__", "unicode", GLOBAL_OPAQUE, 0},
 };
 
 #define GLOBAL_COUNT (sizeof globals / sizeof *globals)
@@ -636,13 +670,15 @@ static int op_call(struct machine *m)
     return fail_at(m, "a call of a storage type");
 }
 
-/* BUILD sets attributes: an OrderedDict's _metadata, a parameter's hooks. Nothing that a network
- * needs. */
+/* BUILD sets attributes: an OrderedDict's _metadata, a parameter's hooks, an opaque numpy array's
+ * content. Nothing that a network needs. */
 static int op_build(struct machine *m)
 {
     const struct pickle_value *state = pop(m);
     const struct pickle_value *object = top(m);
-    if (!state || !object || (object->kind != PICKLE_DICT && object->kind != PICKLE_TENSOR))
+    if (!state || !object ||
+        (object->kind != PICKLE_DICT && object->kind != PICKLE_TENSOR &&
+         object->kind != PICKLE_NONE))
         return fail_at(m, "attributes for something that has none");
     return 0;
 }
@@ -702,6 +738,7 @@ static int run_container_opcode(struct machine *m, uint8_t opcode)
     case 'e': return op_extend(m, PICKLE_LIST);
     case 0x8f: return push_kind(m, PICKLE_LIST); /* a set */
     case 0x90: return op_extend(m, PICKLE_LIST);
+    case 0x91: return op_collect(m, PICKLE_LIST); /* a frozenset */
     case '}': return push_kind(m, PICKLE_DICT);
     case 'd': return op_collect(m, PICKLE_DICT);
     case 's': return op_set_item(m);
@@ -734,7 +771,8 @@ static int run_value_opcode(struct machine *m, uint8_t opcode)
     case 'U':
     case 'C': return op_text(m, 1);
     case 0x8d:
-    case 0x8e: return op_text(m, 8);
+    case 0x8e:
+    case 0x96: return op_text(m, 8);
     default: return run_container_opcode(m, opcode);
     }
 }

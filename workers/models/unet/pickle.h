@@ -17,7 +17,7 @@
 
 enum pickle_kind {
     PICKLE_NONE, /* None, and every value whose content does not matter here (floats, devices,
-                    types) */
+                    types, numpy's scalars and arrays) */
     PICKLE_BOOL,
     PICKLE_INT,
     PICKLE_TEXT,

@@ -252,18 +252,34 @@ static bool holds_tensors(const struct pickle_value *dict)
     return false;
 }
 
+/* The inner dict under a usual name; else the only one that holds tensors of its own (an
+ * optimizer's lie deeper). */
+static const struct pickle_value *open_wrapper(const struct pickle_value *dict)
+{
+    static const char *const wrappers[] = {"state_dict", "model_state_dict", "model", "net"};
+    for (size_t i = 0; i < sizeof wrappers / sizeof *wrappers; i++) {
+        const struct pickle_value *inner = pickle_dict_find(dict, wrappers[i]);
+        if (inner && inner->kind == PICKLE_DICT)
+            return inner;
+    }
+    const struct pickle_value *only = NULL;
+    for (size_t i = 1; i < dict->count && !holds_tensors(dict); i += 2) {
+        const struct pickle_value *inner = dict->as.items[i];
+        if (inner->kind != PICKLE_DICT || !holds_tensors(inner))
+            continue;
+        if (only)
+            return NULL;
+        only = inner;
+    }
+    return only;
+}
+
 /* Open the dicts that trainers put around a state dict: {"epoch": 3, "optimizer": ...,
  * "state_dict": {...}}. */
 static const struct pickle_value *open_wrappers(const struct pickle_value *root)
 {
-    static const char *const wrappers[] = {"state_dict", "model_state_dict", "model", "net"};
     for (int depth = 0; root->kind == PICKLE_DICT && depth < WRAPPER_DEPTH; depth++) {
-        const struct pickle_value *inner = NULL;
-        for (size_t i = 0; i < sizeof wrappers / sizeof *wrappers && !inner; i++) {
-            inner = pickle_dict_find(root, wrappers[i]);
-            if (inner && inner->kind != PICKLE_DICT)
-                inner = NULL;
-        }
+        const struct pickle_value *inner = open_wrapper(root);
         if (!inner)
             break;
         root = inner;
@@ -275,9 +291,11 @@ static int read_tensors(struct archive *a, const struct pickle_value *root)
 {
     const struct pickle_value *dict = open_wrappers(root);
     if (!dict)
-        return weights_refuse(a->error, a->error_size,
-                              "no state dict in the file: neither the saved value nor its "
-                              "\"state_dict\", \"model_state_dict\" or \"model\" holds tensors");
+        return weights_refuse(
+            a->error, a->error_size,
+            "no state dict in the file: neither the saved value nor its "
+            "\"state_dict\", \"model_state_dict\" or \"model\" holds tensors, and "
+            "of other entries not exactly one does");
     /* Entries that are no tensors (milesial's mask_values) say nothing about the network. */
     for (size_t i = 0; i + 1 < dict->count; i += 2) {
         const struct pickle_value *value = dict->as.items[i + 1];
