@@ -364,6 +364,12 @@ static struct job_times job_times(const struct job *job, const struct queue_slot
     return times;
 }
 
+/* A worker that comes to a job after its deadline gives it back unstarted. */
+static bool started_too_late(const struct job *job, const struct queue_slot *slot)
+{
+    return atomic_load_explicit(&slot->started_ns, memory_order_relaxed) >= job->deadline_ns;
+}
+
 /* The slot is in DONE or FAILED: take it, copy the answer out, give it back, tell the front. */
 static void job_take_answer(struct job *job, uint64_t word)
 {
@@ -374,7 +380,9 @@ static void job_take_answer(struct job *job, uint64_t word)
     if (!job_move(job, word, QUEUE_SEND, job->jobs->seat->index, &sending))
         return; /* the next look sees what became of it */
     struct job_outcome outcome = {.times = job_times(job, slot)};
-    if (failed)
+    if (failed && started_too_late(job, slot))
+        outcome_say(&outcome, 504, "Request timed out");
+    else if (failed)
         outcome_fail(&outcome, queue_word_faults(word), queue_word_kills(word));
     else
         outcome_encode(&outcome, &job->view->interface, job->form, slot,
@@ -423,7 +431,8 @@ static bool job_overdue(const struct job *job, uint64_t word, uint64_t now_ns)
     const struct queue_slot *slot = &job->jobs->seat->queue.slots[job->slot];
     uint64_t started;
     switch (queue_word_state(word)) {
-    case QUEUE_READY: return now_ns >= job->deadline_ns;
+    case QUEUE_READY:
+    case QUEUE_LEASED: return now_ns >= job->deadline_ns;
     case QUEUE_RUN:
         started = atomic_load_explicit(&slot->started_ns, memory_order_relaxed);
         return started >= job->accepted_ns && now_ns > started &&

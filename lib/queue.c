@@ -477,6 +477,11 @@ void queue_process_leave(struct queue *queue, uint16_t index, bool by_fault)
     atomic_store(&process->ready, 0);
     atomic_store(&process->died_by_fault, by_fault);
     atomic_store_explicit(&process->life, QUEUE_VACANT, memory_order_release);
+    /* Whoever gets this index next must not be taken for the one that was writing an interface. */
+    for (uint32_t i = 0; i < QUEUE_MAX_MODELS; i++) {
+        uint32_t writer = index;
+        atomic_compare_exchange_strong(&queue->models[i].writer, &writer, 0);
+    }
 }
 
 /* ---- standing rules

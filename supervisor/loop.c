@@ -1,7 +1,6 @@
 /* The supervisor's loop: signals, rescans, the drain, and what the outside is told. */
 #include "supervisor/describe.h"
 #include "supervisor/server.h"
-#include "supervisor/watch.h"
 #include "unetserve/log.h"
 
 #include <errno.h>
@@ -18,48 +17,29 @@
     1000 /* gateways end by the drain's time-out themselves; then they are made to */
 #define RELOAD_DESCRIBE_MS 5000
 
-/* ---- rescans: the standing rules, and workers that hang ---------------------------------------
+/* ---- rescans: the standing rules, and processes that hang -------------------------------------
  */
 
-static bool slot_runs_here(const struct server *server, uint32_t slot, uint16_t index)
-{
-    uint64_t word = queue_word(&server->queue, slot);
-    enum queue_state state = queue_word_state(word);
-    return (state == QUEUE_RUN || state == QUEUE_STREAM) && queue_word_owner(word) == index;
-}
-
-/* Which job the worker runs, and since when we have seen it do so. */
-static void watch_job(struct tree_seat *seat, uint64_t now_ns)
+static void watch_process(struct tree_seat *seat, uint64_t now_ns)
 {
     const struct server *server = seat->server;
-    if (seat->run_word && queue_word(&server->queue, seat->run_slot) == seat->run_word)
+    struct watch *watch = &seat->watch;
+    watch_look(watch, now_ns, atomic_load(&server->queue.processes[seat->index].tick));
+    if (seat->hung || watch->silence_ns < WATCH_WAKE_NS)
         return;
-    seat->run_word = 0;
-    for (uint32_t i = 0; i < server->queue.slot_count; i++)
-        if (slot_runs_here(server, i, seat->index)) {
-            seat->run_slot = i;
-            seat->run_word = queue_word(&server->queue, i);
-            seat->run_ns = now_ns;
-            return;
-        }
-}
-
-static void watch_worker(struct tree_seat *seat, uint64_t now_ns)
-{
-    struct queue *queue = &seat->server->queue;
-    uint64_t tick = atomic_load(&queue->processes[seat->index].tick);
-    if (tick != seat->tick) {
-        seat->tick = tick;
-        seat->tick_ns = now_ns;
-    }
-    watch_job(seat, now_ns);
-    uint64_t limit_ns = atomic_load(&queue->slots[seat->run_slot].run_timeout_ns);
-    if (seat->hung || !seat->run_word ||
-        !watch_is_hung(now_ns, seat->run_ns, limit_ns, seat->tick_ns))
+    seat_wake_seat(seat->number);
+    bool stopped = watch->silence_ns > WATCH_SILENCE_NS && watch_is_stopped(seat->pid);
+    uint64_t run_timeout_ns = seat->role == QUEUE_WORKER
+                                  ? server->config->models[seat->model].run_timeout_ms *
+                                        UINT64_C(1000000)
+                                  : 0;
+    if (!watch_is_hung(watch, seat->role, run_timeout_ns, stopped))
         return;
     seat->hung = true;
-    log_event(LOG_LEVEL_WARNING, "worker shows no progress", log_number("pid", seat->pid),
-              log_number("slot", seat->run_slot));
+    seat->stopped = stopped;
+    log_event(LOG_LEVEL_WARNING, "process shows no progress",
+              log_text("program", seat_program(seat)), log_number("pid", seat->pid),
+              log_text("stopped", stopped ? "yes" : "no"));
     seat_handle(seat, TREE_TIMEOUT);
 }
 
@@ -93,8 +73,8 @@ static int on_rescan(sd_event_source *source, uint64_t now, void *opaque)
         struct tree_seat *seat = &server->seats[i];
         if (!seat->index)
             continue;
-        if (seat->role == QUEUE_WORKER && !idle && seat->state == TREE_UP)
-            watch_worker(seat, now_ns);
+        if (seat->up_ns)
+            watch_process(seat, now_ns);
         watch_condemn(seat, now_ns);
     }
     if (!idle && queue_apply_standing_rules(&server->queue) > 0) {

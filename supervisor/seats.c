@@ -24,7 +24,7 @@ bool seat_has_process(const struct tree_seat *seat)
     return seat->pidfd >= 0;
 }
 
-static const char *role_name(const struct tree_seat *seat)
+const char *seat_program(const struct tree_seat *seat)
 {
     switch (seat->role) {
     case QUEUE_GATEWAY: return seat->gateway == LISTENERS_MAX_GATEWAYS ? "zmq-front" : "gateway";
@@ -222,10 +222,8 @@ static int start(struct tree_seat *seat)
     int error = index_enter(seat);
     if (error)
         return error;
-    seat->hung = false;
+    seat->hung = seat->stopped = false;
     seat->killed_ns = seat->up_ns = 0;
-    seat->tick_ns = queue_now_ns();
-    seat->run_word = 0;
     if (pipe2(ready, O_CLOEXEC)) {
         error = -errno;
         index_leave(seat, false);
@@ -251,13 +249,13 @@ static void action_spawn(struct tree_seat *seat)
 {
     int error = start(seat);
     if (error) {
-        log_event(LOG_LEVEL_ERROR, "cannot start a process", log_text("program", role_name(seat)),
-                  log_text("error", strerror(-error)));
+        log_event(LOG_LEVEL_ERROR, "cannot start a process",
+                  log_text("program", seat_program(seat)), log_text("error", strerror(-error)));
         seat_handle(seat, TREE_GONE);
         return;
     }
     clock_set(seat, SERVER_START_TIMEOUT_MS);
-    log_event(LOG_LEVEL_DEBUG, "process started", log_text("program", role_name(seat)),
+    log_event(LOG_LEVEL_DEBUG, "process started", log_text("program", seat_program(seat)),
               log_number("seat_number", seat->number), log_number("index", seat->index),
               log_number("pid", seat->pid));
 }
@@ -267,7 +265,8 @@ static void action_announce(struct tree_seat *seat)
     clock_stop(seat);
     seat->up_ns = queue_now_ns();
     seat->ever_up = true;
-    log_event(LOG_LEVEL_INFO, "process ready", log_text("program", role_name(seat)),
+    watch_begin(&seat->watch, seat->up_ns);
+    log_event(LOG_LEVEL_INFO, "process ready", log_text("program", seat_program(seat)),
               log_number("seat_number", seat->number), log_number("pid", seat->pid));
 }
 
@@ -288,7 +287,7 @@ static void process_forget(struct tree_seat *seat)
 static bool by_fault(const struct tree_seat *seat, const siginfo_t *end)
 {
     if (seat->hung)
-        return true;
+        return !seat->stopped;
     if (end->si_code != CLD_KILLED && end->si_code != CLD_DUMPED)
         return false;
     int number = end->si_status;
@@ -302,8 +301,9 @@ static void end_tell(const struct tree_seat *seat, const siginfo_t *end)
     const char *abbreviation = signalled ? sigabbrev_np(end->si_status) : NULL;
     bool calm = seat->state == TREE_DOWN && !signalled && end->si_status == 0;
     log_event(calm ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
-              signalled ? "process killed" : "process ended", log_text("program", role_name(seat)),
-              log_number("seat_number", seat->number), log_number("pid", seat->pid),
+              signalled ? "process killed" : "process ended",
+              log_text("program", seat_program(seat)), log_number("seat_number", seat->number),
+              log_number("pid", seat->pid),
               signalled ? log_text("signal", abbreviation ? abbreviation : "?")
                         : log_number("status", end->si_status),
               log_text("hung", seat->hung ? "yes" : "no"));
@@ -338,15 +338,24 @@ static void action_bury(struct tree_seat *seat, siginfo_t *end)
     }
 }
 
+/* A process that was ready and was killed from outside (by hand, for memory) did nothing that
+ * waiting would cure. */
+static bool came_too_soon(const struct tree_seat *seat, const siginfo_t *end)
+{
+    bool killed = end->si_code == CLD_KILLED || end->si_code == CLD_DUMPED;
+    if (!seat->up_ns)
+        return true;
+    if (killed && !by_fault(seat, end))
+        return false;
+    return queue_now_ns() - seat->up_ns <= TREE_STEADY_MS * UINT64_C(1000000);
+}
+
 static void action_delay(struct tree_seat *seat)
 {
     siginfo_t end;
-    bool steady = seat->up_ns && queue_now_ns() - seat->up_ns > TREE_STEADY_MS * UINT64_C(1000000);
-    seat->failures = steady ? 0 : seat->failures + 1;
-    seat->up_ns = 0;
-    if (seat_has_process(seat))
-        counter_add(&seat->server->queue.seats[seat->number].deaths, 1);
     action_bury(seat, &end);
+    seat->failures = came_too_soon(seat, &end) ? seat->failures + 1 : 0;
+    seat->up_ns = 0;
     clock_set(seat, tree_delay_ms(seat->failures));
     if (seat->ever_up)
         return;
@@ -389,7 +398,7 @@ void seat_handle(struct tree_seat *seat, enum tree_event event)
         action_signal(seat, SIGTERM);
         break;
     case TREE_KILL:
-        log_event(LOG_LEVEL_WARNING, "killing a process", log_text("program", role_name(seat)),
+        log_event(LOG_LEVEL_WARNING, "killing a process", log_text("program", seat_program(seat)),
                   log_number("pid", seat->pid), log_text("state", tree_state_name(before)));
         action_signal(seat, SIGKILL);
         break;

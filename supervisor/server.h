@@ -12,6 +12,7 @@
 #include "supervisor/listeners.h"
 #include "supervisor/run_dir.h"
 #include "supervisor/tree.h"
+#include "supervisor/watch.h"
 #include "unetserve/config.h"
 #include "unetserve/queue.h"
 #include "unetserve/seat.h"
@@ -40,13 +41,11 @@ struct tree_seat {
     uint16_t index; /* 0: none */
     pid_t pid;
     int pidfd, ready_fd;
-    bool hung; /* killed by our own watchdog */
+    bool hung;    /* killed by our own watchdog */
+    bool stopped; /* because somebody had stopped it */
     uint64_t killed_ns;
+    struct watch watch;
     sd_event_source *gone_source, *ready_source, *timer;
-    /* the watchdog's notes about a worker: see watch.h */
-    uint64_t tick, tick_ns;
-    uint32_t run_slot;
-    uint64_t run_word, run_ns;
 };
 
 enum server_phase {
@@ -103,6 +102,9 @@ void seat_handle(struct tree_seat *seat, enum tree_event event);
 
 /* Want it up or down. */
 void seat_want(struct tree_seat *seat, bool up);
+
+/* What its program is called. */
+const char *seat_program(const struct tree_seat *seat);
 
 bool seat_has_process(const struct tree_seat *seat);
 

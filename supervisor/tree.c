@@ -35,7 +35,7 @@ const char *tree_state_name(enum tree_state state)
 
 uint32_t tree_delay_ms(unsigned failures)
 {
-    static const uint32_t delays_ms[] = {0, 10, 100, 1000};
+    static const uint32_t delays_ms[] = {0, 0, 10, 100, 1000};
     return failures < sizeof delays_ms / sizeof delays_ms[0] ? delays_ms[failures]
                                                              : TREE_LONGEST_MS;
 }

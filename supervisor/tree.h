@@ -67,7 +67,8 @@ struct tree_step tree_next(enum tree_state state, enum tree_event event);
 const char *tree_state_name(enum tree_state state);
 
 /* How long to wait before the next start. failures: how many ends in a row came within
- * TREE_STEADY_MS of being ready (or before it); 0 after a steady life, and then there is no delay.
+ * TREE_STEADY_MS of being ready (or before it), those from outside not counted. The first restart
+ * waits for nothing.
  */
 #define TREE_STEADY_MS  10000
 #define TREE_LONGEST_MS 5000

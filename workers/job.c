@@ -106,7 +106,8 @@ bool job_start(struct queue *queue, uint16_t self, struct job *job)
 {
     /* Before the move, while the slot is LEASED to this worker: whoever sees RUN must not read an
      * earlier job's time. */
-    atomic_store(&queue->slots[job->slot].started_ns, queue_now_ns());
+    job->started_ns = queue_now_ns();
+    atomic_store(&queue->slots[job->slot].started_ns, job->started_ns);
     return queue_move(queue, QUEUE_WORKER, job->slot, job->word, QUEUE_RUN, self, &job->word);
 }
 

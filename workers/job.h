@@ -20,6 +20,7 @@ struct job {
     uint32_t tiles;
     uint64_t accepted_ns;
     uint64_t deadline_ns;
+    uint64_t started_ns;
     uint64_t encode_ns;
     struct unetserve_item item; /* host_item is this struct, set by job_reset_item */
     char request_id[QUEUE_ID_MAX];

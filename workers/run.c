@@ -120,9 +120,9 @@ static bool decode(struct worker *worker, struct job *job)
 static bool admit(struct worker *worker, struct job *job)
 {
     struct queue *queue = &worker->seat->queue;
-    if (job->deadline_ns && queue_now_ns() >= job->deadline_ns)
+    /* By the start that the slot tells, so that its gateway comes to the same verdict. */
+    if (job->deadline_ns && job->started_ns >= job->deadline_ns)
         job->given_up = true;
-    job->deadline_ns = 0; /* it bounds the first start only */
     if (job_cancelled(queue, job)) {
         fail(worker, job, "cancelled or too late");
         return false;

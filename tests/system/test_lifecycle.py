@@ -183,7 +183,7 @@ def test_reload_loses_no_request(start_server, simple_model):
 
 
 def test_hung_worker_is_replaced(start_server, demo_model):
-    """Stopped in the middle of a job that may run for a second only: killed, and its death is the job's fault."""
+    """Stopped in the middle of a job that may run for a second only: the client is told so, and the worker killed."""
     config = (f"[model slow]\npath = {demo_model}\nbackend = reference\n"
               "run_timeout_ms = 1000\n")
     server = start_server(config=config)
@@ -203,7 +203,7 @@ def test_hung_worker_is_replaced(start_server, demo_model):
     wait_until(lambda: cpu_ticks(worker[0]) > before + 10, WAIT_S, "the job's running")
     os.kill(worker[0], signal.SIGSTOP)
     wait_until(lambda: not process_alive(worker[0]), WAIT_S, "the hung worker's end")
-    assert "worker shows no progress" in server.log_text() and "hung=yes" in server.log_text()
+    assert "process shows no progress" in server.log_text() and "hung=yes" in server.log_text()
     client.join(READY_WAIT_S)
     assert answers == [504]
     wait_replaced(server, "worker", worker)

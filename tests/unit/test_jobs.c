@@ -281,6 +281,40 @@ static void test_deadline_in_the_queue(void **state)
     assert_int_equal(slots_in(QUEUE_FREE), bench.seat.queue.slot_count);
 }
 
+/* Given to a worker that is busy with something else: that is still the queue. */
+static void test_deadline_while_leased(void **state)
+{
+    (void)state;
+    bench.config.models[0].timeout_ms = 1;
+    submit_tile(0);
+    uint32_t slot = bench.baton.slot;
+    move(slot, QUEUE_BROKER, QUEUE_LEASED, bench.worker);
+    wait_past(atomic_load(&bench.seat.queue.slots[slot].deadline_ns));
+    jobs_check(&bench.jobs);
+    assert_int_equal(bench.answers, 1);
+    assert_int_equal(bench.outcome.status, 504);
+    assert_true(queue_cancelled(&bench.seat.queue, slot,
+                                queue_word_generation(queue_word(&bench.seat.queue, slot))));
+    move(slot, QUEUE_BROKER, QUEUE_READY, 0);
+    jobs_collect(&bench.jobs);
+    assert_int_equal(bench.answers, 1);
+}
+
+/* Its worker came to it after the deadline and gave it back before the gateway looked. */
+static void test_started_too_late(void **state)
+{
+    (void)state;
+    bench.config.models[0].timeout_ms = 1;
+    submit_tile(0);
+    uint32_t slot = bench.baton.slot;
+    wait_past(atomic_load(&bench.seat.queue.slots[slot].deadline_ns));
+    start(slot);
+    move(slot, QUEUE_WORKER, QUEUE_FAILED, 0);
+    jobs_check(&bench.jobs);
+    assert_int_equal(bench.answers, 1);
+    assert_int_equal(bench.outcome.status, 504);
+}
+
 /* A job that runs is not cut short by the queue's deadline, but by its own; its slot comes back
  * later. */
 static void test_deadline_while_running(void **state)
@@ -494,6 +528,8 @@ int main(void)
         JOB_TEST(test_deaths),
         JOB_TEST(test_deadline_in_the_queue),
         JOB_TEST(test_deadline_while_running),
+        JOB_TEST(test_deadline_while_leased),
+        JOB_TEST(test_started_too_late),
         JOB_TEST(test_timeout_of_the_request),
         JOB_TEST(test_drop),
         JOB_TEST(test_slots_run_out),

@@ -380,6 +380,8 @@ static void test_models(void **state)
     atomic_store(&queue.models[0].writer, first);
     assert_int_equal(queue_model_publish(&queue, 0, 2, second, &other), -EBUSY);
     queue_process_leave(&queue, first, true); /* it died while it wrote */
+    assert_int_equal(atomic_load(&queue.models[0].writer),
+                     0); /* nor does its index's next holder */
     assert_int_equal(queue_model_publish(&queue, 0, 2, second, &other), 0);
     assert_int_equal(queue_model_read(&queue, 0, &got, &generation), 0);
     assert_int_equal(generation, 2);

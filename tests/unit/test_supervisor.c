@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,7 +73,8 @@ static void test_tree_delays(void **state)
 {
     (void)state;
     assert_int_equal(tree_delay_ms(0), 0);
-    for (unsigned failures = 1; failures < 100; failures++) {
+    assert_int_equal(tree_delay_ms(1), 0); /* the first restart is at once */
+    for (unsigned failures = 2; failures < 100; failures++) {
         assert_true(tree_delay_ms(failures) >= tree_delay_ms(failures - 1));
         assert_true(tree_delay_ms(failures) > 0 && tree_delay_ms(failures) <= TREE_LONGEST_MS);
     }
@@ -278,12 +280,51 @@ static void test_limits(void **state)
 static void test_watch(void **state)
 {
     (void)state;
-    uint64_t s = 1000000000;
-    assert_false(watch_is_hung(100 * s, 50 * s, 60 * s, 50 * s)); /* may still run */
-    assert_true(watch_is_hung(111 * s, 50 * s, 60 * s, 50 * s));
-    assert_false(watch_is_hung(111 * s, 50 * s, 60 * s, 110 * s)); /* makes progress */
-    assert_false(watch_is_hung(111 * s, 50 * s, 0, 50 * s));       /* no limit */
-    assert_false(watch_is_hung(10 * s, 50 * s, 1, 50 * s));        /* seen later than now */
+    const uint64_t s = 1000000000;
+    struct watch watch;
+    watch_begin(&watch, 100 * s);
+    for (uint64_t at = 101; at <= 109; at++)
+        watch_look(&watch, at * s, 5);
+    /* The first look found another tick than 0; eight seconds of silence since then. */
+    assert_int_equal(watch.silence_ns, 8 * s);
+    assert_false(watch_is_hung(&watch, QUEUE_WORKER, 60 * s, false));
+    assert_true(watch_is_hung(&watch, QUEUE_WORKER, 60 * s, true));
+    assert_true(watch_is_hung(&watch, QUEUE_WORKER, 1, false));
+    assert_false(watch_is_hung(&watch, QUEUE_GATEWAY, 0, false));
+    watch_look(&watch, 111 * s, 5);
+    watch_look(&watch, 112 * s, 5);
+    assert_true(watch_is_hung(&watch, QUEUE_WORKER, 60 * s, false));
+    assert_true(watch_is_hung(&watch, QUEUE_GATEWAY, 0, false));
+    watch_look(&watch, 113 * s, 6); /* progress */
+    assert_false(watch_is_hung(&watch, QUEUE_WORKER, 1, true));
+    watch_look(&watch, 116 * s, 6);
+    assert_false(watch_is_hung(&watch, QUEUE_WORKER, 1, true)); /* however small its limit */
+    /* The whole machine stood still for an hour: that adds one step. */
+    watch_begin(&watch, 100 * s);
+    watch_look(&watch, 3700 * s, 0);
+    assert_int_equal(watch.silence_ns, WATCH_STEP_NS);
+    watch_look(&watch, 3600 * s, 0); /* and a clock that goes back adds nothing */
+    assert_int_equal(watch.silence_ns, WATCH_STEP_NS);
+}
+
+static void test_watch_stopped(void **state)
+{
+    (void)state;
+    pid_t child = fork();
+    if (child == 0) {
+        for (;;)
+            pause();
+    }
+    assert_true(child > 0);
+    assert_false(watch_is_stopped(child));
+    int status = 0;
+    kill(child, SIGSTOP);
+    assert_int_equal(waitpid(child, &status, WUNTRACED), child);
+    assert_true(WIFSTOPPED(status));
+    assert_true(watch_is_stopped(child));
+    kill(child, SIGKILL);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_false(watch_is_stopped(child));
 }
 
 /* ---- command line -----------------------------------------------------------------------------
@@ -488,6 +529,7 @@ int main(void)
         cmocka_unit_test(test_cores_text),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_watch),
+        cmocka_unit_test(test_watch_stopped),
         cmocka_unit_test(test_options),
         cmocka_unit_test(test_run_dir),
         cmocka_unit_test(test_listeners),
