@@ -61,6 +61,34 @@ def test_everything_has_its_place(installed):
     assert (usr / "lib" / "systemd" / "system" / "unetserve.service").is_file()
 
 
+# What each program and library may need, all of it. A supervisor that links neither ZeroMQ nor a device's libraries
+# cannot hang or crash in them; a worker meets oneDNN in its plugin only; nothing here needs CUDA.
+NEEDED = {
+    "bin/unetserve": "libsystemd libinih libjansson",
+    "bin/unetctl": "libgdal libcurl libzmq libjansson libinih libpng16 libzip",
+    "lib/unetserve/unetserve-gateway": "libmicrohttpd libzmq libsystemd libinih libjansson libpng16",
+    "lib/unetserve/unetserve-broker": "libzmq libsystemd libinih",
+    "lib/unetserve/unetserve-worker": "libsystemd libinih libjansson",
+    "lib/unetserve/models/unet.so": "libdnnl libzip libjansson",
+    "lib/unetserve/models/simple.so": "libjansson",
+    "lib/libunetserve.so": "libzmq",
+}
+ALWAYS = {"libc", "libm", "ld-linux-x86-64", "libasan", "libubsan", "libtsan", "libgcc_s"}
+
+
+def test_each_program_needs_what_its_role_needs(installed):
+    found = {}
+    for path in sorted((installed / "usr").rglob("*")):
+        if path.is_file() and not path.is_symlink() and path.read_bytes()[:4] == b"\x7fELF":
+            name = re.sub(r"\.so\.\d.*$", ".so", str(path.relative_to(installed / "usr")))
+            text = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, check=True).stdout
+            found[name] = {re.sub(r"\.so.*$", "", needed) for needed in re.findall(r"NEEDED.*\[(.*)\]", text)}
+            assert found[name], name
+    assert sorted(found) == sorted(NEEDED)
+    for name, needed in found.items():
+        assert needed <= set(NEEDED[name].split()) | ALWAYS, name
+
+
 def test_library_exports_its_five_functions(installed):
     symbols = subprocess.run(["nm", "-D", "--defined-only", installed / "usr/lib/libunetserve.so"],
                              capture_output=True, text=True, check=True).stdout
@@ -84,6 +112,30 @@ def test_manual_pages_are_clean():
     assert len(pages) == 6
     done = subprocess.run(["mandoc", "-Tlint", "-Wwarning", *pages], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture
+def unit(installed, tmp_path):
+    """The unit file, with the program where it lies now."""
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze is not installed")
+    text = (installed / "usr/lib/systemd/system/unetserve.service").read_text()
+    path = tmp_path / "unetserve.service"
+    path.write_text(text.replace("/usr/bin/unetserve", str(installed / "usr/bin/unetserve")))
+    return path
+
+
+def test_unit_file_is_right(unit):
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_unit_is_hardened(unit):
+    # In tenths: exposure of at most 1.6.
+    done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=16", "--no-pager", unit],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+    assert "Overall exposure level" in done.stdout
 
 
 def read_ready_line(process, seconds):
