@@ -67,7 +67,7 @@ void connection_refuse_text(struct connection *connection, int status, const cha
     struct problem problem;
     problem_set(&problem, status, "%s", reason);
     struct answer answer = {0};
-    negotiate_request_id(NULL, answer.request_id);
+    negotiate_request_id(connection->request_id, answer.request_id);
     (void)answer_set_problem(&answer, &problem);
     connection_refuse(connection, &answer, kick);
     answer_free(&answer);
@@ -78,6 +78,12 @@ bool connection_idle(const struct connection *connection)
     return head_gate_idle(&connection->gate) && connection->answered == connection->gate.requests;
 }
 
+bool connection_ended(const struct connection *connection)
+{
+    char byte;
+    return recvfrom(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, NULL, NULL) == 0;
+}
+
 void connection_request_done(struct connection *connection)
 {
     connection->answered++;
@@ -85,6 +91,20 @@ void connection_request_done(struct connection *connection)
         connection->answered == connection->gate.requests)
         connection_refuse_text(connection, connection->pending.status, connection->pending.reason,
                                true);
+}
+
+/* After a read that left nothing: is this all that will come of a request that is not whole?
+ * libmicrohttpd must not be left to find that out. Its epoll is edge-triggered, and after a short
+ * read it waits for an edge that never comes if the end of the stream came with the last bytes. */
+static void check_cut(const struct connection *connection, struct head_gate_report *report)
+{
+    const struct head_gate *gate = &connection->gate;
+    if (report->status || head_gate_idle(gate) || !connection_ended(connection))
+        return;
+    report->status = 400;
+    report->reason = head_gate_in_head(gate)
+                         ? "truncated: the connection ended within the head of the request"
+                         : "truncated: the connection ended before the whole body had come";
 }
 
 ssize_t connection_read(struct connection *connection, void *buffer, size_t size, int flags)
@@ -100,10 +120,12 @@ ssize_t connection_read(struct connection *connection, void *buffer, size_t size
         return -1;
     }
     ssize_t got = recvfrom(connection->fd, buffer, size, flags, NULL, NULL);
-    if (got <= 0 || (flags & MSG_PEEK))
+    if (got < 0 || (flags & MSG_PEEK))
         return got;
     struct head_gate_report report;
     head_gate_feed(&connection->gate, buffer, (size_t)got, &report);
+    if ((size_t)got < size)
+        check_cut(connection, &report);
     if (!head_gate_in_head(&connection->gate))
         connection->head_since_ns = 0;
     else if (!connection->head_since_ns || report.whole)

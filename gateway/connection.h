@@ -25,6 +25,7 @@ struct connection {
     uint32_t answered;       /* requests that libmicrohttpd has done with */
     bool refused;            /* our last answer is out; libmicrohttpd gets no more bytes */
     struct request *request; /* the one under way, or NULL */
+    const char *request_id;  /* its id, or NULL */
     struct connection *previous, *next;
 };
 
@@ -48,14 +49,18 @@ struct connection *connection_find(int fd);
  * calling us right now). */
 void connection_refuse(struct connection *connection, struct answer *answer, bool kick);
 
-/* The same with {"detail": reason}. */
+/* The same with {"detail": reason}, and the id of the request under way if there is one. */
 void connection_refuse_text(struct connection *connection, int status, const char *reason,
                             bool kick);
 
 /* Every request that came in is answered, and none has begun. */
 bool connection_idle(const struct connection *connection);
 
-/* What libmicrohttpd's recv does on this socket: read, let the gate check. As recv(2). */
+/* The client has closed, or half-closed, and nothing is left to read. */
+bool connection_ended(const struct connection *connection);
+
+/* What libmicrohttpd's recv does on this socket: read, let the gate check. As recv(2). A stream that
+ * ends within a request is refused with 400: a client that only half-closed reads why. */
 ssize_t connection_read(struct connection *connection, void *buffer, size_t size, int flags);
 
 /* libmicrohttpd is done with a request: a refusal that waited for that goes out. */

@@ -238,7 +238,8 @@ static int on_sweep(sd_event_source *source, uint64_t now_us, void *opaque)
             connection_refuse_text(connection, 408, "The head of the request took too long", true);
         else if (connection->request)
             request_sweep(connection->request, now_ns);
-        else if (http->gateway->draining && connection_idle(connection))
+        else if (connection_idle(connection) &&
+                 (http->gateway->draining || connection_ended(connection)))
             shutdown(connection->fd, SHUT_RD);
     }
     return 0;

@@ -2,8 +2,6 @@
 
 #include "unetserve/interface_text.h"
 
-#include "unetserve/interface_text.h"
-
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,20 +38,6 @@ static json_t *devices(const char *text)
     return list;
 }
 
-/* [{"name", "code", "color"}], in the order of the labels. */
-static json_t *info_classes(const struct unetserve_interface *interface)
-{
-    json_t *list = json_array();
-    for (uint32_t i = 0; i < interface->class_count && i < UNETSERVE_MAX_CLASSES; i++) {
-        const struct unetserve_class *class = &interface->classes[i];
-        char color[8];
-        snprintf(color, sizeof color, "#%02x%02x%02x", class->rgb[0], class->rgb[1], class->rgb[2]);
-        json_array_append_new(list, json_pack("{s:s, s:I, s:s}", "name", class->name, "code",
-                                              (json_int_t) class->code, "color", color));
-    }
-    return list;
-}
-
 /* LitServe's two keys, and the classes of a segmentation model as a legend: "color" as in CSS. */
 static json_t *info_model(const struct unetserve_interface *interface)
 {
@@ -83,8 +67,6 @@ char *pages_info(struct models *models)
     struct model_view *view = config->model_count ? models_view(models, 0) : NULL;
     if (view) {
         model = info_model(&view->interface);
-        if (view->interface.class_count)
-            json_object_set_new(model, "classes", info_classes(&view->interface));
         model_view_drop(view);
     }
     const struct config_model *first = &config->models[0];
@@ -107,10 +89,6 @@ static json_t *status_model(struct models *models, uint32_t index)
         (json_int_t)atomic_load(&models->queue->models[index].generation));
     struct model_view *view = models_view(models, index);
     if (view) {
-        char *text = interface_to_json(&view->interface);
-        if (text)
-            json_object_set_new(entry, "interface", json_loads(text, 0, NULL));
-        free(text);
         char *interface = interface_to_json(&view->interface);
         json_t *document = interface ? json_loads(interface, 0, NULL) : NULL;
         if (document)

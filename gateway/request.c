@@ -320,6 +320,7 @@ static enum MHD_Result request_begin(struct request *request, const char *method
     struct problem problem;
     read_framing(request);
     negotiate_request_id(header(request, "X-Request-Id"), request->answer.request_id);
+    request->connection->request_id = request->answer.request_id;
     request->answer.close = request->http->gateway->draining;
     if (routes_find(&request->http->gateway->models, method, path, &route, &problem,
                     &request->answer.allow))
@@ -407,6 +408,7 @@ void request_end(struct request *request)
     answer_free(&request->answer);
     struct connection *connection = request->connection;
     connection->request = NULL;
+    connection->request_id = NULL;
     free(request);
     connection_request_done(connection);
 }
