@@ -59,8 +59,8 @@ bool connection_idle(const struct connection *connection);
 /* The client has closed, or half-closed, and nothing is left to read. */
 bool connection_ended(const struct connection *connection);
 
-/* What libmicrohttpd's recv does on this socket: read, let the gate check. As recv(2). A stream that
- * ends within a request is refused with 400: a client that only half-closed reads why. */
+/* What libmicrohttpd's recv does on this socket: read, let the gate check. As recv(2). A stream
+ * that ends within a request is refused with 400: a client that only half-closed reads why. */
 ssize_t connection_read(struct connection *connection, void *buffer, size_t size, int flags);
 
 /* libmicrohttpd is done with a request: a refusal that waited for that goes out. */
