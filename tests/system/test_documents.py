@@ -1,0 +1,142 @@
+"""What the documents say against what is there: names of files and functions, the slot table, options, keys, targets."""
+
+import re
+import subprocess
+
+import pytest
+
+from conftest import BUILD, CHECKOUT
+
+DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"]
+FENCE = re.compile(r"^```\w*\n(.*?)^```", re.M | re.S)
+UNIT_PATHS = ("/usr/share/unetserve/models/s2-worldcover", "/run/unetserve")
+
+
+def read(path):
+    return (CHECKOUT / path).read_text()
+
+
+def plain_manual(name):
+    """A manual page's text without its macros' escapes."""
+    return read(f"docs/man/{name}").replace("\\-", "-")
+
+
+# ---- names ---------------------------------------------------------------------------------------------------------
+
+
+def named_files(text):
+    """Words in backticks and in blocks of code that name a file of the tree or of the build, and targets of links."""
+    rooms = {path.name for path in CHECKOUT.iterdir()} | {"build"}
+    words = re.findall(r"`([^`\s]+)`", FENCE.sub("", text)) + " ".join(FENCE.findall(text)).split()
+    for word in words + re.findall(r"\]\(([^)#:]+)\)", text):
+        path = re.sub(r":\w+$", "", word)
+        if "NAME" in path:
+            continue
+        if path.split("/")[0] in rooms or re.fullmatch(r"[a-z_]+\.[ch]", path):
+            yield path
+
+
+def exists(path):
+    if path.startswith("build/"):
+        # What `make demo` draws is not there before it has run.
+        return path == "build/demo/mask.png" or (BUILD / path[len("build/"):]).exists()
+    if "/" not in path and path.endswith((".c", ".h")):
+        return any(found for room in ("include", "lib", "workers") for found in (CHECKOUT / room).rglob(path))
+    return (CHECKOUT / path).exists()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_are_named_exist(document):
+    names = list(named_files(read(document)))
+    assert len(names) >= 10
+    assert [name for name in names if not exists(name)] == []
+
+
+def test_functions_that_are_named_exist():
+    named = re.findall(r"`([\w/]+\.[ch]):(\w+)`", read("ARCHITECTURE.md"))
+    assert len(named) >= 10
+    missing = [f"{path}:{function}" for path, function in named
+               if not re.search(rf"^[a-z][^;=\n]*\b{function}\(", read(path), re.M)]
+    assert missing == []
+
+
+def test_targets_that_are_named_exist():
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.M))
+    for document in DOCUMENTS:
+        for target in re.findall(r"(?:^|`)make ([a-z-]+)", read(document), re.M):
+            assert target in targets, (document, target)
+    shown = subprocess.run(["make", "help"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"^make ([a-z-]+)", shown, re.M)) <= targets
+
+
+# ---- the slot table ------------------------------------------------------------------------------------------------
+
+
+def test_slot_table_in_architecture_is_the_code_s():
+    code = {(start, end, role) for start, end, role in
+            re.findall(r"X\((\w+), (\w+), (\w+)\)", read("include/unetserve/queue_states.h").partition("QUEUE_EDGES(X)")[2])}
+    table = read("ARCHITECTURE.md").partition("| from -> to |")[2].partition("\n\n")[0]
+    document = []
+    for moves, roles in re.findall(r"^\| ([A-Z][A-Z ,;>-]*) \| ([^|]*) \|", table, re.M):
+        for move in moves.split(";"):
+            starts, _, ends = move.partition("->")
+            document += [(start.strip(), end.strip(), role.split()[-1].upper()) for start in starts.split(",")
+                         for end in ends.split(",") for role in roles.split(",")]
+    assert len(document) == len(set(document))
+    assert set(document) == code
+
+
+# ---- options and keys ------------------------------------------------------------------------------------------------
+
+
+def options_in(text):
+    return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text))
+
+
+def test_options_are_in_the_manual():
+    shown = subprocess.run([BUILD / "unetserve", "--help"], capture_output=True, text=True, check=True).stdout
+    manual = plain_manual("unetserve.8")
+    documented = {"-" + name for name in re.findall(r"Fl (-?[a-z][a-z-]*)", manual)}
+    options = {option for option in options_in(shown) if option != "--config"}
+    assert len(options) > 10
+    assert options <= documented
+    assert documented - options <= {"--config"}
+
+
+def test_options_of_a_worker_are_in_its_manual():
+    options = set(re.findall(r'\{"([a-z-]+)", (?:no|required)_argument', read("workers/worker_options.c")))
+    documented = set(re.findall(r"Fl -([a-z-]+)", plain_manual("unetserve-worker.8")))
+    assert len(options) > 5
+    assert documented == options | {"seat", "index"}
+
+
+def keys_of(text):
+    return re.findall(r"^[; ]*([a-z_]+) =", text, re.M)
+
+
+def test_keys_are_in_the_manual_and_in_the_sample():
+    source = read("lib/config_keys.c")
+    known = [set(re.findall(r'^    \{"(\w+)", CONFIG_', source.partition(f"{table}_keys[] = {{")[2].partition("\n};")[0], re.M))
+             for table in ("server", "model")]
+    assert len(known[0]) > 10 and len(known[1]) > 10
+    server, model = read("packaging/systemd/unetserve.conf").split("[model land-cover]")
+    assert [set(keys_of(server)), set(keys_of(model))] == known
+    page = plain_manual("unetserve.conf.5").partition(".Sh EXAMPLES")[0]
+    server, model = page.split(".Ss Model sections")
+    model = model.partition("\n.Ss ")[0]
+    assert [set(re.findall(r"^\.It Cm (\w+)", part, re.M)) for part in (server, model)] == known
+
+
+def test_sample_s_comments_are_defaults(tmp_path, run_unetserve):
+    """Everything that is commented out is allowed, and changes nothing."""
+    text = read("packaging/systemd/unetserve.conf")
+    text = text.replace(UNIT_PATHS[0], str(CHECKOUT / "packaging/models/s2-worldcover")).replace(UNIT_PATHS[1], str(tmp_path))
+    told = []
+    for name, content in (("plain", text), ("whole", re.sub(r"^; (?=[a-z_]+ = [^;\s])", "", text, flags=re.M))):
+        path = tmp_path / f"{name}.conf"
+        path.write_text(content)
+        done = run_unetserve("-c", path, "--check")
+        assert done.returncode == 0, done.stderr
+        told.append(done.stdout)
+    assert told[0] == told[1]
+    assert "land-cover" in told[0]
