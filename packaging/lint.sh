@@ -25,10 +25,17 @@ check() {
         --inline-suppr --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches --error-exitcode=1 -j 2 $sources
 }
 
+# One build serves every processor: no flags for this one's, and code for newer ones only in files that are chosen at run time.
+portable() {
+    ! git grep -nE -e '-m(arch|tune|cpu)=|-m(avx|sse|fma|bmi|amx|f16c)' -- Makefile .ci packaging bench ':!packaging/lint.sh' &&
+        ! git grep -nE '\btarget\("|pragma GCC target' -- '*.c' '*.h' ':!workers/backends/onednn/onednn_rows_*' ':!bench/peak_*'
+}
+
 # shellcheck disable=SC2086
 step clang-format clang-format --dry-run --Werror $sources $headers
 step clang-tidy tidy
 step cppcheck check
+step portable portable
 # shellcheck disable=SC2046
 step shellcheck shellcheck $(git grep -lE '^#!.*\b(ba)?sh\b')
 step python "${PYTHON:-/usr/bin/python3}" -m compileall -q tests bench
