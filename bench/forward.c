@@ -269,8 +269,8 @@ static int load_model(const char *path, struct network *out)
         error = weights_open(dir.weights_path, &weights, report, sizeof report);
     }
     if (error == 0) {
-        error = family_build(&weights, dir.family[0] != '\0' ? dir.family : NULL, out, report,
-                             sizeof report);
+        const struct family_wish wish = {.family = dir.family, .concat = dir.concat};
+        error = family_build(&weights, &wish, out, report, sizeof report);
         weights_close(&weights);
     }
     if (error != 0) {

@@ -455,7 +455,7 @@ static void name_from_path(const char *path, char *name, size_t size)
     size_t begin = end;
     while (begin > 0 && path[begin - 1] != '/')
         begin--;
-    static const char *const endings[] = {".safetensors", ".pth", ".pt", ".so", ".py"};
+    static const char *const endings[] = {".safetensors", ".pth", ".pt", ".ckpt", ".so", ".py"};
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
         size_t length = strlen(endings[i]);
         if (end - begin > length && strncmp(path + end - length, endings[i], length) == 0) {

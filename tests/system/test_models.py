@@ -134,6 +134,70 @@ def test_golden_networks_agree_with_torch(start_server, name):
     server.stop()
 
 
+def read_safetensors(path):
+    raw = path.read_bytes()
+    data = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:data])
+    header.pop("__metadata__", None)
+    types = {"F32": numpy.float32, "I64": numpy.int64}
+    return {name: numpy.frombuffer(raw[data:][slice(*entry["data_offsets"])],
+                                   types[entry["dtype"]]).reshape(entry["shape"])
+            for name, entry in header.items()}
+
+
+def write_safetensors(path, tensors):
+    header, data = {}, b""
+    for name, array in tensors.items():
+        header[name] = {"dtype": {"float32": "F32", "int64": "I64"}[array.dtype.name],
+                        "shape": array.shape,
+                        "data_offsets": [len(data), len(data) + array.nbytes]}
+        data += array.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def test_concat_order_from_model_json(start_server, tmp_path):
+    """The plain golden, made over for decoders that see the skip first: told so, it answers as before."""
+    tensors = read_safetensors(GOLDENS / "plain.safetensors")
+    for name in [name for name in tensors if name.startswith("dec") and name.endswith(".0.weight")]:
+        half = tensors[name].shape[1] // 2
+        tensors[name] = numpy.roll(tensors[name], half, axis=1)
+    write_safetensors(tmp_path / "turned.safetensors", tensors)
+    (tmp_path / "model.json").write_text('{"concat": "skip_up"}')
+    server = start_server(tmp_path, ["--precision", "f32"])
+    image = numpy.load(GOLDENS / "plain.input.npy")
+    assert_labels_follow(predict_mask(server, image), numpy.load(GOLDENS / "plain.logits.npy"), 1e-3)
+    (tmp_path / "model.json").unlink()
+    server.stop()
+    server = start_server(tmp_path, ["--precision", "f32"])
+    assert (predict_mask(server, image) != numpy.load(GOLDENS / "plain.logits.npy").argmax(0)).any()
+    server.stop()
+
+
+@pytest.mark.parametrize("name, lines", [
+    ("plain.safetensors", ["missing enc1.0.bias [", "shape head.weight ["]),
+    ("mateuszbuda.safetensors", ["unexpected stray.weight [7]"]),
+])
+def test_unfit_names_are_listed(tmp_path, name, lines):
+    """unetserve, its --check and unetctl say the file, the count and each name."""
+    tensors = read_safetensors(GOLDENS / name)
+    if name == "plain.safetensors":
+        del tensors["enc1.0.bias"]
+        tensors["head.weight"] = tensors["head.weight"][:, 1:].copy()
+    else:
+        tensors["stray.weight"] = numpy.zeros(7, numpy.float32)
+    path = tmp_path / "unfit.safetensors"
+    write_safetensors(path, tensors)
+    for command in (["unetserve", "--model", f"m={path}", "--listen", "127.0.0.1:0"],
+                    ["unetserve", "--check", "--model", f"m={path}"], ["unetctl", "inspect", path]):
+        answer = subprocess.run([BUILD / command[0], *command[1:]], capture_output=True, text=True,
+                                timeout=READY_WAIT_S, check=False)
+        assert answer.returncode == 65, command
+        assert f"{path}: the weights do not fit the family {name.partition('.')[0]}" in answer.stderr
+        for line in lines:
+            assert "\n" + line in answer.stderr
+
+
 def test_batched_requests_equal_single_ones(start_server, demo_model, scene):
     """A request's own batch, and tiles of different requests put together."""
     config = f"[model land-cover]\npath = {demo_model}\nmax_batch_size = 3\nprecision = f32\n"

@@ -150,8 +150,9 @@ static char report[65536];
 static struct network build(const struct weights *weights, const char *family)
 {
     struct network network;
+    const struct family_wish wish = {.family = family};
     report[0] = '\0';
-    if (family_build(weights, family, &network, report, sizeof report) < 0)
+    if (family_build(weights, &wish, &network, report, sizeof report) < 0)
         fail_msg("%s", report);
     return network;
 }
@@ -348,11 +349,53 @@ static void test_up_steps_without_biases(void **state)
     weights_close(&weights);
 }
 
+/* In every concat of a built network, does the encoder's value come first? The up step's is the
+ * one made just before. */
+static bool skips_come_first(const struct network *network)
+{
+    size_t first = 0;
+    size_t concats = 0;
+    for (uint32_t i = 0; i < network->layer_count; i++) {
+        const struct network_layer *layer = &network->layers[i];
+        if (layer->op != NETWORK_CONCAT)
+            continue;
+        concats++;
+        first += layer->inputs[1] == i;
+    }
+    assert_true(concats > 0);
+    assert_true(first == 0 || first == concats);
+    return first > 0;
+}
+
+static void test_concat_order_can_be_said(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < GOLDEN_COUNT; i++) {
+        struct weights weights = open_golden(i);
+        struct network network = build(&weights, NULL);
+        bool usual = skips_come_first(&network);
+        assert_int_equal(usual, strcmp(goldens[i].family, "milesial") == 0 ||
+                                    strcmp(goldens[i].family, "aladdinpersson") == 0);
+        network_free(&network);
+        for (int skip_first = 0; skip_first < 2; skip_first++) {
+            const struct family_wish wish = {.concat = skip_first ? "skip_up" : "up_skip"};
+            assert_int_equal(family_build(&weights, &wish, &network, report, sizeof report), 0);
+            assert_int_equal(skips_come_first(&network), skip_first);
+            network_free(&network);
+        }
+        const struct family_wish wish = {.concat = "sideways"};
+        assert_int_equal(family_build(&weights, &wish, &network, report, sizeof report), -EBADMSG);
+        assert_non_null(strstr(report, "sideways"));
+        weights_close(&weights);
+    }
+}
+
 static void expect_refusal(const struct weights *weights, const char *family)
 {
     struct network network;
+    const struct family_wish wish = {.family = family};
     report[0] = '\0';
-    assert_int_equal(family_build(weights, family, &network, report, sizeof report), -EBADMSG);
+    assert_int_equal(family_build(weights, &wish, &network, report, sizeof report), -EBADMSG);
     assert_true(strlen(report) > 10);
 }
 
@@ -490,8 +533,8 @@ static void test_report_is_bounded(void **state)
     struct synthetic *s = make_mateuszbuda();
     struct network network;
     s->weights.count -= 60;
-    assert_int_equal(family_build(&s->weights, "milesial", &network, report, sizeof report),
-                     -EBADMSG);
+    const struct family_wish wish = {.family = "milesial"};
+    assert_int_equal(family_build(&s->weights, &wish, &network, report, sizeof report), -EBADMSG);
     assert_null(strstr(report, " more\n"));
     size_t full = strlen(report);
     assert_true(full > 1000);
@@ -499,7 +542,7 @@ static void test_report_is_bounded(void **state)
         char *small = malloc(size);
         assert_non_null(small);
         memset(small, 'x', size);
-        assert_int_equal(family_build(&s->weights, "milesial", &network, small, size), -EBADMSG);
+        assert_int_equal(family_build(&s->weights, &wish, &network, small, size), -EBADMSG);
         assert_non_null(memchr(small, '\0', size));
         unsigned more = 0;
         const char *tail = strstr(small, "\nand ");
@@ -557,6 +600,7 @@ int main(void)
         cmocka_unit_test(test_inner_names_do_not_matter),
         cmocka_unit_test(test_weights_of_a_loss_are_passed_over),
         cmocka_unit_test(test_up_steps_without_biases),
+        cmocka_unit_test(test_concat_order_can_be_said),
         cmocka_unit_test(test_every_lost_tensor_is_noticed),
         cmocka_unit_test(test_report_lines),
         cmocka_unit_test(test_wrong_kinds_of_numbers),

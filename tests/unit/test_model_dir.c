@@ -41,6 +41,7 @@ static void test_every_key(void **state)
 {
     (void)state;
     parse("{\"name\": \"fields\", \"version\": \"7b\", \"family\": \"cbr\", \"weights\": \"w.pth\","
+          " \"concat\": \"skip_up\","
           " \"in_channels\": 4, \"tile\": 128, \"precision\": \"bf16\", \"license\": \"MIT\","
           " \"source\": \"here\", \"preprocess\": {\"offset\": -1000, \"scale\": 2.5,"
           " \"clip\": [-1, 2]}, \"classes\": [\"water\","
@@ -49,6 +50,7 @@ static void test_every_key(void **state)
     assert_string_equal(parsed.name, "fields");
     assert_string_equal(parsed.version, "7b");
     assert_string_equal(parsed.family, "cbr");
+    assert_string_equal(parsed.concat, "skip_up");
     assert_string_equal(parsed.weights_path, "w.pth");
     assert_int_equal(parsed.in_channels, 4);
     assert_int_equal(parsed.tile, 128);
@@ -92,6 +94,7 @@ static void test_refusals(void **state)
         {"{\"name\": \"0123456789012345678901234567890123456789012345678901234567890123\"}",
          "longer than 63 bytes"},
         {"{\"family\": \"resnet\"}", "\"family\" must be one of milesial, mateuszbuda"},
+        {"{\"concat\": \"both\"}", "\"concat\" must be one of skip_up, up_skip"},
         {"{\"family\": null}", "\"family\" must be one of"},
         {"{\"precision\": \"fp16\"}", "\"precision\" must be one of auto, f32, bf16, f16, int8"},
         {"{\"in_channels\": 0}", "\"in_channels\" must be a whole number from 1 to 65535"},
@@ -195,7 +198,7 @@ static void test_directory(void **state)
 {
     (void)state;
     assert_int_equal(load(""), -ENOENT);
-    assert_non_null(strstr(error, "no .safetensors or .pth"));
+    assert_non_null(strstr(error, "no .safetensors, .pth, .pt or .ckpt"));
     assert_int_equal(load("absent"), -ENOENT);
     put_file("a.safetensors", "x");
     assert_int_equal(load(""), 0);
@@ -216,6 +219,22 @@ static void test_directory(void **state)
     assert_int_equal(load(""), -EBADMSG);
     assert_non_null(strstr(error, "model.json"));
     assert_non_null(strstr(error, "\"tile\""));
+}
+
+static void test_usual_endings(void **state)
+{
+    static const char *const names[] = {"c.pt", "c.ckpt", "c.pth", "c.safetensors"};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[128];
+        put_file(names[i], "x");
+        assert_int_equal(load(""), 0);
+        expect_weights(names[i]);
+        assert_int_equal(load(names[i]), 0);
+        assert_string_equal(parsed.name, "c");
+        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
+        assert_int_equal(unlink(path), 0);
+    }
 }
 
 static void test_weights_file(void **state)
@@ -261,6 +280,7 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_too_many_classes),
         cmocka_unit_test_setup_teardown(test_directory, make_directory, remove_directory),
+        cmocka_unit_test_setup_teardown(test_usual_endings, make_directory, remove_directory),
         cmocka_unit_test_setup_teardown(test_weights_file, make_directory, remove_directory),
         cmocka_unit_test(test_the_demonstration_model),
     };

@@ -496,6 +496,33 @@ static void expect_open(const char *path, int rc, const char *words)
         fail_msg("%s: %d, \"%s\"", path, got, error);
 }
 
+/* A wrong file is called what it is. */
+static void test_mistaken_files_are_named(void **state)
+{
+    static const char *const cases[][2] = {
+        {"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n", "this is an HTML page"},
+        {"<html><head></head></html>\n", "this is an HTML page"},
+        {"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git lfs pull"},
+        {"\x1f\x8b\x08 and more of a gzip file", "a gzip file"},
+        {"\x93NUMPY\x01 and more of an array", "an npy array"},
+        {"\x89HDF\r\n\x1a\n and more", "an HDF5 file"},
+        {"GGUF and more of it", "a GGUF file"},
+        {"these are no weights at all", "neither a safetensors file nor a zip"},
+    };
+    (void)state;
+    char path[] = "/tmp/test-weights-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        size_t length = strlen(cases[i][0]);
+        assert_int_equal(ftruncate(fd, 0), 0);
+        assert_int_equal(pwrite(fd, cases[i][0], length, 0), (ssize_t)length);
+        expect_open(path, -EBADMSG, cases[i][1]);
+    }
+    close(fd);
+    unlink(path);
+}
+
 static void test_files_that_are_refused(void **state)
 {
     (void)state;
@@ -506,7 +533,7 @@ static void test_files_that_are_refused(void **state)
     expect_open(GOLDENS "refused_module.pth", -EBADMSG, "state_dict()");
     expect_open(GOLDENS "refused_legacy.pth", -EBADMSG, "before 1.6");
     expect_open(GOLDENS "refused_torchscript.pth", -EBADMSG, "TorchScript");
-    expect_open(GOLDENS "cbr.logits.npy", -EBADMSG, "neither");
+    expect_open(GOLDENS "cbr.logits.npy", -EBADMSG, "this is an npy array");
 }
 
 static void test_content_decides_not_the_suffix(void **state)
@@ -542,6 +569,7 @@ int main(void)
         cmocka_unit_test(test_the_only_dict_with_tensors_is_the_state_dict),
         cmocka_unit_test(test_pickles_without_a_state_dict),
         cmocka_unit_test(test_bad_zips),
+        cmocka_unit_test(test_mistaken_files_are_named),
         cmocka_unit_test(test_files_that_are_refused),
         cmocka_unit_test(test_content_decides_not_the_suffix),
     };

@@ -97,8 +97,8 @@ static int inspect_network(const struct model_dir *dir, bool json)
     int rc = weights_open(dir->weights_path, &weights, report, sizeof report);
     if (rc < 0)
         return command_fail(command_exit_code(rc), "%s", report);
-    rc = family_build(&weights, dir->family[0] ? dir->family : NULL, &network, report,
-                      sizeof report);
+    const struct family_wish wish = {.family = dir->family, .concat = dir->concat};
+    rc = family_build(&weights, &wish, &network, report, sizeof report);
     weights_close(&weights);
     if (rc < 0)
         return command_fail(command_exit_code(rc), "%s: %s", dir->weights_path, report);

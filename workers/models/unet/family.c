@@ -346,19 +346,35 @@ const char *const *family_names(void)
     return names;
 }
 
-/* Build into builder->network; what is wrong lands in the report. */
-static int build(struct layer_builder *builder, const char *wanted, const char **family_name)
+/* false, and a report, when the wish is no order. */
+static bool choose_order(const char *wanted, struct layer_builder *builder, struct plan *plan)
 {
-    const struct family *family = choose_family(wanted, builder->set, builder->report);
+    if (!wanted || !*wanted)
+        return true;
+    bool skip_first = strcmp(wanted, "skip_up") == 0;
+    if (!skip_first && strcmp(wanted, "up_skip") != 0) {
+        family_report_object(builder->report, "no concat \"%.32s\"; known: skip_up, up_skip",
+                             wanted);
+        return false;
+    }
+    plan->skip_first = skip_first;
+    return true;
+}
+
+/* Build into builder->network; what is wrong lands in the report. */
+static int build(struct layer_builder *builder, const struct family_wish *wish,
+                 const char **family_name)
+{
+    const struct family *family = choose_family(wish->family, builder->set, builder->report);
     if (family) {
         struct plan plan;
         *family_name = family->name;
         snprintf(builder->network.family, sizeof builder->network.family, "%s", family->name);
-        if (family->plan(builder->set, &plan))
-            assemble(builder, &plan);
-        else
+        if (!family->plan(builder->set, &plan))
             family_report_object(builder->report,
                                  "the names do not tell how deep this %s network is", family->name);
+        else if (choose_order(wish->concat, builder, &plan))
+            assemble(builder, &plan);
     }
     report_unused(builder->set, builder->report);
     if (builder->rc < 0)
@@ -366,9 +382,10 @@ static int build(struct layer_builder *builder, const char *wanted, const char *
     return family_report_any(builder->report) ? -EBADMSG : 0;
 }
 
-int family_build(const struct weights *weights, const char *family, struct network *out,
+int family_build(const struct weights *weights, const struct family_wish *wish, struct network *out,
                  char *report, size_t report_size)
 {
+    static const struct family_wish none = {NULL, NULL};
     const char *family_name = "";
     struct family_report collected = {.lines = malloc(report_size + 1), .size = report_size};
     struct layer_builder *builder = calloc(1, sizeof *builder);
@@ -380,7 +397,7 @@ int family_build(const struct weights *weights, const char *family, struct netwo
         collected.lines[0] = '\0';
         builder->set = &set;
         builder->report = &collected;
-        rc = build(builder, family, &family_name);
+        rc = build(builder, wish ? wish : &none, &family_name);
         if (rc == 0)
             *out = builder->network;
         else

@@ -9,11 +9,16 @@
 #include "network.h"
 #include "weights.h"
 
-/* Build the network. family: NULL to recognise, or a name to insist on ("milesial", "mateuszbuda",
- * "aladdinpersson", "zhoudaxia233", "plain", "cbr"). 0 with *out (free with network_free); or
- * -EBADMSG and in report a sentence, then the list of names that do not fit, one a line: "missing
- * NAME [shape]", "unexpected NAME [shape]", "shape NAME [has] want [..]". */
-int family_build(const struct weights *weights, const char *family, struct network *out,
+/* What the user says about a network, over what its names tell. NULL or "" leaves it to them. */
+struct family_wish {
+    const char *family; /* one of family_names() */
+    const char *concat; /* order at each level: "skip_up" or "up_skip" */
+};
+
+/* Build the network. wish: NULL for none. 0 with *out (free with network_free); or -EBADMSG and in
+ * report a sentence, then the list of names that do not fit, one a line: "missing NAME [shape]",
+ * "unexpected NAME [shape]", "shape NAME [has] want [..]". */
+int family_build(const struct weights *weights, const struct family_wish *wish, struct network *out,
                  char *report, size_t report_size);
 
 /* Names of the families known, NULL-terminated. */

@@ -252,6 +252,7 @@ static int take_entry(const struct place *at, const json_t *value, struct model_
     static const char *const precisions[] = {"auto", "f32", "bf16", "f16", "int8", NULL};
     static const char *const families[] = {
         "milesial", "mateuszbuda", "aladdinpersson", "zhoudaxia233", "plain", "cbr", NULL};
+    static const char *const orders[] = {"skip_up", "up_skip", NULL};
     const char *key = at->key;
     if (strcmp(key, "name") == 0)
         return take_text(at, value, out->name, sizeof out->name);
@@ -259,6 +260,8 @@ static int take_entry(const struct place *at, const json_t *value, struct model_
         return take_text(at, value, out->version, sizeof out->version);
     if (strcmp(key, "family") == 0)
         return take_choice(at, value, families, out->family, sizeof out->family);
+    if (strcmp(key, "concat") == 0)
+        return take_choice(at, value, orders, out->concat, sizeof out->concat);
     if (strcmp(key, "weights") == 0)
         return take_weights(at, value, out);
     if (strcmp(key, "in_channels") == 0)
@@ -277,7 +280,7 @@ static int take_entry(const struct place *at, const json_t *value, struct model_
         return take_text(at, value, out->source, sizeof out->source);
     return refuse(
         at->error, at->error_size,
-        "unknown key \"%.64s\" (known: name, version, family, weights, in_channels, tile, "
+        "unknown key \"%.64s\" (known: name, version, family, concat, weights, in_channels, tile, "
         "classes, preprocess, precision, license, source)",
         key);
 }
@@ -365,11 +368,17 @@ static int load_json(const char *path, struct model_dir *out, char *error, size_
     return rc;
 }
 
-static bool ends_in(const char *name, const char *suffix)
+/* Does the name end as weights files do? */
+static bool is_weights_name(const char *name)
 {
+    static const char *const suffixes[] = {".safetensors", ".pth", ".pt", ".ckpt"};
     size_t length = strlen(name);
-    size_t tail = strlen(suffix);
-    return length > tail && strcmp(name + length - tail, suffix) == 0;
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        size_t tail = strlen(suffixes[i]);
+        if (length > tail && strcmp(name + length - tail, suffixes[i]) == 0)
+            return true;
+    }
+    return false;
 }
 
 /* The only weights file of a directory. */
@@ -384,7 +393,7 @@ static int find_weights(const char *directory, char *name, size_t name_size, cha
     }
     size_t found = 0;
     for (const struct dirent *entry = readdir(dir); entry; entry = readdir(dir)) {
-        if (!ends_in(entry->d_name, ".safetensors") && !ends_in(entry->d_name, ".pth"))
+        if (!is_weights_name(entry->d_name))
             continue;
         if (found++ == 0)
             snprintf(name, name_size, "%s", entry->d_name);
@@ -393,8 +402,8 @@ static int find_weights(const char *directory, char *name, size_t name_size, cha
     if (found == 1)
         return 0;
     if (found == 0) {
-        snprintf(error, error_size, "%s: no .safetensors or .pth file in this directory",
-                 directory);
+        snprintf(error, error_size,
+                 "%s: no .safetensors, .pth, .pt or .ckpt file in this directory", directory);
         return -ENOENT;
     }
     return refuse(error, error_size,
@@ -424,7 +433,7 @@ static void name_after(const char *path, struct model_dir *out)
     while (start > 0 && path[start - 1] != '/')
         start--;
     const char *dot = memrchr(path + start, '.', end - start);
-    if (dot && dot > path + start && (ends_in(path, ".pth") || ends_in(path, ".safetensors")))
+    if (dot && dot > path + start && is_weights_name(path))
         end = (size_t)(dot - path);
     snprintf(out->name, sizeof out->name, "%.*s", (int)(end - start), path + start);
 }

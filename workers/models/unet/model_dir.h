@@ -14,6 +14,7 @@ struct model_dir {
     char name[64];
     char version[32];
     char family[32];    /* "" : recognise */
+    char concat[16];    /* "" : as the family does; "skip_up", "up_skip" */
     char precision[16]; /* "auto" */
     char license[64];
     char source[256];
@@ -28,9 +29,9 @@ struct model_dir {
     struct unetserve_class classes[UNETSERVE_MAX_CLASSES];
 };
 
-/* path: a directory with model.json (then "weights" names the file, default the only .safetensors
- * or .pth in it), or a weights file (a model.json beside it counts if it names that file). 0,
- * -ENOENT, -EBADMSG; error gets a sentence. */
+/* path: a directory with model.json (then "weights" names the file, default the only .safetensors,
+ * .pth, .pt or .ckpt in it), or a weights file (a model.json beside it counts if it names that
+ * file). 0, -ENOENT, -EBADMSG; error gets a sentence. */
 int model_dir_load(const char *path, struct model_dir *out, char *error, size_t error_size);
 
 /* The same from model.json's text, for tests and fuzzers. */

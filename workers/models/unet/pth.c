@@ -348,7 +348,8 @@ static zip_t *open_zip(const void *data, size_t size, char *error, size_t error_
         zip = zip_open_from_source(source, ZIP_RDONLY, &problem);
     if (!zip) {
         zip_source_free(source);
-        weights_refuse(error, error_size, "a damaged zip: %s", zip_error_strerror(&problem));
+        weights_refuse(error, error_size, "a damaged zip, or one that was cut off: %s",
+                       zip_error_strerror(&problem));
     }
     zip_error_fini(&problem);
     return zip;

@@ -80,7 +80,7 @@ static int read_range(struct reader *reader, const char *name, const json_t *off
     if (begin > end || end > reader->bytes)
         return weights_refuse(reader->error, reader->error_size,
                               "\"%.200s\": bytes %" PRIu64 " to %" PRIu64
-                              " lie outside the %" PRIu64 " bytes of data",
+                              " lie outside the %" PRIu64 " bytes of data (was the file cut off?)",
                               name, begin, end, reader->bytes);
     uint64_t wanted;
     if (__builtin_mul_overflow(tensor->elements, weights_dtype_size(tensor->dtype), &wanted) ||
@@ -201,7 +201,7 @@ int weights_parse_safetensors(const void *data, size_t size, struct weights *out
     if (header_bytes > HEADER_MAX_BYTES || header_bytes > size - 8)
         return weights_refuse(error, error_size,
                               "the safetensors header claims %" PRIu64
-                              " bytes; the file has %zu and %u are allowed",
+                              " bytes; the file has %zu (was it cut off?) and %u are allowed",
                               header_bytes, size, HEADER_MAX_BYTES);
     json_error_t problem;
     json_t *header = json_loadb((const char *)bytes + 8, (size_t)header_bytes,

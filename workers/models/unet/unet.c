@@ -100,8 +100,11 @@ static int load_network(const char *path, struct model_dir *dir, struct network 
     failure = weights_open(dir->weights_path, &weights, error, error_size);
     if (failure)
         return failure;
-    failure = family_build(&weights, dir->family[0] ? dir->family : NULL, network, error,
-                           error_size);
+    const struct family_wish wish = {.family = dir->family, .concat = dir->concat};
+    size_t used = (size_t)snprintf(error, error_size, "%s: ", dir->weights_path);
+    if (used > error_size)
+        used = error_size;
+    failure = family_build(&weights, &wish, network, error + used, error_size - used);
     weights_close(&weights);
     return failure;
 }

@@ -222,6 +222,30 @@ static int map_file(const char *path, void **map, size_t *bytes, char *error, si
     return 0;
 }
 
+/* What people mistake for weights, by the first bytes. */
+static const char *name_mistake(const uint8_t *data, size_t size)
+{
+    static const struct {
+        const char *start;
+        const char *what;
+    } known[] = {
+        {"\x89HDF", "an HDF5 file"},
+        {"\x93NUMPY", "an npy array"},
+        {"\x1f\x8b", "a gzip file; unpack it first"},
+        {"GGUF", "a GGUF file"},
+        {"version https://git-lfs", "a Git LFS pointer, not the file it stands for: git lfs pull"},
+        {"<!DOCTYPE html", "an HTML page, so the download went wrong"},
+        {"<!doctype html", "an HTML page, so the download went wrong"},
+        {"<html", "an HTML page, so the download went wrong"},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        size_t length = strlen(known[i].start);
+        if (size >= length && memcmp(data, known[i].start, length) == 0)
+            return known[i].what;
+    }
+    return NULL;
+}
+
 /* By the first bytes, so that a wrong suffix does no harm. */
 static int parse_by_content(const uint8_t *data, size_t size, struct weights *out, char *error,
                             size_t error_size)
@@ -233,10 +257,12 @@ static int parse_by_content(const uint8_t *data, size_t size, struct weights *ou
             error, error_size,
             "refused: this is a bare pickle, the format torch.save wrote before 1.6; load it with "
             "torch once and save it again: torch.save(torch.load(old), new)");
-    if (memcmp(data, "\x89HDF", 4) == 0)
+    const char *mistake = name_mistake(data, size);
+    if (mistake)
         return weights_refuse(error, error_size,
-                              "refused: this is an HDF5 file; a state dict as safetensors or .pth "
-                              "is needed");
+                              "refused: a state dict as safetensors or .pth is needed, and this is "
+                              "%s",
+                              mistake);
     if (size > 8 && data[8] == '{')
         return weights_parse_safetensors(data, size, out, error, error_size);
     return weights_refuse(error, error_size,
