@@ -9,6 +9,11 @@
 #include <string.h>
 #include <sysexits.h>
 
+static const char usage[] = "usage: unetserve-broker --seat SEAT --index INDEX\n"
+                            "\n"
+                            "Gives waiting jobs to workers. Started by unetserve, with inherited "
+                            "file descriptors.\n";
+
 /* SIGTERM is read by the event loop. A Ctrl-C at the terminal reaches the whole group and is the
  * supervisor's to handle. */
 static void prepare_signals(void)
@@ -44,6 +49,8 @@ int main(int argc, char **argv)
     static struct config config;
     struct config_error config_error;
     struct seat seat;
+    if (seat_explain(argc, argv, "unetserve-broker", usage))
+        return EXIT_SUCCESS;
     prepare_signals();
     log_init("broker", -1, LOG_FORMAT_TEXT, LOG_LEVEL_INFO);
     if (seat_take(QUEUE_BROKER, &argc, argv, &seat))

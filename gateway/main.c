@@ -17,6 +17,12 @@
 #include <string.h>
 #include <sysexits.h>
 
+static const char usage[] =
+    "usage: unetserve-gateway --seat SEAT --index INDEX [--front http|zmq]\n"
+    "\n"
+    "Takes requests over HTTP, or over ZeroMQ. Started by unetserve, with inherited file "
+    "descriptors.\n";
+
 /* SIGTERM is the loop's. An interrupt from the terminal goes to the whole group, and the supervisor
  * decides what it means. */
 static void set_signals(void)
@@ -67,6 +73,8 @@ static int serve_zmq(struct gateway *gateway)
 int main(int argc, char **argv)
 {
     static struct gateway gateway;
+    if (seat_explain(argc, argv, "unetserve-gateway", usage))
+        return EX_OK;
     log_init("gateway", -1, LOG_FORMAT_TEXT, LOG_LEVEL_INFO);
     set_signals();
     if (seat_take(QUEUE_GATEWAY, &argc, argv, &gateway.seat))

@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -53,6 +54,21 @@ static void inherited_close_on_exec(void)
 {
     for (int fd = SEAT_FD_QUEUE; fd < SEAT_FD_EVENT + SEAT_MAX; fd++)
         close_on_exec(fd);
+}
+
+bool seat_explain(int argc, char **argv, const char *name, const char *usage)
+{
+    for (int i = 1; i < argc; i++) {
+        bool help = strcmp(argv[i], "--help") == 0;
+        if (!help && strcmp(argv[i], "--version") != 0)
+            continue;
+        if (help)
+            printf("%s", usage);
+        else
+            printf("%s " UNETSERVE_VERSION "\n", name);
+        return fflush(stdout) == 0;
+    }
+    return false;
 }
 
 int seat_take(enum queue_role role, int *argc, char **argv, struct seat *out)

@@ -20,6 +20,15 @@
 #define PUBLISH_TRIES   1000
 #define PUBLISH_WAIT_NS 5000000
 
+static const char usage[] =
+    "usage: unetserve-worker --seat SEAT --index INDEX --model NUMBER [--device DEVICE]\n"
+    "                        [--cores LIST] [--threads N]\n"
+    "       unetserve-worker --describe --model-path PATH [--device DEVICE] [--precision P]\n"
+    "                        [--backend B] [--tile N] [--max-batch N]\n"
+    "\n"
+    "Runs one model on one device. Started by unetserve, with inherited file descriptors; or says\n"
+    "what the model at PATH takes and gives, as one line of JSON.\n";
+
 static int describe(const struct worker_options *options)
 {
     struct plugin plugin;
@@ -190,6 +199,8 @@ int main(int argc, char **argv)
 {
     struct worker_options options;
     char error[ERROR_MAX];
+    if (seat_explain(argc, argv, "unetserve-worker", usage))
+        return EXIT_SUCCESS;
     log_init("worker", -1, LOG_FORMAT_TEXT, LOG_LEVEL_INFO);
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--describe") != 0)

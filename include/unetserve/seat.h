@@ -34,6 +34,10 @@ struct seat {
     int event_fd; /* own eventfd */
 };
 
+/* For people who start a child by hand: with --help anywhere on the command line print usage, with
+ * --version the program's name and version, and return true: that was all. */
+bool seat_explain(int argc, char **argv, const char *name, const char *usage);
+
 /* Child: parse and remove --seat and --index from argv, attach the queue, check that the process
  * table agrees. Sets close-on-exec on all inherited fds. 0, or a negative errno after a log line.
  */

@@ -103,6 +103,18 @@ def test_options_are_in_the_manual():
     assert documented - options <= {"--config"}
 
 
+@pytest.mark.parametrize("program", ["unetserve", "unetserve-gateway", "unetserve-broker", "unetserve-worker", "unetctl"])
+def test_programs_explain_themselves(program):
+    version = re.search(r"^VERSION +:= (\S+)", read("Makefile"), re.M).group(1)
+    for option, expected in (("--version", f"{program} {version}\n"), ("--help", f"usage: {program} ")):
+        done = subprocess.run([BUILD / program, option], capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(expected)
+    done = subprocess.run([BUILD / program, "--no-such-thing"], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert done.stderr
+
+
 def test_options_of_a_worker_are_in_its_manual():
     options = set(re.findall(r'\{"([a-z-]+)", (?:no|required)_argument', read("workers/worker_options.c")))
     documented = set(re.findall(r"Fl -([a-z-]+)", plain_manual("unetserve-worker.8")))
