@@ -25,7 +25,7 @@ struct answer {
     uint32_t retry_after_s;   /* 0: no such header */
     bool close;               /* the connection ends after this answer */
     char request_id[64];      /* "" : no such header */
-    char timing[160];         /* Server-Timing; "" : no such header */
+    char timing[160];         /* Server-Timing; "" : nothing took any time */
 };
 
 /* Give the answer its content. The text is copied; the body of answer_set_body is taken over. What

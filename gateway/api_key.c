@@ -69,8 +69,12 @@ bool api_keys_admit(const struct api_keys *keys, const char *given, struct probl
     }
     char padded[API_KEY_MAX_SIZE] = {0};
     bool admitted = false;
-    if (strlen(given) < sizeof padded) {
-        strncpy(padded, given, sizeof padded - 1);
+    size_t size = strlen(given);
+    /* White space after a value is no part of it, and libmicrohttpd leaves it. */
+    while (size > 0 && (given[size - 1] == ' ' || given[size - 1] == '\t'))
+        size--;
+    if (size < sizeof padded) {
+        memcpy(padded, given, size);
         for (unsigned i = 0; i < keys->count; i++)
             admitted |= same_key(keys->keys[i], padded);
     }

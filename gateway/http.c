@@ -341,7 +341,8 @@ int http_open(struct http *http, struct gateway *gateway)
     }
     linger_init(&http->lingerer, gateway->event);
     const char *file = gateway->config.api_key_file;
-    int error = api_keys_load(&http->keys, getenv("UNETSERVE_API_KEY"), file);
+    const char *key = getenv("UNETSERVE_API_KEY");
+    int error = api_keys_load(&http->keys, key ? key : getenv("LIT_SERVER_API_KEY"), file);
     if (error) {
         log_event(LOG_LEVEL_ERROR, "cannot read the API keys", log_text("file", file),
                   log_text("error", strerror(-error)));

@@ -7,6 +7,15 @@
 #include <strings.h>
 #include <sys/random.h>
 
+/* libmicrohttpd leaves the white space after a value, which is no part of it. */
+static size_t value_size(const char *text)
+{
+    size_t size = text ? strlen(text) : 0;
+    while (size > 0 && (text[size - 1] == ' ' || text[size - 1] == '\t'))
+        size--;
+    return size;
+}
+
 /* ---- Content-Type ---- */
 
 /* The length of a media type without its parameters and the white space before them. */
@@ -34,8 +43,9 @@ int negotiate_format(const struct unetserve_interface *interface, const char *co
                      const char *content_encoding, enum body_format *format,
                      struct problem *problem)
 {
-    if (content_encoding && strcasecmp(content_encoding, "identity") != 0) {
-        problem_set(problem, 415, "Content-Encoding %s is not taken: send the body as it is",
+    size_t encoding = value_size(content_encoding);
+    if (encoding && !media_type_is(content_encoding, encoding, "identity")) {
+        problem_set(problem, 415, "Content-Encoding %.100s is not taken: send the body as it is",
                     content_encoding);
         return -1;
     }
@@ -53,10 +63,12 @@ int negotiate_format(const struct unetserve_interface *interface, const char *co
     } else if (!document && media_type_is(type, size, "application/octet-stream")) {
         *format = BODY_RAW;
     } else {
-        problem_set(problem, 415, "Content-Type %.*s is not taken here, allowed: %s",
+        bool form = media_type_is(type, size, "application/x-www-form-urlencoded");
+        problem_set(problem, 415, "Content-Type %.*s is not taken here, allowed: %s%s",
                     (int)(size < 100 ? size : 100), type,
                     document ? "application/json"
-                             : "application/json, application/x-npy, application/octet-stream");
+                             : "application/json, application/x-npy, application/octet-stream",
+                    form ? " (curl -d says so unless told otherwise: -H 'Content-Type: ...')" : "");
         return -1;
     }
     return 0;
@@ -172,13 +184,13 @@ int negotiate_form(const struct unetserve_interface *interface, const char *acce
 int negotiate_timeout(const char *text, uint64_t *timeout_ms, struct problem *problem)
 {
     uint64_t value = 0;
-    size_t size = text ? strlen(text) : 0;
-    bool digits = size > 0 && size <= 8 && strspn(text, "0123456789") == size;
+    size_t size = value_size(text);
+    bool digits = size > 0 && size <= 8 && strspn(text, "0123456789") >= size;
     if (digits)
         value = strtoull(text, NULL, 10);
     if (text && (!digits || value == 0 || value > NEGOTIATE_TIMEOUT_MAX_MS)) {
         problem_set(problem, 400,
-                    "X-Unetserve-Timeout-Ms must be a whole number from 1 to %u, not %.40s",
+                    "X-Unetserve-Timeout-Ms must be a whole number from 1 to %u, not '%.40s'",
                     NEGOTIATE_TIMEOUT_MAX_MS, text);
         return -1;
     }
@@ -190,9 +202,10 @@ void negotiate_request_id(const char *given, char id[64])
 {
     static const char allowed[] =
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/+=@~";
-    size_t size = given ? strlen(given) : 0;
-    if (size >= 1 && size <= 63 && strspn(given, allowed) == size) {
-        memcpy(id, given, size + 1);
+    size_t size = value_size(given);
+    if (size >= 1 && size <= 63 && strspn(given, allowed) >= size) {
+        memcpy(id, given, size);
+        id[size] = '\0';
         return;
     }
     unsigned char random[16];

@@ -127,6 +127,13 @@ static enum MHD_Result request_answer_early(struct request *request)
     return MHD_NO;
 }
 
+static void set_timing(struct answer *answer, const struct job_times *times)
+{
+    snprintf(answer->timing, sizeof answer->timing,
+             "receive;dur=%.3f, queue;dur=%.3f, forward;dur=%.3f, encode;dur=%.3f",
+             times->receive_ms, times->queue_ms, times->forward_ms, times->encode_ms);
+}
+
 static enum MHD_Result request_refuse(struct request *request, const struct problem *problem)
 {
     if (answer_set_problem(&request->answer, problem))
@@ -135,6 +142,9 @@ static enum MHD_Result request_refuse(struct request *request, const struct prob
         request->answer.retry_after_s = 1;
     if (problem->status == 401)
         request->answer.authenticate = "APIKey";
+    set_timing(
+        &request->answer,
+        &(struct job_times){.receive_ms = (double)(queue_now_ns() - request->begun_ns) / 1e6});
     return request_answer_early(request);
 }
 
@@ -196,10 +206,7 @@ static void on_job_done(void *opaque, const struct job_outcome *outcome)
     answer_set_body(answer, outcome->status, outcome->type, outcome->body, outcome->size);
     if (outcome->status == 503)
         answer->retry_after_s = 1;
-    snprintf(answer->timing, sizeof answer->timing,
-             "receive;dur=%.3f, queue;dur=%.3f, forward;dur=%.3f, encode;dur=%.3f",
-             outcome->times.receive_ms, outcome->times.queue_ms, outcome->times.forward_ms,
-             outcome->times.encode_ms);
+    set_timing(answer, &outcome->times);
     request_resume(request, REQUEST_ANSWER);
 }
 
@@ -263,8 +270,6 @@ static int request_open_job(struct request *request, struct model_view *view,
 static int request_admit(struct request *request, uint32_t model, struct problem *problem)
 {
     struct gateway *gateway = request->http->gateway;
-    if (!api_keys_admit(&request->http->keys, header(request, "X-API-Key"), problem))
-        return -1;
     if (request->body_bytes != BODY_UNKNOWN &&
         request->body_bytes > gateway->config.max_body_bytes) {
         problem_set(problem, 413, "Payload too large");
@@ -314,8 +319,22 @@ static struct request *request_make(struct http *http, struct MHD_Connection *mh
     return request;
 }
 
-static enum MHD_Result request_begin(struct request *request, const char *method, const char *path)
+/* A target may be a whole URI, as clients write it for proxies: the path of that. */
+static const char *path_of_target(const char *target)
 {
+    size_t scheme = strncasecmp(target, "http://", 7) == 0    ? 7
+                    : strncasecmp(target, "https://", 8) == 0 ? 8
+                                                              : 0;
+    if (!scheme)
+        return target;
+    const char *path = strchr(target + scheme, '/');
+    return path ? path : "/";
+}
+
+static enum MHD_Result request_begin(struct request *request, const char *method,
+                                     const char *target)
+{
+    const char *path = path_of_target(target);
     struct route route;
     struct problem problem;
     read_framing(request);
@@ -324,6 +343,10 @@ static enum MHD_Result request_begin(struct request *request, const char *method
     request->answer.close = request->http->gateway->draining;
     if (routes_find(&request->http->gateway->models, method, path, &route, &problem,
                     &request->answer.allow))
+        return request_refuse(request, &problem);
+    /* Probes have no keys. */
+    if (route.kind != ROUTE_HEALTH &&
+        !api_keys_admit(&request->http->keys, header(request, "X-API-Key"), &problem))
         return request_refuse(request, &problem);
     if (route.kind != ROUTE_MODEL)
         return request_show(request, route.kind);

@@ -128,7 +128,8 @@ static bool environment_keeps(const char *entry, bool with_key, const char *cons
     for (size_t i = 0; i < sizeof never / sizeof never[0]; i++)
         if (names_same(entry, never[i]))
             return false;
-    if (!with_key && names_same(entry, "UNETSERVE_API_KEY"))
+    if (!with_key &&
+        (names_same(entry, "UNETSERVE_API_KEY") || names_same(entry, "LIT_SERVER_API_KEY")))
         return false;
     for (size_t i = 0; extra && extra[i]; i++)
         if (names_same(entry, extra[i]))

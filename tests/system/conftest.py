@@ -185,7 +185,7 @@ def start_server(request):
         command += [str(word) for word in extra_args]
         environment = {name: value for name, value in os.environ.items()
                        if name not in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC",
-                                       "WATCHDOG_PID", "UNETSERVE_API_KEY")}
+                                       "WATCHDOG_PID", "UNETSERVE_API_KEY", "LIT_SERVER_API_KEY")}
         environment["XDG_RUNTIME_DIR"] = str(directory)
         environment.update(env or {})
         with open(directory / "stderr.log", "wb") as log:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import socket
+import time
 
 import numpy
 import pytest
@@ -40,6 +41,19 @@ def descriptors(server):
     return {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in server.role("gateway")}
 
 
+def descriptors_at_rest(server):
+    """Right after the start, the processes are still connecting to each other."""
+    seen = []
+
+    def rest():
+        seen.append(descriptors(server))
+        time.sleep(0.1)
+        return len(seen) > 5 and all(each == seen[-1] for each in seen[-5:])
+
+    wait_until(rest, what="descriptors at rest")
+    return seen[-1]
+
+
 def slots(server):
     with protocol_client.Client(server) as observer:
         return json.loads(observer.status()[1])["slots"]
@@ -69,7 +83,7 @@ def test_half_closed_in_the_middle_of_a_request_is_told(start_server, demo_model
     server = start_server(demo_model, config="[server]\nheader_timeout_ms = 3600000\n")
     body = b'{"image":[[[' + b"1," * 40000
     cuts = [HEAD[:1], HEAD[:30], HEAD, HEAD + body[:1], HEAD + body[:300], HEAD + body[:30000], HEAD + body, CHUNKED]
-    before = descriptors(server)
+    before = descriptors_at_rest(server)
     for cut in cuts * 5:
         with connect(server) as client:
             client.sendall(cut)
@@ -86,7 +100,7 @@ def test_clients_that_close_early_hold_nothing(start_server, demo_model):
     server = start_server(demo_model, config="[server]\nheader_timeout_ms = 3600000\n")
     whole = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
     body = b'{"image":[[[' + b"1," * 1000
-    before = descriptors(server)
+    before = descriptors_at_rest(server)
     for number in range(100):
         with connect(server) as client:
             client.sendall((whole, HEAD + body, HEAD, whole + HEAD[:50], HEAD[:50])[number % 5])
@@ -113,9 +127,67 @@ def test_requests_before_the_cut_are_answered(simple):
 
 def test_slow_body_is_refused_with_its_id(start_server, simple_model):
     server = start_server(simple_model, config="[server]\nheader_timeout_ms = 1000\n")
-    before = descriptors(server)
+    before = descriptors_at_rest(server)
     with connect(server) as client:
         client.sendall(HEAD + b"{")
         answer = read_all(client)
     assert answer.startswith(b"HTTP/1.1 408 ") and b"\r\nX-Request-Id: cut\r\n" in answer
     assert_nothing_held(server, before)
+
+
+# ---- heads that are odd and right ----------------------------------------------------------------------------------------
+
+
+def test_whole_uri_as_target(simple):
+    """RFC 9112, 3.2.2: a server must accept the absolute form."""
+    for target, expected in (("http://x/health", b"ok"), ("HTTP://x:1/health?a=b", b"ok"),
+                             ("http://x", b"unetserve running"), ("http://x/nothing", b'{"detail":"Not Found"}')):
+        with connect(simple) as client:
+            client.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            assert read_all(client).endswith(b"\r\n\r\n" + expected), target
+
+
+def test_white_space_after_values_is_no_part_of_them(start_server, simple_model):
+    server = start_server(simple_model, env={"UNETSERVE_API_KEY": "open sesame"})
+    with connect(server) as client:
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine \r\nX-API-Key: open sesame \t\r\n"
+                       b"X-Unetserve-Timeout-Ms: 60000 \r\nContent-Encoding: identity \r\nConnection: close\r\n"
+                       b'Content-Length: 13\r\n\r\n{"input":4.0}')
+        answer = read_all(client)
+    assert answer.startswith(b"HTTP/1.1 200 ") and b"\r\nX-Request-Id: mine\r\n" in answer
+
+
+def test_every_answer_has_its_timing(unet):
+    answers = [requests.get(unet.url + path, timeout=WAIT_S) for path in ("/", "/health", "/info", "/nothing")]
+    answers += [requests.post(unet.url + "/predict", data=body, timeout=WAIT_S)
+                for body in (b"", b"{}", b'{"image":[1]}')]
+    answers.append(requests.post(unet.url + "/predict", data=b"x", headers={"Content-Type": "a/b"}, timeout=WAIT_S))
+    for answer in answers:
+        parts = dict(part.strip().split(";dur=") for part in answer.headers["server-timing"].split(","))
+        assert set(parts) == {"receive", "queue", "forward", "encode"}
+        assert all(float(value) >= 0 for value in parts.values())
+    with connect(unet) as client:
+        client.sendall(b"nonsense\r\n\r\n")
+        assert b"\r\nServer-Timing: " in read_all(client)
+
+
+def test_curl_data_without_a_type_is_told_what_to_do(unet):
+    answer = requests.post(unet.url + "/predict", data=b"{}", timeout=WAIT_S,
+                           headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert answer.status_code == 415
+    assert "curl -d" in answer.json()["detail"] and "application/json" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("variable", ["UNETSERVE_API_KEY", "LIT_SERVER_API_KEY"])
+def test_all_but_health_needs_the_key(start_server, simple_model, variable):
+    server = start_server(simple_model, env={variable: "open sesame"})
+    for path in ("/", "/info"):
+        answer = requests.get(server.url + path, timeout=WAIT_S)
+        assert (answer.status_code, answer.text) == (401, '{"detail":"Not authenticated"}')
+        assert answer.headers["www-authenticate"] == "APIKey"
+        assert requests.get(server.url + path, headers={"X-API-Key": "open"}, timeout=WAIT_S).status_code == 401
+        assert requests.get(server.url + path, headers={"X-API-Key": "open sesame"}, timeout=WAIT_S).status_code == 200
+    answer = requests.post(server.url + "/predict", data=b'{"input":4.0}', timeout=WAIT_S)
+    assert (answer.status_code, answer.text) == (401, '{"detail":"Not authenticated"}')
+    assert requests.get(server.url + "/health", timeout=WAIT_S).text == "ok"
+    assert requests.get(server.url + "/nothing", timeout=WAIT_S).status_code == 404

@@ -126,7 +126,7 @@ static void test_timeout(void **state)
     assert_int_equal(timeout_ms, 0);
     assert_int_equal(negotiate_timeout("1", &timeout_ms, &problem), 0);
     assert_int_equal(timeout_ms, 1);
-    assert_int_equal(negotiate_timeout("86400000", &timeout_ms, &problem), 0);
+    assert_int_equal(negotiate_timeout("86400000 \t", &timeout_ms, &problem), 0);
     assert_int_equal(timeout_ms, 86400000);
     static const char *const bad[] = {
         "", "0", "-1", "+1", "1.5", "1e3", " 1", "1 ", "0x10", "86400001", "999999999999999999999"};
@@ -146,6 +146,8 @@ static void test_request_id(void **state)
     longest[63] = '\0';
     memset(too_long, 'x', 64);
     too_long[64] = '\0';
+    negotiate_request_id("job-17/b ", id);
+    assert_string_equal(id, "job-17/b");
     negotiate_request_id("job-17/b", id);
     assert_string_equal(id, "job-17/b");
     negotiate_request_id(longest, id);
