@@ -128,8 +128,17 @@ static void test_timeout(void **state)
     assert_int_equal(timeout_ms, 1);
     assert_int_equal(negotiate_timeout("86400000 \t", &timeout_ms, &problem), 0);
     assert_int_equal(timeout_ms, 86400000);
-    static const char *const bad[] = {
-        "", "0", "-1", "+1", "1.5", "1e3", " 1", "1 ", "0x10", "86400001", "999999999999999999999"};
+    static const char *const bad[] = {"",
+                                      "0",
+                                      "-1",
+                                      "+1",
+                                      "1.5",
+                                      "1e3",
+                                      " 1",
+                                      "1 1",
+                                      "0x10",
+                                      "86400001",
+                                      "999999999999999999999"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         problem.status = 0;
         assert_int_equal(negotiate_timeout(bad[i], &timeout_ms, &problem), -1);
@@ -172,7 +181,8 @@ static void test_keys(void **state)
 
     assert_int_equal(api_keys_load(&keys, "sesame", ""), 0);
     assert_true(api_keys_admit(&keys, "sesame", &problem));
-    static const char *const wrong[] = {"", "sesam", "sesame ", "Sesame", "sesamesesame"};
+    assert_true(api_keys_admit(&keys, "sesame \t", &problem));
+    static const char *const wrong[] = {"", "sesam", " ", "sesame s", "Sesame", "sesamesesame"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         assert_false(api_keys_admit(&keys, wrong[i], &problem));
     assert_int_equal(problem.status, 401);
