@@ -178,6 +178,13 @@ corpus: unit-programs
 system: outputs test-plugins
 	@UNETSERVE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -q tests/system $(PYTEST)
 
+# ---- faults ----------------------------------------------------------------------------------------------------------
+.PHONY: chaos
+SEED ?=
+chaos: test-deps
+	@$(MAKE) --no-print-directory -j$(JOBS) outputs test-plugins
+	@UNETSERVE_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/chaos/chaos.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
 # ---- fuzzing (clang) -------------------------------------------------------------------------------------------------
 .PHONY: fuzz fuzz-programs
 FUZZ_SECONDS ?= $(shell expr $(MINUTES) \* 60)
@@ -226,6 +233,7 @@ help:
 	@echo 'make test       build and run every test'
 	@echo 'make unit-qemu  unit tests on an emulated processor of 2008'
 	@echo 'make run        serve the demonstration model on 127.0.0.1:8000'
+	@echo 'make chaos      kill and stop processes under load for MINUTES=$(MINUTES), with SEED='
 	@echo 'make bench      measure, print ratios'
 	@echo 'make lint       clang-tidy, cppcheck, clang-format, shellcheck'
 	@echo 'make fuzz       fuzz every parser for MINUTES=$(MINUTES)'

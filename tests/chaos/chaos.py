@@ -1,0 +1,316 @@
+"""Kills, stops and continues processes of a real unetserve at random, under mixed load, and checks the books.
+
+    tests/chaos/chaos.py [--minutes N] [--seed N]
+
+What must hold: every request is answered rightly and once; a connection breaks only when a gateway was killed; nobody
+is told 500 for kills from outside; afterwards every slot is free, and SIGTERM leaves no process, socket or file.
+
+The seed decides what is sent and what is killed, not how the processes interleave: a run is like another, not the same.
+"""
+
+import argparse
+import calendar
+import collections
+import io
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import numpy
+import requests
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
+
+from conftest import BUILD, CHECKOUT, Server, process_alive, wait_until  # noqa: E402
+from load import BROKEN, Books, HttpClient, Order, ZmqClient  # noqa: E402
+from protocol_client import endpoint_of  # noqa: E402
+
+CONFIG = """
+[server]
+gateways = 2
+queue_memory = 64M
+log_level = info
+[model simple]
+path = {build}/models/simple.so
+route = /simple
+workers = 1
+[model unet]
+path = {checkout}/tests/goldens/milesial_transposed.safetensors
+route = /unet
+workers = 1
+[model poison]
+path = {build}/tests/models/poison.so
+route = /poison
+workers = 2
+"""
+ROLES = {"worker": 0.4, "gateway": 0.2, "zmq-front": 0.15, "broker": 0.25}
+STOP_BORNE_S = 5  # longer than the supervisor lets a process be stopped
+EVENT = re.compile(r"^time=(\S+) .*msg=\"?(process killed|process ready)\"? program=(\S+) seat_number=(\d+) pid=(\d+)")
+
+
+def start():
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="us-chaos-", dir="/tmp"))
+    (directory / "unetserve.conf").write_text(CONFIG.format(build=BUILD, checkout=CHECKOUT))
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
+    command = [str(BUILD / "unetserve"), "-c", str(directory / "unetserve.conf"), "--listen", "127.0.0.1:0"]
+    with open(directory / "stderr.log", "wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+                                   env=environment)
+    server = Server(process, directory)
+    server.wait_ready()
+    return server
+
+
+# ---- what is asked -------------------------------------------------------------------------------
+
+
+def npy(array):
+    out = io.BytesIO()
+    numpy.save(out, array)
+    return out.getvalue()
+
+
+def tiles(server):
+    """Several inputs and what the undisturbed server answers to each; the first is compared with the golden."""
+    goldens = CHECKOUT / "tests" / "goldens"
+    first = numpy.load(goldens / "milesial_transposed.input.npy")
+    first = first[0] if first.ndim == 4 else first
+    made = []
+    for i in range(8):
+        tile = numpy.ascontiguousarray(numpy.roll(first, 3 * i, axis=2) * (1 - i / 16)).astype(numpy.float32)
+        answer = requests.post(server.url + "/unet", data=npy(tile), timeout=60,
+                               headers={"Content-Type": "application/x-npy", "Accept": "application/x-npy"})
+        assert answer.status_code == 200, answer.text
+        made.append((tile, answer.content))
+    assert len({answer for _, answer in made}) == len(made), "inputs that cannot be told apart"
+    return made
+
+
+def make_orders(made):
+    def simple(dice, _name):
+        x = dice.randrange(-1000, 1000) / 4
+        text = json.dumps({"input": x}).encode()
+        order = Order("simple", "/simple", "application/json", text,
+                      b'{"output":%s}' % repr(x ** 2 + x ** 3).encode())
+        order.zmq, order.raw = {}, text
+        return order
+
+    def unet(dice, _name):
+        tile, answer = dice.choice(made)
+        order = Order("unet", "/unet", "application/x-npy", npy(tile), answer, accept="application/x-npy")
+        order.zmq, order.raw = {"dtype": "float32", "shape": list(tile.shape)}, tile.tobytes()
+        return order
+
+    def echo(dice, name):
+        text = f"slow {dice.choice([0, 5, 20, 80])} {name} {dice.random()}".encode()
+        order = Order("echo", "/poison", "application/json", text, text)
+        order.zmq, order.raw = {}, text
+        return order
+
+    def large(dice, name):
+        text = f"echo {name} ".encode() + dice.randbytes(20000).hex().encode()
+        order = Order("large", "/poison", "application/json", text, text)
+        order.zmq, order.raw = {}, text
+        return order
+
+    def hurried(dice, name):
+        text = f"slow 30 {name} {dice.random()}".encode()
+        return Order("hurried", "/poison", "application/json", text, text,
+                     headers=[("X-Unetserve-Timeout-Ms", str(dice.choice([20, 60, 200])))])
+
+    return [simple, simple, unet, unet, echo, echo, large], [hurried]
+
+
+# ---- what is done to the processes -----------------------------------------------------------------
+
+
+class Faults:
+    def __init__(self, server, books, seed):
+        self.server, self.books = server, books
+        self.random = random.Random(f"{seed}/faults")
+        self.kills = []  # (wall time, role, pid)
+        self.counts = collections.Counter()
+        self.threads = []
+
+    def pick(self):
+        role = self.random.choices(list(ROLES), list(ROLES.values()))[0]
+        found = [pid for pid, words in self.server.children().items() if self.role_of(words) == role]
+        return role, self.random.choice(sorted(found)) if found else None
+
+    @staticmethod
+    def role_of(words):
+        name = words[0].rpartition("unetserve-")[2] if words else ""
+        return "zmq-front" if name == "gateway" and "zmq" in words else name
+
+    def kill(self, role, pid):
+        death = self.books.note_death(role)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            self.kills.append((time.time(), role, pid))
+            self.counts[f"{role} killed"] += 1
+            wait_until(lambda: not process_alive(pid), 20, "the end of a killed process")
+        except ProcessLookupError:
+            pass
+        self.books.death_over(death)
+
+    def stop(self, role, pid, seconds):
+        """For as long as the supervisor bears it, or until it kills the process: then that is a death too."""
+        death = self.books.note_death(role) if seconds > STOP_BORNE_S else None
+        try:
+            os.kill(pid, signal.SIGSTOP)
+            self.counts[f"{role} stopped" + (" for good" if death else "")] += 1
+            end = time.monotonic() + seconds
+            while time.monotonic() < end and process_alive(pid):
+                time.sleep(0.01)
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            pass
+        if death:
+            self.books.death_over(death)
+
+    def strike(self):
+        role, pid = self.pick()
+        dice = self.random.random()
+        if pid is None:
+            return
+        if dice < 0.6:
+            thread = threading.Thread(target=self.kill, args=(role, pid))
+        else:
+            seconds = 2 * STOP_BORNE_S if dice > 0.95 else self.random.uniform(0.005, 0.8)
+            thread = threading.Thread(target=self.stop, args=(role, pid, seconds))
+        thread.start()
+        self.threads.append(thread)
+
+    def run(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self.books.stop.is_set():
+            for _ in range(1 if self.random.random() < 0.85 else self.random.randrange(2, 5)):
+                self.strike()
+            time.sleep(min(self.random.expovariate(2.5), 3))
+        for thread in self.threads:
+            thread.join()
+
+
+# ---- what came of it -------------------------------------------------------------------------------
+
+
+def recoveries(server, kills):
+    """{role: [milliseconds from the kill to the successor's being ready]}, from the log's own clock."""
+    events = []
+    for line in server.log_text().splitlines():
+        match = EVENT.match(line)
+        if match:
+            at = time.strptime(match[1].split(".")[0], "%Y-%m-%dT%H:%M:%S")
+            events.append((calendar.timegm(at) + float("0." + match[1].split(".")[1].rstrip("Z")),
+                           match[2], match[3], int(match[4]), int(match[5])))
+    took = collections.defaultdict(list)
+    for at, role, pid in kills:
+        seat = next((event[3] for event in events if event[4] == pid), None)
+        ready = [event[0] for event in events
+                 if event[1] == "process ready" and event[3] == seat and event[0] > at and event[4] != pid]
+        if ready:
+            took[role].append((min(ready) - at) * 1000)
+    return took
+
+
+def fd_count(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def status_of(server):
+    done = subprocess.run([str(BUILD / "unetctl"), "status", "--endpoint", endpoint_of(server), "--json"],
+                          capture_output=True, text=True, timeout=30, check=False)
+    try:
+        return json.loads(done.stdout)
+    except ValueError:
+        return None
+
+
+def settled(server):
+    status = status_of(server)
+    return status and status["ready"] and status["slots"]["FREE"] == status["slots"]["total"]
+
+
+def check_end(server, books, fds_before):
+    """Everybody is back, every slot is free; SIGTERM ends it with nothing left."""
+    try:
+        wait_until(lambda: settled(server), 30, "all slots free and all workers ready")
+        wait_until(lambda: fd_count(server.pid) == fds_before, 10,
+                   f"the supervisor's {fds_before} descriptors (it has {fd_count(server.pid)})")
+        server.stop()
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        books.violate(f"at the end: {str(error)[-1500:]}")
+
+
+def report(seed, seconds, books, faults, took):
+    print(f"seed {seed}, {seconds:.0f} s of load and faults")
+    total = collections.Counter()
+    for kind in sorted(books.counts):
+        print(f"  {kind:14}", ", ".join(f"{count} {how}" for how, count in sorted(books.counts[kind].items())))
+        total.update(books.counts[kind])
+    answered = sum(count for how, count in total.items() if how.startswith("answered"))
+    print(f"  sent {sum(total.values())} = answered {answered} + aborted {total['aborted']} + "
+          f"broken by a gateway's death {total[BROKEN]}")
+    print("  faults:", ", ".join(f"{count} x {what}" for what, count in sorted(faults.counts.items())))
+    for role, times in sorted(took.items()):
+        print(f"  {role} back after: median {statistics.median(times):.0f} ms, worst {max(times):.0f} ms, "
+              f"of {len(times)}")
+    for violation in books.violations[:20]:
+        print("  VIOLATION", violation)
+
+
+def chaos(server, seed, seconds):
+    made = tiles(server)
+    usual, hurried = make_orders(made)
+    fds_before = fd_count(server.pid)
+    books = Books()
+    faults = Faults(server, books, seed)
+    clients = [HttpClient(books, server.port, usual, seed, f"http{i}") for i in range(7)]
+    clients += [HttpClient(books, server.port, hurried, seed, "hurried")]
+    clients += [ZmqClient(books, endpoint_of(server), usual, seed, f"zmq{i}") for i in range(2)]
+    threads = [threading.Thread(target=client.run) for client in clients]
+    for thread in threads:
+        thread.start()
+    faults.run(seconds)
+    books.stop.set()
+    for thread in threads:
+        thread.join()
+    fault_seconds = time.monotonic() - books.started
+    took = recoveries(server, faults.kills)
+    check_end(server, books, fds_before)
+    report(seed, fault_seconds, books, faults, took)
+    return not books.violations
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=1)
+    parser.add_argument("--seed", type=int, default=None)
+    options = parser.parse_args()
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
+    print(f"chaos: seed {seed}, {options.minutes} minutes; again with SEED={seed}", flush=True)
+    server = start()
+    good = False
+    try:
+        good = chaos(server, seed, options.minutes * 60)
+    finally:
+        if not good:
+            print(server.log_text()[-6000:])
+        server.kill_leftovers()
+        shutil.rmtree(server.directory, ignore_errors=True)
+    print("chaos: nothing was lost" if good else "chaos: FAILED")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

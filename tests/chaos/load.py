@@ -1,0 +1,260 @@
+"""The clients of the chaos run: each sends requests one after the other and tells the books how each one ended."""
+
+import random
+import socket
+import threading
+import time
+
+import msgpack
+import zmq
+
+ANSWER_WAIT_S = 45
+BROKEN = "broken by a gateway's death"
+
+
+class Books:
+    """How every request ended. A violation is something that must never happen."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.counts = {}
+        self.violations = []
+        self.deaths = []  # ["gateway" | "zmq-front", until when one of them was dying]
+        self.started = time.monotonic()
+        self.stop = threading.Event()
+
+    def count(self, kind, how):
+        with self.lock:
+            self.counts.setdefault(kind, {}).setdefault(how, 0)
+            self.counts[kind][how] += 1
+
+    def violate(self, text):
+        with self.lock:
+            self.violations.append(f"after {time.monotonic() - self.started:.1f} s: {text}")
+        self.stop.set()
+
+    def note_death(self, front):
+        """To be called before the signal is sent; what it returns is for death_over."""
+        death = [front, float("inf")]
+        with self.lock:
+            self.deaths.append(death)
+        return death
+
+    def death_over(self, death):
+        """It is gone for certain: what begins from now on, a little later, cannot have met it."""
+        with self.lock:
+            death[1] = time.monotonic() + 0.1
+
+    def died_since(self, front, since):
+        with self.lock:
+            return any(until >= since and name == front for name, until in self.deaths)
+
+
+class Broken(Exception):
+    """The connection ended before the answer was whole."""
+
+
+class Order:
+    """One request: what is sent, what must come back."""
+
+    def __init__(self, kind, path, content_type, body, expected, headers=(), accept="application/json"):
+        self.kind, self.path, self.body, self.expected = kind, path, body, expected
+        self.fields = [("Content-Type", content_type), ("Accept", accept), *headers]
+
+    def head(self, request_id, close):
+        lines = [f"POST {self.path} HTTP/1.1", "Host: x", f"Content-Length: {len(self.body)}",
+                 f"X-Request-Id: {request_id}", *(f"{name}: {value}" for name, value in self.fields)]
+        if close:
+            lines.append("Connection: close")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+class Connection:
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), ANSWER_WAIT_S)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.rest = b""
+
+    def send(self, data):
+        try:
+            self.socket.sendall(data)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise Broken from error
+
+    def _more(self):
+        try:
+            part = self.socket.recv(1 << 16)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise Broken from error
+        if not part:
+            raise Broken
+        self.rest += part
+
+    def receive(self):
+        """(status, {name: value}, body)"""
+        while b"\r\n\r\n" not in self.rest:
+            self._more()
+        head, _, self.rest = self.rest.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        size = int(fields["content-length"])
+        while len(self.rest) < size:
+            self._more()
+        body, self.rest = self.rest[:size], self.rest[size:]
+        return int(first.split()[1]), fields, body
+
+    def close(self):
+        self.socket.close()
+
+
+class HttpClient:
+    """Keeps its connection for a while, closes it, leaves in the middle, sends slowly: as its dice fall."""
+
+    def __init__(self, books, port, orders, seed, name):
+        self.books, self.port, self.orders, self.name = books, port, orders, name
+        self.random = random.Random(f"{seed}/{name}")
+        self.connection = None
+        self.number = 0
+
+    def run(self):
+        while not self.books.stop.is_set():
+            order = self.random.choice(self.orders)(self.random, f"{self.name}-{self.number}")
+            self.number += 1
+            self.request(order, f"{self.name}-{self.number}")
+        self.drop()
+
+    def drop(self):
+        if self.connection:
+            self.connection.close()
+        self.connection = None
+
+    def request(self, order, request_id):
+        dice = self.random.random()
+        abort, slow, close = dice < 0.06, 0.06 <= dice < 0.12, self.random.random() < 0.1
+        kind = ("abort " if abort else "slow " if slow else "") + order.kind
+        begun = time.monotonic()
+        try:
+            if not self.connection:
+                self.connection = Connection(self.port)
+            self.send(order, request_id, close, abort, slow)
+            if abort:
+                self.books.count(kind, "aborted")
+                self.drop()
+                return
+            status, fields, body = self.connection.receive()
+            self.judge(order, kind, request_id, begun, status, fields, body)
+            if close or self.connection.rest:
+                self.drop()
+        except Broken:
+            self.drop()
+            if not self.books.died_since("gateway", begun):
+                self.books.violate(f"{kind} {request_id}: the connection broke, and no gateway had died")
+            self.books.count(kind, BROKEN)
+        except ConnectionRefusedError:
+            self.books.violate(f"{kind} {request_id}: connection refused, although the supervisor listens")
+        except TimeoutError:
+            self.drop()
+            self.books.violate(f"{kind} {request_id}: no answer within {ANSWER_WAIT_S} s")
+
+    def send(self, order, request_id, close, abort, slow):
+        head = order.head(request_id, close)
+        if abort and self.random.random() < 0.5:
+            self.connection.send(head + order.body[:self.random.randrange(len(order.body))])
+            time.sleep(self.random.uniform(0, 0.1))
+        elif slow:
+            self.connection.send(head)
+            for i in range(4):
+                time.sleep(self.random.uniform(0.05, 0.3))
+                self.connection.send(order.body[len(order.body) * i // 4:len(order.body) * (i + 1) // 4])
+        else:
+            self.connection.send(head + order.body)
+        if abort:
+            time.sleep(self.random.uniform(0, 0.1))
+
+    def judge(self, order, kind, request_id, begun, status, fields, body):
+        took_ms = (time.monotonic() - begun) * 1000
+        limit_ms = int(dict(order.fields).get("X-Unetserve-Timeout-Ms", 0))
+        self.books.count(kind, f"answered {status}")
+        if self.connection.rest:
+            self.books.violate(f"{kind} {request_id}: more than one answer: {self.connection.rest[:200]!r}")
+        if fields.get("x-request-id") != request_id:
+            self.books.violate(f"{kind} {request_id}: the answer of {fields.get('x-request-id')}")
+        if status == 200 and body != order.expected:
+            self.books.violate(f"{kind} {request_id}: a wrong answer of {len(body)} bytes: {body[:80]!r}, "
+                               f"expected {order.expected[:80]!r}")
+        elif status == 503 and ("retry-after" not in fields or b"lost its slot" in body):
+            self.books.violate(f"{kind} {request_id}: 503 {body!r}")
+        elif status == 504 and not (limit_ms and took_ms >= limit_ms):
+            self.books.violate(f"{kind} {request_id}: 504 after {took_ms:.0f} ms")
+        elif status not in (200, 503, 504):
+            self.books.violate(f"{kind} {request_id}: {status} {body[:200]!r}")
+
+
+class ZmqClient:
+    """Several requests under way at once over one DEALER; an answer to each comes once."""
+
+    def __init__(self, books, endpoint, orders, seed, name):
+        self.books, self.endpoint, self.orders, self.name = books, endpoint, orders, name
+        self.random = random.Random(f"{seed}/{name}")
+        self.context = zmq.Context()
+        self.under_way, self.answered = {}, set()
+        self.number = 0
+
+    def run(self):
+        dealer = self.context.socket(zmq.DEALER)
+        dealer.setsockopt(zmq.LINGER, 0)
+        dealer.setsockopt(zmq.RECONNECT_IVL, 20)
+        dealer.connect(self.endpoint)
+        end = None
+        while self.under_way or not self.books.stop.is_set():
+            if self.books.stop.is_set() and end is None:
+                end = time.monotonic() + ANSWER_WAIT_S
+            while not self.books.stop.is_set() and len(self.under_way) < 4:
+                self.send(dealer)
+            if dealer.poll(50):
+                self.receive(dealer)
+            self.expire()
+            if end and (self.books.violations or time.monotonic() > end):
+                break
+        dealer.close()
+        self.context.term()
+
+    def send(self, dealer):
+        order = self.random.choice(self.orders)(self.random, f"{self.name}-{self.number}")
+        request_id = f"{self.name}-{self.number}"
+        self.number += 1
+        head = {"v": 1, "op": "predict", "id": request_id, "model": order.path.strip("/"), "accept": "npy", **dict(order.zmq)}
+        self.under_way[request_id] = (time.monotonic(), order)
+        dealer.send_multipart([msgpack.packb(head), order.raw])
+
+    def receive(self, dealer):
+        head, *body = dealer.recv_multipart()
+        reply = msgpack.unpackb(head)
+        begun, order = self.under_way.pop(reply["id"], (None, None))
+        if begun is None:
+            self.books.violate(f"zmq {reply['id']}: answered " +
+                               ("twice" if reply["id"] in self.answered else "although nobody had asked"))
+            return
+        self.answered.add(reply["id"])
+        self.books.count("zmq " + order.kind, f"answered {reply['status']}")
+        if reply["status"] == 200 and (not body or body[0] != order.expected):
+            self.books.violate(f"zmq {order.kind} {reply['id']}: a wrong answer: {body and body[0][:80]!r}")
+        elif reply["status"] not in (200, 503) or b"lost its slot" in b"".join(body):
+            self.books.violate(f"zmq {order.kind} {reply['id']}: {reply['status']} {body!r}")
+
+    def expire(self):
+        """What a front had when it died is never answered; nothing but time tells what that was."""
+        now = time.monotonic()
+        for request_id, (begun, order) in list(self.under_way.items()):
+            if now - begun > ANSWER_WAIT_S and not self.books.died_since("zmq-front", begun):
+                self.books.violate(f"zmq {order.kind} {request_id}: no answer within {ANSWER_WAIT_S} s")
+            elif now - begun < 12 or not self.books.died_since("zmq-front", begun):
+                continue
+            else:
+                self.books.count("zmq " + order.kind, BROKEN)
+            del self.under_way[request_id]
+            self.answered.add(request_id)

@@ -1,0 +1,251 @@
+"""Models that crash or hang, processes that are stopped: who is answered what, and what comes back by itself."""
+
+import concurrent.futures
+import os
+import shutil
+import signal
+import socket
+import time
+
+import pytest
+import requests
+
+from conftest import BUILD, SLOW, process_alive, wait_until
+from protocol_client import Client
+
+WAIT_S = 240 if SLOW else 60
+
+
+@pytest.fixture
+def poison_server(start_server):
+    """One worker with a model that does to it what the request says."""
+    path = BUILD / "tests" / "models" / "poison.so"
+    assert path.exists(), f"{path} is not built: make test-plugins"
+
+    def start(workers=1, server="", model=""):
+        return start_server(config=f"[server]\n{server}\n[model poison]\npath = {path}\n"
+                                   f"route = /predict\nworkers = {workers}\n{model}\n")
+
+    return start
+
+
+def ask(server, text, headers=None):
+    return requests.post(server.url + "/predict", data=text, timeout=WAIT_S,
+                         headers={"Content-Type": "application/json", **(headers or {})})
+
+
+def slots(server):
+    with Client(server) as client:
+        head, body = client.status()
+        assert head["status"] == 200
+        return requests.models.complexjson.loads(body)["slots"]
+
+
+def taken(server):
+    counts = slots(server)
+    return counts["total"] - counts["FREE"]
+
+
+def wait_slots_free(server):
+    wait_until(lambda: taken(server) == 0, WAIT_S, "all slots to be free")
+
+
+def ask_together(server, texts):
+    """A slow job first, so that the others meet in one batch behind it."""
+    with concurrent.futures.ThreadPoolExecutor(len(texts) + 1) as pool:
+        first = pool.submit(ask, server, "slow 400")
+        wait_until(lambda: slots(server)["RUN"], WAIT_S, "the slow job's running")
+        answers = [pool.submit(ask, server, text) for text in texts]
+        assert first.result().status_code == 200
+        return [answer.result() for answer in answers]
+
+
+@pytest.mark.parametrize("word", ["crash", "abort"])
+def test_poison_is_answered_500_and_its_batch_200(poison_server, word):
+    server = poison_server()
+    texts = ["a", "b", word, "c", "d"]
+    answers = ask_together(server, texts)
+    for text, answer in zip(texts, answers):
+        if text == word:
+            assert answer.status_code == 500
+            assert answer.json()["detail"] == "The model crashed on this input 2 times"
+        else:
+            assert (answer.status_code, answer.text) == (200, text)
+    assert ask(server, "after").text == "after"
+    wait_slots_free(server)
+    server.stop()
+
+
+def test_hanging_input_is_answered_500_and_its_batch_200(poison_server):
+    server = poison_server(model="run_timeout_ms = 18000\n")
+    answers = ask_together(server, ["a", "hang", "b"])
+    assert [answer.status_code for answer in answers] == [200, 500, 200]
+    assert "2 times" in answers[1].json()["detail"]
+    assert server.log_text().count("process shows no progress") == 2
+    wait_slots_free(server)
+    server.stop()
+
+
+def test_failing_batch_is_taken_apart(poison_server):
+    server = poison_server()
+    before = server.role("worker")
+    answers = ask_together(server, ["a", "fail", "b"])
+    assert [answer.status_code for answer in answers] == [200, 500, 200]
+    assert answers[1].json()["detail"] == "The model failed on this input"
+    assert server.role("worker") == before
+    server.stop()
+
+
+def test_slow_job_that_ticks_is_left_alone(poison_server):
+    """Longer than a silent one would be allowed: it is progress that counts."""
+    server = poison_server(model="run_timeout_ms = 18000\n")
+    assert ask(server, "slow 4500").status_code == 200
+    assert "no progress" not in server.log_text()
+    server.stop()
+
+
+def test_mute_job_is_killed_before_its_run_timeout(poison_server):
+    server = poison_server(model="run_timeout_ms = 600000\ntimeout_ms = 600000\n")
+    worker = server.role("worker")[0]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask, server, "mute 4500")
+        assert answer.result().status_code == 200  # a sixth of ten minutes was not over
+    assert server.role("worker") == [worker]
+    server.stop()
+
+
+def test_kills_from_outside_are_not_the_jobs_fault(poison_server):
+    server = poison_server()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask, server, "slow 1500")
+        for _ in range(5):
+            wait_until(lambda: slots(server)["RUN"], WAIT_S, "the job's running")
+            worker = server.role("worker")[0]
+            os.kill(worker, signal.SIGKILL)
+            wait_until(lambda: not process_alive(worker), WAIT_S, "the worker's end")
+            wait_until(lambda: server.role("worker"), WAIT_S, "the next worker")
+        assert (answer.result().status_code, answer.result().text) == (200, "slow 1500")
+    server.stop()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_stopped_worker_is_replaced_and_its_job_runs_again(poison_server, times):
+    """Its run time-out is a minute; the stop is seen by its ticks, and is not the job's fault."""
+    server = poison_server()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask, server, "slow 2000")
+        for _ in range(times):
+            wait_until(lambda: slots(server)["RUN"], WAIT_S, "the job's running")
+            worker = server.role("worker")[0]
+            os.kill(worker, signal.SIGSTOP)
+            wait_until(lambda: not process_alive(worker), WAIT_S, "the stopped worker's end")
+        assert (answer.result().status_code, answer.result().text) == (200, "slow 2000")
+    assert server.log_text().count("stopped=yes") == times
+    server.stop()
+
+
+def test_stopped_idle_worker_keeps_nobody_waiting(poison_server):
+    """It is stopped before it gets the job, which then is leased to it and never begins."""
+    server = poison_server()
+    worker = server.role("worker")[0]
+    os.kill(worker, signal.SIGSTOP)
+    assert ask(server, "hello").text == "hello"
+    assert not process_alive(worker)
+    server.stop()
+
+
+def test_stopped_broker_is_replaced(poison_server):
+    server = poison_server()
+    broker = server.role("broker")[0]
+    os.kill(broker, signal.SIGSTOP)
+    assert ask(server, "hello").text == "hello"
+    assert not process_alive(broker)
+    server.stop()
+
+
+def test_stopped_gateway_is_replaced(poison_server):
+    server = poison_server()
+    gateways = server.role("gateway")
+    for pid in gateways:
+        os.kill(pid, signal.SIGSTOP)
+    assert ask(server, "hello").text == "hello"  # it waited in the backlog
+    assert not set(gateways) & set(server.role("gateway"))
+    server.stop()
+
+
+def test_idle_processes_are_not_taken_for_hung(poison_server):
+    server = poison_server()
+    before = server.children()
+    time.sleep(5)
+    assert server.children() == before and "no progress" not in server.log_text()
+    server.stop()
+
+
+@pytest.mark.parametrize("role", ["worker", "broker"])
+def test_deadline_is_kept_whatever_is_stopped(poison_server, role):
+    """504 in every state: not leased (no broker), leased or running (no worker)."""
+    server = poison_server()
+    for pid in server.role(role):
+        os.kill(pid, signal.SIGSTOP)
+    answer = ask(server, "hello", {"X-Unetserve-Timeout-Ms": "300"})
+    assert answer.status_code == 504
+    wait_slots_free(server)
+    server.stop()
+
+
+def test_deadline_of_a_job_behind_a_long_one(poison_server):
+    """It is leased to the worker, which is busy past the job's deadline: 504, and not a moment's 500."""
+    server = poison_server(model="timeout_ms = 600\nmax_batch_size = 1\n")
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        first = pool.submit(ask, server, "slow 1500")
+        wait_until(lambda: slots(server)["RUN"], WAIT_S, "the slow job's running")
+        others = [pool.submit(ask, server, str(i)) for i in range(3)]
+        assert first.result().status_code == 200
+        assert [other.result().status_code for other in others] == [504] * 3
+    wait_slots_free(server)
+    server.stop()
+
+
+def test_reload_is_not_held_up_by_a_stopped_worker(poison_server):
+    server = poison_server()
+    worker = server.role("worker")[0]
+    os.kill(worker, signal.SIGSTOP)
+    server.send(signal.SIGHUP)
+    wait_until(lambda: "msg=reloaded" in server.log_text(), WAIT_S, "the reload")
+    assert ask(server, "hello").text == "hello" and not process_alive(worker)
+    server.stop()
+
+
+def test_killed_supervisor_leaves_nobody_unanswered(poison_server):
+    """What was accepted is answered by processes that have nobody to restart them; then they end."""
+    server = poison_server(workers=2, server="gateways = 2\ndrain_timeout_ms = 20000\n")
+    children = server.children()
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        answers = [pool.submit(ask, server, f"slow {100 + i}") for i in range(12)]
+        wait_until(lambda: slots(server)["RUN"], WAIT_S, "running jobs")
+        wait_until(lambda: taken(server) == 12, WAIT_S,
+                   "all jobs to be accepted")
+        server.send(signal.SIGKILL)
+        server.process.wait(WAIT_S)
+        for i, answer in enumerate(answers):
+            assert (answer.result().status_code, answer.result().text) == (200, f"slow {100 + i}")
+    wait_until(lambda: not any(map(process_alive, children)), WAIT_S, "the end of the children")
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", server.port)) != 0
+
+
+def test_health_tells_of_a_dead_worker(start_server, tmp_path):
+    """From its burial on, and until the next one is ready, which takes a while when its plugin is not there."""
+    path = tmp_path / "poison.so"
+    shutil.copy(BUILD / "tests" / "models" / "poison.so", path)
+    server = start_server(path)
+    assert requests.get(server.url + "/health", timeout=WAIT_S).status_code == 200
+    path.rename(tmp_path / "away")
+    worker = server.role("worker")[0]
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: f"pid={worker} signal=KILL" in server.log_text(), WAIT_S, "the burial")
+    assert requests.get(server.url + "/health", timeout=WAIT_S).status_code == 503
+    (tmp_path / "away").rename(path)
+    wait_until(lambda: requests.get(server.url + "/health", timeout=WAIT_S).status_code == 200,
+               WAIT_S, "health")
+    server.stop()
