@@ -1,5 +1,7 @@
 #include "gateway/answer.h"
 
+#include "gateway/metrics.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,6 +73,8 @@ static void emit_to_response(void *out, const char *name, const char *value)
 
 enum MHD_Result answer_queue(struct answer *answer, struct MHD_Connection *connection)
 {
+    metrics_answered(answer->model - 1u, answer->status, answer->size);
+    answer->queued = true;
     enum MHD_ResponseMemoryMode mode = answer->size ? MHD_RESPMEM_MUST_FREE
                                                     : MHD_RESPMEM_PERSISTENT;
     static char nothing[1];
@@ -113,6 +117,7 @@ static void emit_to_text(void *out, const char *name, const char *value)
 
 int answer_send(const struct answer *answer, int fd)
 {
+    metrics_answered(answer->model - 1u, answer->status, answer->size);
     struct text head = {.size = 0};
     char line[96];
     snprintf(line, sizeof line, "HTTP/1.1 %d %s\r\nContent-Length: %zu\r\n", answer->status,

@@ -24,6 +24,8 @@ struct answer {
     const char *authenticate; /* static */
     uint32_t retry_after_s;   /* 0: no such header */
     bool close;               /* the connection ends after this answer */
+    bool queued;              /* answer_queue has seen it */
+    uint32_t model;           /* 1 + the index of the model that it is about; 0: about none */
     char request_id[64];      /* "" : no such header */
     char timing[160];         /* Server-Timing; "" : nothing took any time */
 };

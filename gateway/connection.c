@@ -1,5 +1,6 @@
 #include "gateway/connection.h"
 
+#include "gateway/metrics.h"
 #include "gateway/negotiate.h"
 
 #include "unetserve/queue.h"
@@ -33,6 +34,8 @@ struct connection *connection_open(struct connections *connections, int fd)
         connections->first->previous = connection;
     connections->first = connection;
     connections->count++;
+    metrics_connection_made();
+    metrics_connections(connections->count);
     atomic_store_explicit(&by_fd[fd], connection, memory_order_release);
     return connection;
 }
@@ -47,6 +50,7 @@ void connection_close(struct connections *connections, struct connection *connec
     if (connection->next)
         connection->next->previous = connection->previous;
     connections->count--;
+    metrics_connections(connections->count);
     free(connection);
 }
 
@@ -101,6 +105,7 @@ static void check_cut(const struct connection *connection, struct head_gate_repo
     const struct head_gate *gate = &connection->gate;
     if (report->status || head_gate_idle(gate) || !connection_ended(connection))
         return;
+    metrics_refused(COUNTERS_REFUSED_CUT);
     report->status = 400;
     report->reason = head_gate_in_head(gate)
                          ? "truncated: the connection ended within the head of the request"
@@ -122,8 +127,11 @@ ssize_t connection_read(struct connection *connection, void *buffer, size_t size
     ssize_t got = recvfrom(connection->fd, buffer, size, flags, NULL, NULL);
     if (got < 0 || (flags & MSG_PEEK))
         return got;
+    metrics_received((size_t)got);
     struct head_gate_report report;
     head_gate_feed(&connection->gate, buffer, (size_t)got, &report);
+    if (report.status)
+        metrics_refused(COUNTERS_REFUSED_HEAD);
     if ((size_t)got < size)
         check_cut(connection, &report);
     if (!head_gate_in_head(&connection->gate))

@@ -1,5 +1,6 @@
 #include "gateway/front_zmq.h"
 
+#include "gateway/metrics.h"
 #include "gateway/negotiate.h"
 #include "gateway/pages.h"
 
@@ -25,6 +26,7 @@ struct caller {
     unsigned char identity[IDENTITY_MAX];
     size_t identity_size;
     bool delimited; /* a REQ socket's empty frame, which it wants back */
+    uint32_t model; /* 1 + the index of the model asked; 0: none */
     char id[64];
 };
 
@@ -54,6 +56,8 @@ static int send_piece(struct front_zmq *front, const void *bytes, size_t size, b
 static void reply_send(const struct caller *caller, const struct protocol_reply *reply, void *body,
                        size_t size)
 {
+    metrics_answered(caller->model - 1u, (int)reply->status, size);
+    metrics_request_ended(caller->model - 1u, true);
     unsigned char head[PROTOCOL_HEAD_MAX];
     struct front_zmq *front = caller->front;
     long head_size = protocol_reply_write(reply, head, sizeof head);
@@ -171,6 +175,7 @@ static int start_job(struct caller *caller, const struct protocol_request *reque
     struct job_order order;
     struct job *job;
     if (zmq_msg_size(tensor) > jobs->config->max_body_bytes) {
+        metrics_refused(COUNTERS_REFUSED_SIZE);
         problem_set(problem, 413, "Payload too large");
         return -1;
     }
@@ -186,15 +191,17 @@ static int start_job(struct caller *caller, const struct protocol_request *reque
     return 0;
 }
 
-static int predict(const struct caller *caller, const struct protocol_request *request,
-                   zmq_msg_t *tensor, struct problem *problem)
+static int predict(struct caller *caller, const struct protocol_request *request, zmq_msg_t *tensor,
+                   struct problem *problem)
 {
     struct models *models = &caller->front->gateway->models;
     int model = find_model(models, request->model, problem);
     if (model < 0)
         return -1;
+    caller->model = (uint32_t)model + 1;
     struct model_view *view = models_view(models, (uint32_t)model);
     if (!view) {
+        metrics_refused(COUNTERS_REFUSED_NOT_READY);
         problem_set(problem, 503, "The model is not ready yet, try again later");
         return -1;
     }
@@ -229,9 +236,10 @@ static void handle(struct caller *caller, zmq_msg_t *head, zmq_msg_t *tensor)
         reply_status(caller);
         return;
     }
-    if (caller->front->gateway->draining)
+    if (caller->front->gateway->draining) {
+        metrics_refused(COUNTERS_REFUSED_DRAINING);
         problem_set(&problem, 503, "The server is shutting down");
-    else if (!tensor)
+    } else if (!tensor)
         problem_set(&problem, 400, "A predict request has a second frame, the tensor");
     else
         predict(caller, &request, tensor, &problem);
@@ -253,6 +261,7 @@ static bool message_receive(void *router, struct message *message)
             return message->count > 0;
         }
         more = zmq_msg_more(&frame);
+        metrics_received(zmq_msg_size(&frame));
         if (message->count < FRAMES_MAX) {
             zmq_msg_init(&message->frames[message->count]);
             zmq_msg_move(&message->frames[message->count++], &frame);
@@ -279,6 +288,7 @@ static void message_handle(struct front_zmq *front, struct message *message)
         return; /* nothing that could be answered */
     memcpy(caller.identity, zmq_msg_data(&message->frames[0]), caller.identity_size);
     caller.delimited = delimited;
+    metrics_request_begun();
     if (message->too_many || message->count > head + 2) {
         struct problem problem;
         problem_set(&problem, 400, "A request has two frames, its head and the tensor");

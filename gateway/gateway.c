@@ -1,5 +1,7 @@
 #include "gateway/gateway.h"
 
+#include "gateway/metrics.h"
+
 #include "unetserve/log.h"
 
 #include <errno.h>
@@ -126,6 +128,7 @@ static int add_sources(struct gateway *gateway)
 
 int gateway_open(struct gateway *gateway)
 {
+    metrics_open(&gateway->seat);
     int error = baton_open(&gateway->batons, &gateway->seat.queue, gateway->config.run_dir);
     if (error) {
         log_event(LOG_LEVEL_ERROR, "cannot connect to the broker",

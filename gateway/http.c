@@ -7,6 +7,7 @@
 #include "gateway/http.h"
 
 #include "gateway/gate_recv.h"
+#include "gateway/metrics.h"
 #include "gateway/request.h"
 
 #include "unetserve/log.h"
@@ -234,9 +235,10 @@ static int on_sweep(sd_event_source *source, uint64_t now_us, void *opaque)
          connection = connection->next) {
         if (connection->refused)
             continue;
-        if (connection->head_since_ns && now_ns - connection->head_since_ns > head_ns)
+        if (connection->head_since_ns && now_ns - connection->head_since_ns > head_ns) {
+            metrics_refused(COUNTERS_REFUSED_SLOW);
             connection_refuse_text(connection, 408, "The head of the request took too long", true);
-        else if (connection->request)
+        } else if (connection->request)
             request_sweep(connection->request, now_ns);
         else if (connection_idle(connection) &&
                  (http->gateway->draining || connection_ended(connection)))

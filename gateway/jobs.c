@@ -1,5 +1,6 @@
 #include "gateway/jobs.h"
 
+#include "gateway/metrics.h"
 #include "gateway/outcome.h"
 
 #include "unetserve/log.h"
@@ -142,6 +143,8 @@ static int reserve(struct jobs *jobs, uint64_t input_bytes, uint64_t output_byte
 {
     struct queue *queue = &jobs->seat->queue;
     int error = queue_reserve(queue, jobs->seat->index, input_bytes, output_bytes, slot, word);
+    if (error)
+        metrics_refused(error == -E2BIG ? COUNTERS_REFUSED_SIZE : COUNTERS_REFUSED_SLOTS);
     if (error == -E2BIG)
         problem_set(problem, 413,
                     "Payload too large: it needs %llu bytes decoded, the largest slot holds %llu",
@@ -346,6 +349,7 @@ static void job_answer(struct job *job, struct job_outcome *outcome)
     job_done *done = job->done;
     void *opaque = job->opaque;
     job->done = NULL;
+    metrics_job(job->view->model, job->begun_ns, outcome);
     job_release(job);
     done(opaque, outcome);
 }

@@ -1,6 +1,7 @@
 #include "gateway/request.h"
 
 #include "gateway/http.h"
+#include "gateway/metrics.h"
 #include "gateway/negotiate.h"
 #include "gateway/pages.h"
 #include "gateway/routes.h"
@@ -160,6 +161,7 @@ void request_sweep(struct request *request, uint64_t now_ns)
         return;
     request_drop_job(request);
     request->state = REQUEST_GONE;
+    metrics_refused(COUNTERS_REFUSED_SLOW);
     connection_refuse_text(request->connection, 408, "The body of the request took too long", true);
 }
 
@@ -171,6 +173,7 @@ static enum MHD_Result request_show(struct request *request, enum route_kind kin
     struct answer *answer = &request->answer;
     bool ready = kind == ROUTE_HEALTH && !gateway->ending && models_ready(&gateway->models);
     char *info = NULL;
+    size_t size = 0;
     int error = 0;
     switch (kind) {
     case ROUTE_ROOT:
@@ -179,6 +182,12 @@ static enum MHD_Result request_show(struct request *request, enum route_kind kin
     case ROUTE_HEALTH:
         error = answer_set_text(answer, ready ? 200 : 503, ANSWER_TYPE_TEXT,
                                 ready ? "ok" : "not ready");
+        break;
+    case ROUTE_METRICS:
+        info = metrics_page(&gateway->models, &size);
+        if (!info)
+            return MHD_NO;
+        answer_set_body(answer, 200, METRICS_TYPE, info, size);
         break;
     case ROUTE_INFO:
     case ROUTE_MODEL:
@@ -267,16 +276,26 @@ static int request_open_job(struct request *request, struct model_view *view,
                     &request->job);
 }
 
+static bool request_has_key(const struct request *request, struct problem *problem)
+{
+    if (api_keys_admit(&request->http->keys, header(request, "X-API-Key"), problem))
+        return true;
+    metrics_refused(COUNTERS_REFUSED_KEY);
+    return false;
+}
+
 static int request_admit(struct request *request, uint32_t model, struct problem *problem)
 {
     struct gateway *gateway = request->http->gateway;
     if (request->body_bytes != BODY_UNKNOWN &&
         request->body_bytes > gateway->config.max_body_bytes) {
+        metrics_refused(COUNTERS_REFUSED_SIZE);
         problem_set(problem, 413, "Payload too large");
         return -1;
     }
     struct model_view *view = models_view(&gateway->models, model);
     if (!view) {
+        metrics_refused(COUNTERS_REFUSED_NOT_READY);
         problem_set(problem, 503, "The model is not ready yet, try again later");
         return -1;
     }
@@ -316,6 +335,7 @@ static struct request *request_make(struct http *http, struct MHD_Connection *mh
         .speaks_1 = strcmp(version, MHD_HTTP_VERSION_1_1) == 0,
     };
     connection->request = request;
+    metrics_request_begun();
     return request;
 }
 
@@ -344,9 +364,10 @@ static enum MHD_Result request_begin(struct request *request, const char *method
     if (routes_find(&request->http->gateway->models, method, path, &route, &problem,
                     &request->answer.allow))
         return request_refuse(request, &problem);
+    if (route.kind == ROUTE_MODEL)
+        request->answer.model = route.model + 1;
     /* Probes have no keys. */
-    if (route.kind != ROUTE_HEALTH &&
-        !api_keys_admit(&request->http->keys, header(request, "X-API-Key"), &problem))
+    if (route.kind != ROUTE_HEALTH && !request_has_key(request, &problem))
         return request_refuse(request, &problem);
     if (route.kind != ROUTE_MODEL)
         return request_show(request, route.kind);
@@ -370,6 +391,7 @@ static enum MHD_Result request_body(struct request *request, const char *bytes, 
     if (request->state != REQUEST_BODY)
         return MHD_NO;
     if (request->body_seen > request->http->gateway->config.max_body_bytes) {
+        metrics_refused(COUNTERS_REFUSED_SIZE);
         problem_set(&problem, 413, "Payload too large");
         return request_refuse(request, &problem);
     }
@@ -430,6 +452,8 @@ void request_end(struct request *request)
     request_drop_job(request);
     answer_free(&request->answer);
     struct connection *connection = request->connection;
+    metrics_request_ended(request->answer.model - 1u,
+                          request->answer.queued || connection->refused);
     connection->request = NULL;
     connection->request_id = NULL;
     free(request);

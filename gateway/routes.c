@@ -5,7 +5,10 @@
 static const struct {
     const char *path;
     enum route_kind kind;
-} pages[] = {{"/", ROUTE_ROOT}, {"/health", ROUTE_HEALTH}, {"/info", ROUTE_INFO}};
+} pages[] = {{"/", ROUTE_ROOT},
+             {"/health", ROUTE_HEALTH},
+             {"/info", ROUTE_INFO},
+             {"/metrics", ROUTE_METRICS}};
 
 static bool is_read(const char *method)
 {

@@ -8,7 +8,7 @@
 
 #include "unetserve/problem.h"
 
-enum route_kind { ROUTE_ROOT, ROUTE_HEALTH, ROUTE_INFO, ROUTE_MODEL };
+enum route_kind { ROUTE_ROOT, ROUTE_HEALTH, ROUTE_INFO, ROUTE_METRICS, ROUTE_MODEL };
 
 struct route {
     enum route_kind kind;

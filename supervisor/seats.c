@@ -353,6 +353,8 @@ static bool came_too_soon(const struct tree_seat *seat, const siginfo_t *end)
 static void action_delay(struct tree_seat *seat)
 {
     siginfo_t end;
+    if (seat_has_process(seat))
+        counter_add(&seat->server->queue.seats[seat->number].deaths, 1);
     action_bury(seat, &end);
     seat->failures = came_too_soon(seat, &end) ? seat->failures + 1 : 0;
     seat->up_ns = 0;

@@ -33,6 +33,7 @@
 /* Why a request was refused before it was accepted. */
 #define COUNTERS_REFUSALS(X)                                                                       \
     X(HEAD, "head")           /* the grammar of HTTP */                                            \
+    X(CUT, "cut")             /* the connection ended within the request */                        \
     X(SLOW, "slow")           /* head or body took too long */                                     \
     X(KEY, "key")             /* none, or a wrong one */                                           \
     X(SIZE, "size")           /* larger than any slot, or than max_body_bytes */                   \
