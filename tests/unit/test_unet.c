@@ -265,6 +265,47 @@ static void more_tiles_than_a_batch_are_cut_into_several(void **state)
     unet_teardown(unet);
 }
 
+/* Forward passes that count images of size x size take: the backend ticks equally often in each. */
+static unsigned count_forwards(struct unet *unet, uint32_t count, uint32_t size)
+{
+    static uint16_t pixels[MAX_TILES * 2 * 8 * 8];
+    static uint8_t labels[MAX_TILES * 8 * 8];
+    unsigned all[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        uint32_t tiles = i ? count : 1;
+        struct unetserve_item item = {
+            .input = pixels,
+            .input_bytes = (size_t)tiles * 2 * size * size * sizeof *pixels,
+            .input_shape = {UNETSERVE_U16, 4, {tiles, 2, size, size}},
+            .output = labels,
+            .output_capacity = sizeof labels,
+            .status = 200,
+        };
+        struct unetserve_item *items[] = {&item};
+        ticks = 0;
+        assert_int_equal(unet_predict(unet, items, 1), 0);
+        all[i] = ticks;
+    }
+    assert_true(all[0] > 0);
+    assert_int_equal(all[1] % all[0], 0);
+    return all[1] / all[0];
+}
+
+static void large_images_go_fewer_at_a_time(void **state)
+{
+    (void)state;
+    struct unetserve_setup fast = setup;
+    struct unet *unet = NULL;
+    fast.host = &host;
+    fast.backend = "onednn";
+    assert_int_equal(unet_create(&dir, &network, &fast, &unet, &interface, error, sizeof error), 0);
+    assert_int_equal(count_forwards(unet, 4, 2), 2); /* no more than max_batch */
+    assert_int_equal(count_forwards(unet, 4, 4), 2); /* the usual tile */
+    assert_int_equal(count_forwards(unet, 4, 6), 4);
+    assert_int_equal(count_forwards(unet, 4, 8), 4);
+    unet_teardown(unet);
+}
+
 static void tiles_of_several_requests_share_batches(void **state)
 {
     (void)state;
@@ -354,6 +395,7 @@ int main(void)
         cmocka_unit_test(missing_devices_and_backends_are_told_apart_from_nonsense),
         cmocka_unit_test(tiles_come_out_as_labels),
         cmocka_unit_test(more_tiles_than_a_batch_are_cut_into_several),
+        cmocka_unit_test(large_images_go_fewer_at_a_time),
         cmocka_unit_test(tiles_of_several_requests_share_batches),
         cmocka_unit_test(a_client_that_left_costs_nothing_and_disturbs_nobody),
         cmocka_unit_test(requests_that_do_not_fit_are_errors),

@@ -13,6 +13,7 @@ struct unet {
     void *instance;
     uint32_t channels;
     uint32_t max_batch;
+    uint64_t max_pixels; /* of a chunk: max_batch tiles of the usual size */
     /* The chunk that is being put together: max_batch pointers each. */
     const void **inputs;
     uint8_t **labels;
@@ -129,6 +130,7 @@ static int allocate(struct unet *unet, const struct unetserve_interface *interfa
 {
     unet->channels = interface->channels;
     unet->max_batch = interface->max_batch;
+    unet->max_pixels = (uint64_t)interface->max_batch * interface->tile * interface->tile;
     unet->inputs = calloc(unet->max_batch, sizeof *unet->inputs);
     unet->labels = calloc(unet->max_batch, sizeof *unet->labels);
     return unet->inputs && unet->labels ? 0 : -ENOMEM;
@@ -274,6 +276,15 @@ static int run_chunk(struct unet *unet, const struct unetserve_shape *shape, uin
     return unet->backend->forward(unet->instance, &batch);
 }
 
+/* How many tiles of this shape make a full chunk. A network's memory grows with the pixels that it
+ * works on, so of large images fewer go together, down to one. */
+static uint32_t chunk_limit(const struct unet *unet, const struct unetserve_shape *shape)
+{
+    uint64_t pixels = shape->dims[shape->rank - 2] * shape->dims[shape->rank - 1];
+    uint64_t fit = unet->max_pixels / pixels;
+    return fit < 1 ? 1 : fit < unet->max_batch ? (uint32_t)fit : unet->max_batch;
+}
+
 /* Add an item's tiles to the chunk; whenever it is full, run it. */
 static int run_item(struct unet *unet, struct unetserve_item *item, uint32_t *filled)
 {
@@ -284,7 +295,7 @@ static int run_item(struct unet *unet, struct unetserve_item *item, uint32_t *fi
             return 0; /* the worker drops its answer, whatever of it is there */
         unet->inputs[*filled] = (const char *)item->input + i * tiles.input_stride;
         unet->labels[*filled] = (uint8_t *)item->output + i * tiles.output_stride;
-        if (++*filled == unet->max_batch)
+        if (++*filled >= chunk_limit(unet, &item->input_shape))
             failure = run_chunk(unet, &item->input_shape, filled);
     }
     return failure;
