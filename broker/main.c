@@ -4,7 +4,6 @@
 #include "unetserve/log.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
@@ -13,18 +12,6 @@ static const char usage[] = "usage: unetserve-broker --seat SEAT --index INDEX\n
                             "\n"
                             "Gives waiting jobs to workers. Started by unetserve, with inherited "
                             "file descriptors.\n";
-
-/* SIGTERM is read by the event loop. A Ctrl-C at the terminal reaches the whole group and is the
- * supervisor's to handle. */
-static void prepare_signals(void)
-{
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigprocmask(SIG_BLOCK, &signals, NULL);
-    signal(SIGINT, SIG_IGN);
-    signal(SIGPIPE, SIG_IGN);
-}
 
 static int serve(struct seat *seat, const struct config *config)
 {
@@ -47,20 +34,15 @@ static int serve(struct seat *seat, const struct config *config)
 int main(int argc, char **argv)
 {
     static struct config config;
-    struct config_error config_error;
     struct seat seat;
     if (seat_explain(argc, argv, "unetserve-broker", usage))
         return EXIT_SUCCESS;
-    prepare_signals();
+    seat_signals();
     log_init("broker", -1, LOG_FORMAT_TEXT, LOG_LEVEL_INFO);
     if (seat_take(QUEUE_BROKER, &argc, argv, &seat))
         return EX_USAGE;
-    config_init(&config);
-    if (config_load_fd(SEAT_FD_CONFIG, "configuration", &config, &config_error)) {
-        log_event(LOG_LEVEL_ERROR, "cannot read the configuration",
-                  log_text("error", config_error.text));
+    if (seat_config(&config))
         return EX_CONFIG;
-    }
     log_init("broker", (int)seat.seat, config.log_format, config.log_level);
     int status = serve(&seat, &config);
     queue_close(&seat.queue);

@@ -12,7 +12,6 @@
 #include "unetserve/log.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
@@ -22,29 +21,6 @@ static const char usage[] =
     "\n"
     "Takes requests over HTTP, or over ZeroMQ. Started by unetserve, with inherited file "
     "descriptors.\n";
-
-/* SIGTERM is the loop's. An interrupt from the terminal goes to the whole group, and the supervisor
- * decides what it means. */
-static void set_signals(void)
-{
-    sigset_t blocked;
-    sigemptyset(&blocked);
-    sigaddset(&blocked, SIGTERM);
-    sigprocmask(SIG_BLOCK, &blocked, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGINT, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
-}
-
-static int load_config(struct config *config)
-{
-    struct config_error error = {""};
-    config_init(config);
-    int failed = config_load_fd(SEAT_FD_CONFIG, "resolved configuration", config, &error);
-    if (failed)
-        log_event(LOG_LEVEL_ERROR, "cannot read the configuration", log_text("error", error.text));
-    return failed;
-}
 
 static int serve_http(struct gateway *gateway)
 {
@@ -76,10 +52,10 @@ int main(int argc, char **argv)
     if (seat_explain(argc, argv, "unetserve-gateway", usage))
         return EX_OK;
     log_init("gateway", -1, LOG_FORMAT_TEXT, LOG_LEVEL_INFO);
-    set_signals();
+    seat_signals();
     if (seat_take(QUEUE_GATEWAY, &argc, argv, &gateway.seat))
         return EX_USAGE;
-    if (load_config(&gateway.config))
+    if (seat_config(&gateway.config))
         return EX_CONFIG;
     log_init("gateway", (int)gateway.seat.seat, gateway.config.log_format,
              gateway.config.log_level);

@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,17 @@ bool seat_explain(int argc, char **argv, const char *name, const char *usage)
     return false;
 }
 
+void seat_signals(void)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGINT, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+}
+
 int seat_take(enum queue_role role, int *argc, char **argv, struct seat *out)
 {
     unsigned long number = 0;
@@ -101,6 +113,16 @@ int seat_take(enum queue_role role, int *argc, char **argv, struct seat *out)
     }
     *out = seat;
     return 0;
+}
+
+int seat_config(struct config *out)
+{
+    struct config_error error = {""};
+    config_init(out);
+    int failed = config_load_fd(SEAT_FD_CONFIG, "resolved configuration", out, &error);
+    if (failed)
+        log_event(LOG_LEVEL_ERROR, "cannot read the configuration", log_text("error", error.text));
+    return failed;
 }
 
 void seat_ready(struct seat *seat)

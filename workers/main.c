@@ -9,7 +9,6 @@
 #include "workers/worker_options.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,40 +152,23 @@ static int prepare(struct seat *seat, const struct worker_options *options,
     return 0;
 }
 
-/* SIGTERM is read by the event loop. A Ctrl-C at the terminal reaches the whole group and is the
- * supervisor's to handle. */
-static void prepare_signals(void)
-{
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigprocmask(SIG_BLOCK, &signals, NULL);
-    signal(SIGINT, SIG_IGN);
-    signal(SIGPIPE, SIG_IGN);
-}
-
 static int work(int argc, char **argv)
 {
     static struct config config;
     static struct worker worker;
     static struct seat seat;
-    struct config_error config_error;
     struct worker_options options;
     char error[ERROR_MAX];
     uint32_t threads;
-    prepare_signals();
+    seat_signals();
     if (seat_take(QUEUE_WORKER, &argc, argv, &seat))
         return EX_USAGE;
     if (worker_options_parse(argc, argv, &options, error, sizeof error)) {
         log_event(LOG_LEVEL_ERROR, error);
         return EX_USAGE;
     }
-    config_init(&config);
-    if (config_load_fd(SEAT_FD_CONFIG, "configuration", &config, &config_error)) {
-        log_event(LOG_LEVEL_ERROR, "cannot read the configuration",
-                  log_text("error", config_error.text));
+    if (seat_config(&config))
         return EX_CONFIG;
-    }
     log_init("worker", (int)seat.seat, config.log_format, config.log_level);
     int status = prepare(&seat, &options, &config, &worker, &threads);
     if (!status)

@@ -10,6 +10,7 @@
 #ifndef SEAT_H
 #define SEAT_H
 
+#include "unetserve/config.h"
 #include "unetserve/queue.h"
 
 enum {
@@ -38,10 +39,18 @@ struct seat {
  * --version the program's name and version, and return true: that was all. */
 bool seat_explain(int argc, char **argv, const char *name, const char *usage);
 
+/* Child, before it has threads: SIGTERM is blocked, for its event loop to read. A terminal's
+ * interrupt or hang-up reaches the whole group and is the supervisor's to handle; a closed pipe is
+ * an error of write. */
+void seat_signals(void);
+
 /* Child: parse and remove --seat and --index from argv, attach the queue, check that the process
  * table agrees. Sets close-on-exec on all inherited fds. 0, or a negative errno after a log line.
  */
 int seat_take(enum queue_role role, int *argc, char **argv, struct seat *out);
+
+/* Child: the resolved configuration. 0, or a negative errno after a log line. */
+int seat_config(struct config *out);
 
 /* Child: set the ready flag in the process table, write the newline, close the pipe. */
 void seat_ready(struct seat *seat);

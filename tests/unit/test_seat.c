@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -137,10 +138,30 @@ static void test_refuses(void **state)
     assert_int_equal(in_child(body_refuses, QUEUE_WORKER), 0);
 }
 
+/* Signals of a terminal leave it alone, and SIGTERM waits for its loop. */
+static void test_signals(void **state)
+{
+    (void)state;
+    pid_t child = fork();
+    if (child == 0) {
+        sigset_t pending;
+        seat_signals();
+        raise(SIGINT);
+        raise(SIGHUP);
+        raise(SIGPIPE);
+        raise(SIGTERM);
+        sigpending(&pending);
+        _exit(sigismember(&pending, SIGTERM) && !sigismember(&pending, SIGHUP) ? 0 : 1);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 int main(void)
 {
     log_init("test", -1, LOG_FORMAT_TEXT, LOG_LEVEL_ERROR);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_takes),
-                                       cmocka_unit_test(test_refuses)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_takes), cmocka_unit_test(test_refuses),
+                                       cmocka_unit_test(test_signals)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
