@@ -38,8 +38,8 @@ def named_files(text):
 
 def exists(path):
     if path.startswith("build/"):
-        # What `make demo` draws is not there before it has run.
-        return path == "build/demo/mask.png" or (BUILD / path[len("build/"):]).exists()
+        # What `make demo` writes is not there before it has run.
+        return path in ("build/demo/mask.png", "build/demo/tile.npy") or (BUILD / path[len("build/"):]).exists()
     if "/" not in path and path.endswith((".c", ".h")):
         return any(found for room in ("include", "lib", "workers") for found in (CHECKOUT / room).rglob(path))
     return (CHECKOUT / path).exists()
