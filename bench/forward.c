@@ -100,9 +100,7 @@ static int tiles_make(struct bench *bench)
     return 0;
 }
 
-/* ---- a precision
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- a precision ---- */
 
 static void print_layer(const char *name, const char *op, const char *with,
                         const struct onednn_time *time, uint64_t flop)
@@ -255,9 +253,7 @@ static int bench_network(const struct settings *settings, const struct network *
     return error;
 }
 
-/* ---- the network
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- the network ---- */
 
 static int load_model(const char *path, struct network *out)
 {
@@ -307,9 +303,7 @@ static int print_peaks(const struct settings *settings)
     return EX_OK;
 }
 
-/* ---- the command line
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- the command line ---- */
 
 static int parse_number(const char *text, uint32_t most, uint32_t *out)
 {

@@ -1,10 +1,10 @@
 /*
  * Jobs: a request's way through a slot, whoever sent it (http.c, front_zmq.c). A job is
  *
- *     RECEIVING  slot in RECV: the body is decoded into its input area as it arrives
- *     WAITING    slot in READY..FAILED: accepted; ends by the answer or by its deadline
- *     FORGOTTEN  its front has gone away or has been answered 504: the job only waits to free its
- * slot
+ * - RECEIVING: slot in RECV; the body is decoded into its input area as it arrives
+ * - WAITING: slot in READY..FAILED; accepted, ends by the answer or by its deadline
+ * - FORGOTTEN: its front has gone away or has been answered 504; the job only waits to free its
+ *   slot
  *
  * The front holds a job from job_open until its done function was called, or until it calls
  * job_drop. Deadlines: one for the queue, one for everything; both end in 504.

@@ -1,11 +1,13 @@
 /*
  * One HTTP request, from its head to its answer:
  *
- *     PAGE      the answer is known; a small body that nobody wants is read away first, then it
- * goes out BODY      a job is receiving WAITING   the job was accepted, the connection is
- * suspended, and the client's socket is watched ANSWER    the job is done: the connection was
- * resumed, the answer goes out at libmicrohttpd's next call GONE      the client has left (or the
- * process ends): the connection is closed at libmicrohttpd's next call
+ * - PAGE: the answer is known; a small body that nobody wants is read away first, then it goes out
+ * - BODY: a job is receiving
+ * - WAITING: the job was accepted, the connection is suspended, and the client's socket is watched
+ * - ANSWER: the job is done, the connection was resumed, and the answer goes out at
+ *   libmicrohttpd's next call
+ * - GONE: the client has left (or the process ends): the connection is closed at libmicrohttpd's
+ *   next call
  */
 #ifndef GATEWAY_REQUEST_H
 #define GATEWAY_REQUEST_H

@@ -88,8 +88,7 @@ void config_init(struct config *config)
     config->log_level = LOG_LEVEL_INFO;
 }
 
-/* ---- models -----------------------------------------------------------------------------------
- */
+/* ---- models ---- */
 
 static bool model_name_fits(const char *name, size_t length)
 {
@@ -182,8 +181,7 @@ static int model_validate(const struct config *config, uint32_t number, struct c
     return 0;
 }
 
-/* ---- the file ---------------------------------------------------------------------------------
- */
+/* ---- the file ---- */
 
 static int section_end(struct parser *parser)
 {
@@ -415,8 +413,7 @@ int config_load(const char *path, struct config *config, struct config_error *er
     return failed;
 }
 
-/* ---- the command line -------------------------------------------------------------------------
- */
+/* ---- the command line ---- */
 
 int config_set(struct config *config, const char *section, const char *key_name, const char *value,
                struct config_error *error)
@@ -507,8 +504,7 @@ int config_add_model(struct config *config, const char *argument, struct config_
     return 0;
 }
 
-/* ---- the whole --------------------------------------------------------------------------------
- */
+/* ---- the whole ---- */
 
 int config_validate(const struct config *config, struct config_error *error)
 {

@@ -91,8 +91,7 @@ size_t config_key_number(bool of_model, const struct config_key *key)
     return (size_t)(key - (of_model ? model_keys : server_keys));
 }
 
-/* ---- reading ----------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 /* Digits only: no sign, no space, no base prefix. */
 static int number_read(const char *text, size_t length, uint64_t *out)
@@ -306,8 +305,7 @@ int config_key_read(const struct config_key *key, void *base, const char *value,
     return -EINVAL;
 }
 
-/* ---- writing ----------------------------------------------------------------------------------
- */
+/* ---- writing ---- */
 
 static bool list_write(const char *entries, size_t entry_size, uint32_t count, char *text,
                        size_t size)

@@ -9,8 +9,7 @@
 #define SIZE_LIMIT  65536 /* height and width */
 #define COUNT_LIMIT 65536 /* channels, tiles of a batch */
 
-/* ---- writing ----------------------------------------------------------------------------------
- */
+/* ---- writing ---- */
 
 /* A name from a plugin, of at most size bytes; JSON is UTF-8, so what is not becomes '?'. */
 static json_t *text_to_json(const char *text, size_t size)
@@ -77,8 +76,7 @@ char *interface_to_json(const struct unetserve_interface *interface)
     return text;
 }
 
-/* ---- reading ----------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 static int text_read(const json_t *object, const char *key, char *out, size_t size)
 {

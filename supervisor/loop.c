@@ -17,8 +17,7 @@
     1000 /* gateways end by the drain's time-out themselves; then they are made to */
 #define RELOAD_DESCRIBE_MS 5000
 
-/* ---- rescans: the standing rules, and processes that hang -------------------------------------
- */
+/* ---- rescans: the standing rules, and processes that hang ---- */
 
 static void watch_process(struct tree_seat *seat, uint64_t now_ns)
 {
@@ -85,8 +84,7 @@ static int on_rescan(sd_event_source *source, uint64_t now, void *opaque)
     return 0;
 }
 
-/* ---- the drain --------------------------------------------------------------------------------
- */
+/* ---- the drain ---- */
 
 static bool role_is_down(const struct server *server, bool gateways)
 {
@@ -174,8 +172,7 @@ static int on_end_signal(sd_event_source *source, const struct signalfd_siginfo 
     return 0;
 }
 
-/* ---- ready ------------------------------------------------------------------------------------
- */
+/* ---- ready ---- */
 
 static void ready_print(const struct config *config)
 {
@@ -204,8 +201,7 @@ static bool all_up(const struct server *server)
     return true;
 }
 
-/* ---- reload: the workers one after the other ---------------------------------------------------
- */
+/* ---- reload: the workers one after the other ---- */
 
 /* Whether the models' files may be taken over: they are there, whole, and what they take and give
  * has not changed. */
@@ -296,8 +292,7 @@ static int on_reload_signal(sd_event_source *source, const struct signalfd_sigin
     return 0;
 }
 
-/* ---- the loop ---------------------------------------------------------------------------------
- */
+/* ---- the loop ---- */
 
 void loop_seat_changed(struct tree_seat *seat)
 {

@@ -33,8 +33,7 @@ const char *seat_program(const struct tree_seat *seat)
     }
 }
 
-/* ---- clocks -----------------------------------------------------------------------------------
- */
+/* ---- clocks ---- */
 
 static int on_timer(sd_event_source *source, uint64_t now, void *opaque)
 {
@@ -58,8 +57,7 @@ static void clock_set(struct tree_seat *seat, uint64_t after_ms)
         log_event(LOG_LEVEL_ERROR, "cannot set a timer", log_number("seat_number", seat->number));
 }
 
-/* ---- start ------------------------------------------------------------------------------------
- */
+/* ---- start ---- */
 
 /* The words of a command line, kept until the program runs. */
 struct command {
@@ -270,8 +268,7 @@ static void action_announce(struct tree_seat *seat)
               log_number("seat_number", seat->number), log_number("pid", seat->pid));
 }
 
-/* ---- end --------------------------------------------------------------------------------------
- */
+/* ---- end ---- */
 
 static void process_forget(struct tree_seat *seat)
 {
@@ -380,8 +377,7 @@ static void action_signal(struct tree_seat *seat, int number)
                   log_text("error", strerror(errno)));
 }
 
-/* ---- the machine ------------------------------------------------------------------------------
- */
+/* ---- the machine ---- */
 
 void seat_handle(struct tree_seat *seat, enum tree_event event)
 {

@@ -79,8 +79,7 @@ struct server {
     bool reload_restarting;
 };
 
-/* ---- server.c ---------------------------------------------------------------------------------
- */
+/* ---- server.c ---- */
 
 /* Workers of a model. */
 uint32_t server_workers(const struct config_model *model);
@@ -94,8 +93,7 @@ int server_open(struct server *server, struct config *config,
 /* The opposite. No process is left. */
 void server_close(struct server *server);
 
-/* ---- seats.c ----------------------------------------------------------------------------------
- */
+/* ---- seats.c ---- */
 
 /* Tell a seat what happened, and do what follows. */
 void seat_handle(struct tree_seat *seat, enum tree_event event);
@@ -108,8 +106,7 @@ const char *seat_program(const struct tree_seat *seat);
 
 bool seat_has_process(const struct tree_seat *seat);
 
-/* ---- loop.c -----------------------------------------------------------------------------------
- */
+/* ---- loop.c ---- */
 
 /* Serve until a signal and the end of the drain. Returns the exit status. */
 int loop_run(struct server *server);

@@ -17,8 +17,7 @@
  * used. */
 #define SPAWN_ABOVE 256
 
-/* ---- in the child, between fork and exec: async-signal-safe calls only
- * ------------------------------ */
+/* ---- in the child, between fork and exec: async-signal-safe calls only ---- */
 
 static void child_signals_reset(void)
 {
@@ -89,8 +88,7 @@ __attribute__((noreturn)) static void child_run(const struct spawn *spawn, pid_t
     _exit(127);
 }
 
-/* ---- in this process --------------------------------------------------------------------------
- */
+/* ---- in this process ---- */
 
 int spawn_process(const struct spawn *spawn, pid_t *pid, int *pidfd)
 {

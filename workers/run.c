@@ -6,9 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- taking jobs
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- taking jobs ---- */
 
 static int compare_jobs(const void *a, const void *b)
 {
@@ -69,9 +67,7 @@ static size_t take_batch(const struct worker *worker, struct job *jobs, size_t c
     return taken;
 }
 
-/* ---- running them
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- running them ---- */
 
 static void log_job(enum log_level level, const char *message, const struct worker *worker,
                     const struct job *job, const char *reason)

@@ -34,9 +34,7 @@ static float random_float(void)
     return (float)(random_bits() >> 8) / 8388608.0F - 1.0F;
 }
 
-/* ---- networks
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- networks ---- */
 
 static void start(struct network *network, uint32_t in_channels, uint32_t multiple)
 {
@@ -215,9 +213,7 @@ static void odd(struct network *network)
     pool_with(network, pair(network, NETWORK_ADD, f, d), 3, 1, 1);
 }
 
-/* ---- running
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- running ---- */
 
 static const struct backend_preprocess tutorial = {
     .offset = 0, .scale = 10000, .clip = true, .clip_low = 0, .clip_high = 1};
@@ -387,9 +383,7 @@ static void check_network(struct network *network, const struct size *sizes, siz
     network_free(network);
 }
 
-/* ---- tests
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- tests ---- */
 
 static void transposed_unet_at_any_size(void **state)
 {

@@ -24,8 +24,7 @@
 
 #include <cmocka.h>
 
-/* ---- tree -------------------------------------------------------------------------------------
- */
+/* ---- tree ---- */
 
 /* Written out a second time, by state and event: every pair is one of these or does nothing. */
 static const struct tree_step expected[TREE_STATE_COUNT][TREE_EVENT_COUNT] = {
@@ -81,8 +80,7 @@ static void test_tree_delays(void **state)
     assert_int_equal(tree_delay_ms(100), TREE_LONGEST_MS);
 }
 
-/* ---- geometry ---------------------------------------------------------------------------------
- */
+/* ---- geometry ---- */
 
 static struct unetserve_interface tensor_model(uint32_t channels, uint32_t tile)
 {
@@ -216,8 +214,7 @@ static void test_geometry_too_little(void **state)
     assert_int_equal(geometry_plan(&request, &geometry, NULL), -ENOSPC);
 }
 
-/* ---- cores and limits -------------------------------------------------------------------------
- */
+/* ---- cores and limits ---- */
 
 static void test_cores_divided(void **state)
 {
@@ -327,8 +324,7 @@ static void test_watch_stopped(void **state)
     assert_false(watch_is_stopped(child));
 }
 
-/* ---- command line -----------------------------------------------------------------------------
- */
+/* ---- command line ---- */
 
 static int parse(struct options *options, char *error, const char *const *words)
 {
@@ -370,8 +366,7 @@ static void test_options(void **state)
     assert_int_equal(options_apply(&options, &config, &config_error), -EDOM);
 }
 
-/* ---- run directory and sockets ----------------------------------------------------------------
- */
+/* ---- run directory and sockets ---- */
 
 static void test_run_dir(void **state)
 {
@@ -433,8 +428,7 @@ static void test_listeners(void **state)
     listeners_close(&listeners);
 }
 
-/* ---- spawn ------------------------------------------------------------------------------------
- */
+/* ---- spawn ---- */
 
 static int spawn_and_read(const char *script, const struct spawn_fd *fds, size_t count, int output,
                           char *text, size_t size)

@@ -39,9 +39,7 @@ static const struct unetserve_setup setup = {.abi = UNETSERVE_MODEL_ABI,
                                              .threads = 1,
                                              .max_batch = 2};
 
-/* ---- describing
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- describing ---- */
 
 static struct unetserve_interface interface;
 static char error[512];
@@ -156,9 +154,7 @@ static void missing_devices_and_backends_are_told_apart_from_nonsense(void **sta
     assert_int_equal(find("abacus", "auto"), -EINVAL);
 }
 
-/* ---- predicting
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- predicting ---- */
 
 static const struct unetserve_item *who_left;
 static unsigned ticks;

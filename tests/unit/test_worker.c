@@ -17,9 +17,7 @@
 
 #include <cmocka.h>
 
-/* ---- the plugin
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- the plugin ---- */
 
 enum act {
     ACT_ANSWER,         /* the input's bytes plus one */
@@ -139,9 +137,7 @@ static const struct unetserve_model_ops little = {
     .encode_response = little_encode,
 };
 
-/* ---- the scene
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- the scene ---- */
 
 enum { GATEWAY_SEAT = 1, BROKER_SEAT = 2, WORKER_SEAT = 3 };
 
@@ -271,9 +267,7 @@ static void expect_refusal(const struct scene *scene, uint32_t slot, uint32_t st
     assert_memory_equal(queue_output(&scene->queue, slot), refusal, sizeof refusal - 1);
 }
 
-/* ---- tests
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- tests ---- */
 
 static void nothing_leased_is_nothing_done(void **state)
 {

@@ -32,9 +32,7 @@ struct instance {
     size_t arena_bytes;
 };
 
-/* ---- choosing
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- choosing ---- */
 
 static int probe(char *error, size_t error_size)
 {
@@ -73,9 +71,7 @@ static int choose_type(const char *precision, enum onednn_type *out, char *error
     return 0;
 }
 
-/* ---- making
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- making ---- */
 
 static dnnl_status_t add_relu(dnnl_primitive_attr_t attr)
 {
@@ -186,9 +182,7 @@ static int take_weights(const struct network *network, struct instance *instance
     return 0;
 }
 
-/* ---- plans
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- plans ---- */
 
 static struct cached_plan *oldest_plan(struct instance *instance)
 {
@@ -372,9 +366,7 @@ static int create(const struct network *network, const struct backend_options *o
     return 0;
 }
 
-/* ---- running
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- running ---- */
 
 static bool dtype_fits(uint32_t dtype)
 {

@@ -68,9 +68,7 @@ void onednn_kernel_copy(const struct onednn_crew *crew, const struct onednn_view
     run_rows(crew, out, copy_rows, &job);
 }
 
-/* ---- pooling
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- pooling ---- */
 
 static void halve_row(const struct job *job, size_t top, size_t out_row)
 {
@@ -162,9 +160,7 @@ void onednn_kernel_pool(const struct onednn_crew *crew, const struct onednn_view
     run_rows(crew, out, halves ? halve_rows : pool_rows, &job);
 }
 
-/* ---- twice the size
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- twice the size ---- */
 
 /* An input row's pixels to every second pixel of an output row, from the column `first` on. */
 static void spread_row(const struct job *job, const unsigned char *from, size_t row, size_t first)
@@ -261,9 +257,7 @@ void onednn_kernel_upsample(const struct onednn_crew *crew, const struct onednn_
     run_rows(crew, out, mode == NETWORK_NEAREST ? repeat_rows : blend_rows, &job);
 }
 
-/* ---- size and sum
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- size and sum ---- */
 
 /* One axis of a fit: `count` elements from `in` onwards go to `out` onwards, the rest is zero. */
 struct overlap {

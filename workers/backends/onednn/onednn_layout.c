@@ -190,8 +190,7 @@ static void find_roots(const struct planner *p)
     }
 }
 
-/* ---- lifetimes and addresses
- * ----------------------------------------------------------------------------------------- */
+/* ---- lifetimes and addresses ---- */
 
 static void use(const struct planner *p, uint32_t value, size_t step)
 {

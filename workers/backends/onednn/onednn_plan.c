@@ -14,9 +14,7 @@ static dnnl_data_type_t element_of(enum onednn_type type)
     return type == ONEDNN_BF16 ? dnnl_bf16 : dnnl_f32;
 }
 
-/* ---- making
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- making ---- */
 
 struct maker {
     const struct network *network;
@@ -201,9 +199,7 @@ void onednn_plan_free(struct onednn_plan *plan)
     *plan = (struct onednn_plan){0};
 }
 
-/* ---- binding
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- binding ---- */
 
 static size_t scratch_offset(const struct onednn_plan *plan)
 {
@@ -236,9 +232,7 @@ int onednn_plan_bind(struct onednn_plan *plan, unsigned char *arena)
     return onednn_error(status) == 0 ? 0 : -EIO;
 }
 
-/* ---- running
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- running ---- */
 
 struct runner {
     const struct onednn_plan *plan;

@@ -187,8 +187,7 @@ static void widen_bf16(float *restrict out, const uint16_t *restrict in, size_t 
     }
 }
 
-/* ---- from planes of any type to pixels
- * ------------------------------------------------------------------------------- */
+/* ---- from planes of any type to pixels ---- */
 
 static inline float widen_f16(uint16_t value)
 {
@@ -385,9 +384,7 @@ static void load_bf16(const struct backend_preprocess *preprocess, uint32_t dtyp
     transpose_u16(block[0], BLOCK_PIXELS, channels, pixels, out, pitch);
 }
 
-/* ---- after the network
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- after the network ---- */
 
 /* Labels start as class 0; a later class wins only if it is greater, so that the first of equal
  * ones stays. */

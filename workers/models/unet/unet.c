@@ -19,9 +19,7 @@ struct unet {
     uint8_t **labels;
 };
 
-/* ---- setup
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- setup ---- */
 
 static void list_backends(char *text, size_t size)
 {
@@ -214,9 +212,7 @@ void unet_teardown(struct unet *unet)
     free(unet);
 }
 
-/* ---- predict
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- predict ---- */
 
 /* An item's tiles and where they lie. */
 struct tiles {
