@@ -23,10 +23,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define ACCEPTS_A_TURN  64
-#define ACCEPT_AGAIN_US 100000
-#define SWEEP_US        1000000
-#define ROUNDS_A_TURN   8
+#define ACCEPTS_A_TURN    64
+#define ACCEPT_AGAIN_US   100000
+#define SWEEP_US          1000000
+#define ACCEPT_WARNING_NS UINT64_C(10000000000)
+#define ROUNDS_A_TURN     8
 #define CONNECTION_MEMORY                                                                          \
     ((size_t)128 << 10) /* libmicrohttpd reads a body in pieces of half of it */
 
@@ -192,6 +193,18 @@ static int on_accept_again(sd_event_source *source, uint64_t now_us, void *opaqu
     return 0;
 }
 
+/* Tried again soon, told less often. */
+static void accept_failed(struct http *http, int error)
+{
+    uint64_t now_ns = queue_now_ns();
+    if (now_ns >= http->accept_warning_due_ns) {
+        http->accept_warning_due_ns = now_ns + ACCEPT_WARNING_NS;
+        log_event(LOG_LEVEL_WARNING, "cannot accept now", log_text("error", strerror(error)),
+                  log_number("connections", http->connections.count));
+    }
+    accept_later(http);
+}
+
 static int on_listen(sd_event_source *source, int listening, uint32_t events, void *opaque)
 {
     (void)source;
@@ -210,9 +223,7 @@ static int on_listen(sd_event_source *source, int listening, uint32_t events, vo
         if (fd >= 0) {
             take_socket(http, fd, (struct sockaddr *)&address, size);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            log_event(LOG_LEVEL_WARNING, "cannot accept now", log_text("error", strerror(errno)),
-                      log_number("connections", http->connections.count));
-            accept_later(http);
+            accept_failed(http, errno);
             return 0;
         } else if (errno != ECONNABORTED && errno != EINTR) {
             return 0;

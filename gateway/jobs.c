@@ -281,6 +281,12 @@ int job_submit(struct job *job, struct problem *problem)
     size_t input_bytes;
     if (body_reader_finish(&job->reader, &shape, &input_bytes, problem))
         return -1;
+    if (job->form == JOB_PNG && shape.rank == 4) {
+        problem_set(problem, 406,
+                    "image/png holds one mask: ask for application/json or application/x-npy for a "
+                    "batch");
+        return -1;
+    }
     uint64_t labels = job->view->interface.output_kind == UNETSERVE_TENSOR
                           ? label_bytes(&job->view->interface, &shape)
                           : 0;

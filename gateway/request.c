@@ -22,6 +22,11 @@
 /* How long after a client's half-close we ask whether it is still there (request_probe). */
 #define PROBE_AFTER_US 150000
 
+/* When bodies that are still coming hold all slots, one that is slower than that, after that time,
+ * loses its slot to a newcomer. */
+#define HURRIED_BYTES_A_SECOND 65536
+#define HURRIED_AFTER_MS       1000
+
 #define BODY_UNKNOWN UINT64_MAX
 
 enum request_state { REQUEST_PAGE, REQUEST_BODY, REQUEST_WAITING, REQUEST_ANSWER, REQUEST_GONE };
@@ -149,6 +154,45 @@ static enum MHD_Result request_refuse(struct request *request, const struct prob
     return request_answer_early(request);
 }
 
+static void request_refuse_slow(struct request *request, const char *reason)
+{
+    request_drop_job(request);
+    request->state = REQUEST_GONE;
+    connection_refuse_text(request->connection, 408, reason, true);
+}
+
+static bool request_receives(const struct request *request)
+{
+    return request && request->state == REQUEST_BODY && !request->connection->refused &&
+           !head_gate_idle(&request->connection->gate);
+}
+
+/* Slots that wait for bodies do no work. If that is what they are taken by, free the one whose body
+ * comes slowest, unless that one is still in order. */
+static bool free_slowest(struct http *http)
+{
+    const struct jobs *jobs = &http->gateway->jobs;
+    if (jobs->receiving_count < jobs->seat->queue.slot_count / 4)
+        return false;
+    struct request *slowest = NULL;
+    uint64_t now_ns = queue_now_ns(), least = HURRIED_BYTES_A_SECOND;
+    for (struct connection *at = http->connections.first; at; at = at->next) {
+        struct request *request = at->request;
+        uint64_t age_ms = request ? (now_ns - request->begun_ns) / 1000000 : 0;
+        if (age_ms < HURRIED_AFTER_MS || !request_receives(request))
+            continue;
+        uint64_t rate = request->body_seen * 1000 / age_ms;
+        if (rate < least) {
+            least = rate;
+            slowest = request;
+        }
+    }
+    if (!slowest)
+        return false;
+    request_refuse_slow(slowest, "The body came too slowly while others waited for a slot");
+    return true;
+}
+
 void request_sweep(struct request *request, uint64_t now_ns)
 {
     if (request->state != REQUEST_BODY && request->state != REQUEST_PAGE)
@@ -272,8 +316,11 @@ static int request_open_job(struct request *request, struct model_view *view,
         return -1;
     if (order.format == BODY_RAW && read_raw_shape(request, &shape, problem))
         return -1;
-    return job_open(&request->http->gateway->jobs, &order, on_job_done, request, problem,
-                    &request->job);
+    struct jobs *jobs = &request->http->gateway->jobs;
+    int refused = job_open(jobs, &order, on_job_done, request, problem, &request->job);
+    if (refused && problem->status == 503 && free_slowest(request->http))
+        refused = job_open(jobs, &order, on_job_done, request, problem, &request->job);
+    return refused;
 }
 
 static bool request_has_key(const struct request *request, struct problem *problem)

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import resource
+import signal
 import socket
 import time
 
@@ -133,6 +135,69 @@ def test_slow_body_is_refused_with_its_id(start_server, simple_model):
         answer = read_all(client)
     assert answer.startswith(b"HTTP/1.1 408 ") and b"\r\nX-Request-Id: cut\r\n" in answer
     assert_nothing_held(server, before)
+
+
+def test_slow_bodies_do_not_keep_honest_clients_out(start_server, demo_model):
+    """Each slot is taken by a body that does not come, for an hour. The slowest give way."""
+    server = start_server(demo_model, config="[server]\nheader_timeout_ms = 3600000\nqueue_memory = 128M\n")
+    before = descriptors_at_rest(server)
+    total = slots(server)["total"]
+    body = npy(numpy.zeros((12, 32, 32), numpy.uint16))
+
+    def ask():
+        return requests.post(server.url + "/predict", data=body, headers={"Content-Type": "application/x-npy"},
+                             timeout=WAIT_S)
+
+    clients = [connect(server) for _ in range(total)]
+    for client in clients:
+        client.sendall(HEAD + b"{")
+    wait_until(lambda: slots(server)["RECV"] == total, what="slots that are all taken")
+    assert ask().status_code in (200, 503)
+    wait_until(lambda: ask().status_code == 200, 10, "an answer for the honest client")
+    assert [ask().status_code for _ in range(5)] == [200] * 5
+    refused = []
+    for client in clients:
+        client.setblocking(False)
+        try:
+            refused.append(client.recv(65536))
+        except BlockingIOError:
+            pass
+        client.close()
+    assert refused and all(answer.startswith(b"HTTP/1.1 408 ") for answer in refused)
+    assert_nothing_held(server, before)
+
+
+def test_out_of_descriptors(start_server, simple_model):
+    server = start_server(simple_model)
+    before = descriptors_at_rest(server)
+    pid = next(pid for pid, words in server.children().items()
+               if words[0].endswith("unetserve-gateway") and "zmq" not in words)
+    limit = before[pid] + 10
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
+    clients = [connect(server) for _ in range(30)]
+    for client in clients:
+        client.sendall(HEAD + b"{")
+    wait_until(lambda: descriptors(server)[pid] == limit, what="as many descriptors as there may be")
+    wait_until(lambda: "cannot accept now" in server.log_text(), what="a warning")
+    time.sleep(0.5)
+    assert server.log_text().count("cannot accept now") == 1
+    for client in clients:
+        client.close()
+    answer = requests.post(server.url + "/predict", json={"input": 4.0}, timeout=WAIT_S)
+    assert answer.json() == {"output": 80.0}
+    assert_nothing_held(server, before)
+    assert pid in server.role("gateway")
+
+
+def test_png_for_a_batch_is_refused_before_it_runs(unet):
+    (worker,) = unet.role("worker")
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        answer = requests.post(unet.url + "/predict", data=npy(numpy.zeros((2, 12, 32, 32), numpy.uint16)),
+                               headers={"Content-Type": "application/x-npy", "Accept": "image/png"}, timeout=WAIT_S)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert answer.status_code == 406 and "one mask" in answer.json()["detail"]
 
 
 # ---- heads that are odd and right ----------------------------------------------------------------------------------------
