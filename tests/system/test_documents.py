@@ -122,6 +122,16 @@ def test_options_of_a_worker_are_in_its_manual():
     assert documented == options | {"seat", "index"}
 
 
+def test_options_of_unetctl_are_in_its_manual():
+    shown = set()
+    for command in ("predict", "status", "inspect", "check"):
+        done = subprocess.run([BUILD / "unetctl", command, "--help"], capture_output=True, text=True, check=True)
+        shown |= options_in(re.sub(r"\(.*?\)", "", done.stdout))
+    documented = {"-" + name for name in re.findall(r"Fl (-?[a-z][a-z-]*)", plain_manual("unetctl.1"))}
+    assert len(shown) > 10
+    assert shown - {"--output"} == documented - {"--help", "--version"}
+
+
 def keys_of(text):
     return re.findall(r"^[; ]*([a-z_]+) =", text, re.M)
 
