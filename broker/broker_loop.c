@@ -16,6 +16,7 @@ struct broker {
     sd_event *event;
     bool look;     /* something happened */
     bool stopping; /* told to stop, or the supervisor is gone */
+    bool orphaned; /* the supervisor is gone */
     uint64_t stop_at_ns;
     uint64_t drain_timeout_ms;
 };
@@ -47,7 +48,10 @@ static void begin_stop(struct broker *broker, const char *reason)
 static int on_life(sd_event_source *source, int fd, uint32_t events, void *opaque)
 {
     (void)fd, (void)events;
-    begin_stop(opaque, "the supervisor is gone");
+    struct broker *broker = opaque;
+    broker->orphaned = true;
+    broker->look = true;
+    begin_stop(broker, "the supervisor is gone");
     return sd_event_source_set_enabled(source, SD_EVENT_OFF);
 }
 
@@ -71,10 +75,15 @@ static int add_sources(struct broker *broker)
     return error < 0 ? error : 0;
 }
 
-/* Is there nothing left to stay for? */
+/* Is there nothing left to stay for? An orphan leaves after the gateways, as in a drain: they may
+ * still accept jobs. */
 static bool may_leave(const struct broker *broker, bool busy)
 {
-    return broker->stopping && (!busy || queue_now_ns() >= broker->stop_at_ns);
+    if (!broker->stopping)
+        return false;
+    if (broker->orphaned && queue_ready_gateways(&broker->seat->queue) > 0)
+        busy = true;
+    return !busy || queue_now_ns() >= broker->stop_at_ns;
 }
 
 static int run(struct broker *broker)
@@ -89,9 +98,10 @@ static int run(struct broker *broker)
         if (arrived || broker->look || rescan) {
             broker->look = false;
             busy = survey_look(broker->survey, &broker->seat->queue, rescan).busy;
+            bool often = busy || broker->orphaned;
             if (rescan)
-                next_rescan_ns = now_ns + (busy ? RESCAN_BUSY_MS : RESCAN_IDLE_MS) * 1000000u;
-            else if (busy && next_rescan_ns > now_ns + RESCAN_BUSY_MS * 1000000u)
+                next_rescan_ns = now_ns + (often ? RESCAN_BUSY_MS : RESCAN_IDLE_MS) * 1000000u;
+            else if (often && next_rescan_ns > now_ns + RESCAN_BUSY_MS * 1000000u)
                 next_rescan_ns = now_ns + RESCAN_BUSY_MS * 1000000u;
         }
         seat_tick(broker->seat);

@@ -156,6 +156,8 @@ int gateway_run(struct gateway *gateway)
 void gateway_close(struct gateway *gateway)
 {
     jobs_close(&gateway->jobs);
+    /* Orphaned workers and the broker wait for this. */
+    atomic_store(&gateway->seat.queue.processes[gateway->seat.index].ready, 0);
     models_close(&gateway->models);
     sd_event_source_disable_unref(gateway->rescan);
     sd_event_source_disable_unref(gateway->delay_timer);

@@ -505,6 +505,9 @@ static bool rule_run(struct queue *queue, uint32_t slot, uint64_t word)
     unsigned kills = queue_word_kills(word) + (by_fault ? 0 : 1);
     bool enough = faults >= QUEUE_MAX_ATTEMPTS || kills >= QUEUE_MAX_KILLS ||
                   queue_cancelled(queue, slot, queue_word_generation(word));
+    /* The start that it tells is over. Nobody else writes it: its worker is gone. */
+    if (!enough)
+        atomic_store(&queue->slots[slot].started_ns, 0);
     return move_counted(queue, QUEUE_SUPERVISOR, slot, word, enough ? QUEUE_FAILED : QUEUE_READY, 0,
                         faults, kills, NULL);
 }
@@ -638,5 +641,14 @@ unsigned queue_ready_workers(const struct queue *queue, uint32_t model)
                  atomic_load(&process->model) == model && atomic_load(&process->ready) &&
                  !atomic_load(&process->draining);
     }
+    return ready;
+}
+
+unsigned queue_ready_gateways(const struct queue *queue)
+{
+    unsigned ready = 0;
+    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++)
+        ready += queue_process_is(queue, i, QUEUE_GATEWAY) &&
+                 atomic_load(&queue->processes[i].ready);
     return ready;
 }

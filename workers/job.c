@@ -104,11 +104,14 @@ bool job_batches_with(const struct job *a, const struct job *b)
 
 bool job_start(struct queue *queue, uint16_t self, struct job *job)
 {
-    /* Before the move, while the slot is LEASED to this worker: whoever sees RUN must not read an
-     * earlier job's time. */
     job->started_ns = queue_now_ns();
+    if (!queue_move(queue, QUEUE_WORKER, job->slot, job->word, QUEUE_RUN, self, &job->word))
+        return false;
+    /* After the move: a lease may be taken back, and then the slot is another's. Whoever sees RUN
+     * before this store reads 0, which the gateway wrote in RECV and the supervisor writes before a
+     * second run. */
     atomic_store(&queue->slots[job->slot].started_ns, job->started_ns);
-    return queue_move(queue, QUEUE_WORKER, job->slot, job->word, QUEUE_RUN, self, &job->word);
+    return true;
 }
 
 void job_reset_item(struct job *job)

@@ -82,11 +82,16 @@ static bool healthy(const struct worker *worker)
     return error == 0;
 }
 
+/* An orphan leaves after the gateways, as in a drain: one that has not seen the end of the life
+ * line yet, or has connections left, may still accept a job. */
 static bool may_leave(const struct loop *loop)
 {
     if (loop->retiring)
         return true; /* asked only when nothing is leased to this worker */
-    return loop->orphaned && (!work_remains(loop->worker) || queue_now_ns() >= loop->orphan_end_ns);
+    if (!loop->orphaned)
+        return false;
+    bool gateways_left = queue_ready_gateways(&loop->worker->seat->queue) == 0;
+    return (gateways_left && !work_remains(loop->worker)) || queue_now_ns() >= loop->orphan_end_ns;
 }
 
 static int run(struct loop *loop)

@@ -291,6 +291,7 @@ static void check_rule(const struct rule_case *c)
     uint16_t owner = owner_for(c->state) == 7 ? gateway : owner_for(c->state) == 9 ? worker : 0;
     force(&queue, 1, c->state, owner, c->faults, c->kills, 12);
     atomic_store(&queue.slots[1].reply_to, gateway);
+    atomic_store(&queue.slots[1].started_ns, 5);
     if (c->cancelled)
         queue_cancel(&queue, 1, 12);
     if (!c->gateway_lives)
@@ -307,6 +308,9 @@ static void check_rule(const struct rule_case *c)
     assert_int_equal(queue_cancelled(&queue, 1, 12), c->flagged);
     assert_int_equal(queue_word_faults(word), c->faults_then);
     assert_int_equal(queue_word_kills(word), c->kills_then);
+    /* A second run must not be judged by the first one's start. */
+    bool again_ready = c->state == QUEUE_RUN && c->becomes == QUEUE_READY;
+    assert_int_equal(atomic_load(&queue.slots[1].started_ns), again_ready ? 0 : 5);
     queue_close(&queue);
 }
 

@@ -628,6 +628,22 @@ static void a_lost_device_leaves_its_jobs_to_the_supervisor(void **state)
     end(&scene);
 }
 
+static void a_lease_that_was_taken_back_is_left_alone(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t slot = submit_leased(&scene, &image, ACT_ANSWER);
+    struct job job;
+    uint64_t word = queue_word(&scene.queue, slot);
+    job_read(&scene.queue, slot, word, &job);
+    assert_true(queue_move(&scene.queue, QUEUE_BROKER, slot, word, QUEUE_READY, 0, NULL));
+    assert_false(job_start(&scene.queue, scene.seat.index, &job));
+    expect(&scene, slot, QUEUE_READY);
+    assert_int_equal(atomic_load(&scene.queue.slots[slot].started_ns), 0);
+    end(&scene);
+}
+
 static void an_answer_reaches_a_gateway_that_began_to_stream(void **state)
 {
     (void)state;
@@ -668,6 +684,7 @@ int main(void)
         cmocka_unit_test(an_unterminated_request_id_is_cut),
         cmocka_unit_test(jobs_of_another_model_or_generation_are_left_alone),
         cmocka_unit_test(a_lost_device_leaves_its_jobs_to_the_supervisor),
+        cmocka_unit_test(a_lease_that_was_taken_back_is_left_alone),
         cmocka_unit_test(an_answer_reaches_a_gateway_that_began_to_stream),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,9 +27,14 @@ static int echo(void *model, struct unetserve_item *const *items, size_t count)
     return 0;
 }
 
+/* Called when the worker is idle. */
+static void (*when_idle)(void);
+
 static int health(void *model)
 {
     (void)model;
+    if (when_idle)
+        when_idle();
     return health_answer;
 }
 
@@ -71,6 +76,7 @@ static void begin(struct scene *scene)
     uint16_t self;
     memset(scene, 0, sizeof *scene);
     health_answer = 0;
+    when_idle = NULL;
     /* So that nothing else takes a fixed number. */
     for (int fd = open("/dev/null", O_RDWR); fd < 32; fd = open("/dev/null", O_RDWR))
         assert_true(fd >= 0);
@@ -169,6 +175,34 @@ static void an_orphan_waits_for_accepted_jobs_but_not_for_ever(void **state)
     end(&scene);
 }
 
+static struct scene *late_scene;
+static uint32_t late_slot;
+
+/* The gateway accepts one more job, and leaves. */
+static void accept_late(void)
+{
+    when_idle = NULL;
+    late_slot = submit(late_scene);
+    atomic_store(&late_scene->queue.processes[late_scene->gateway].ready, 0);
+}
+
+static void an_orphan_stays_as_long_as_a_gateway_serves(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene);
+    atomic_store(&scene.queue.processes[scene.gateway].ready, 1);
+    late_scene = &scene;
+    late_slot = UINT32_MAX;
+    when_idle = accept_late;
+    close(scene.life);
+    scene.life = -1;
+    assert_int_equal(worker_loop(&scene.worker, 60000), 0);
+    assert_int_not_equal(late_slot, UINT32_MAX);
+    assert_int_equal(state_of(&scene, late_slot), QUEUE_DONE);
+    end(&scene);
+}
+
 static void a_model_that_cannot_serve_ends_the_worker(void **state)
 {
     (void)state;
@@ -189,6 +223,7 @@ int main(void)
         cmocka_unit_test(told_to_end_it_finishes_what_is_leased_to_it),
         cmocka_unit_test(an_orphan_finishes_and_leaves),
         cmocka_unit_test(an_orphan_waits_for_accepted_jobs_but_not_for_ever),
+        cmocka_unit_test(an_orphan_stays_as_long_as_a_gateway_serves),
         cmocka_unit_test(a_model_that_cannot_serve_ends_the_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
