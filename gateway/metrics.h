@@ -40,6 +40,9 @@ void metrics_job(uint32_t model, uint64_t begun_ns, const struct job_outcome *ou
 
 /* ---- showing ---- */
 
+/* The blocks of all seats added up; gauges of the dead left out. */
+void metrics_total(const struct queue *queue, struct counters *total);
+
 /* All of it in Prometheus' text format 0.0.4. malloc'd, *size without the final NUL; NULL without
  * memory. */
 char *metrics_page(const struct models *models, size_t *size);

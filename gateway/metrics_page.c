@@ -53,8 +53,9 @@ static bool seat_taken(const struct queue *queue, uint32_t seat)
     return false;
 }
 
-static void add_blocks(const struct queue *queue, struct counters *total)
+void metrics_total(const struct queue *queue, struct counters *total)
 {
+    memset(total, 0, sizeof *total);
     for (uint32_t seat = 0; seat < COUNTERS_MAX_SEATS; seat++) {
         uint32_t role = role_of(queue, seat);
         if (role != QUEUE_GATEWAY && role != QUEUE_WORKER)
@@ -112,7 +113,7 @@ static void look(struct view *view)
     for (uint32_t i = 0; i < view->model_count; i++)
         escape(config->models[i].name, sizeof config->models[i].name, view->names[i],
                sizeof view->names[i]);
-    add_blocks(queue, view->total);
+    metrics_total(queue, view->total);
     look_at_slots(view, queue);
     look_at_workers(view, queue);
 }
@@ -336,7 +337,6 @@ char *metrics_page(const struct models *models, size_t *size)
     view.total = aligned_alloc(_Alignof(struct counters), sizeof *view.total);
     view.out = view.total ? open_memstream(&text, size) : NULL;
     if (view.out) {
-        memset(view.total, 0, sizeof *view.total);
         look(&view);
         write_all(&view);
         whole = !ferror(view.out);

@@ -1,5 +1,7 @@
 #include "gateway/pages.h"
 
+#include "gateway/metrics.h"
+
 #include "unetserve/interface_text.h"
 
 #include <jansson.h>
@@ -79,7 +81,19 @@ char *pages_info(struct models *models)
 
 /* ---- status ---- */
 
-static json_t *status_model(struct models *models, uint32_t index)
+/* Answers so far, all of them and those with 200. */
+static void status_answers(json_t *entry, const struct counters_model *counts)
+{
+    uint64_t answered = 0;
+    for (unsigned place = 0; place < COUNTERS_STATUSES; place++)
+        answered += counter_read(&counts->answers[place]);
+    json_object_set_new(entry, "answered", json_integer((json_int_t)answered));
+    json_object_set_new(
+        entry, "answered_200",
+        json_integer((json_int_t)counter_read(&counts->answers[counters_status(200)])));
+}
+
+static json_t *status_model(struct models *models, uint32_t index, const struct counters *total)
 {
     const struct config_model *model = &models->config->models[index];
     json_t *entry = json_pack(
@@ -87,6 +101,7 @@ static json_t *status_model(struct models *models, uint32_t index)
         (json_int_t)queue_ready_workers(models->queue, index), "workers_needed",
         (json_int_t)models_workers_needed(model), "generation",
         (json_int_t)atomic_load(&models->queue->models[index].generation));
+    status_answers(entry, &total->models[index]);
     struct model_view *view = models_view(models, index);
     if (view) {
         char *interface = interface_to_json(&view->interface);
@@ -143,9 +158,14 @@ static json_t *status_slots(const struct queue *queue)
 
 char *pages_status(struct models *models)
 {
+    struct counters *total = aligned_alloc(_Alignof(struct counters), sizeof *total);
+    if (!total)
+        return NULL;
+    metrics_total(models->queue, total);
     json_t *served = json_array(), *processes = json_array();
     for (uint32_t i = 0; i < models->config->model_count; i++)
-        json_array_append_new(served, status_model(models, i));
+        json_array_append_new(served, status_model(models, i, total));
+    free(total);
     for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++)
         if (atomic_load(&models->queue->processes[i].life) != QUEUE_VACANT)
             json_array_append_new(processes, status_process(models->queue, i));

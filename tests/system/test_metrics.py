@@ -1,15 +1,17 @@
 """/metrics: the text is well-formed, the books are exact over all gateways, and no count falls when a process is killed."""
 
+import json
 import os
 import signal
 import socket
 import struct
+import subprocess
 
 import numpy
 import requests
 
 import protocol_client
-from conftest import wait_until
+from conftest import BUILD, wait_until
 from metrics_text import TYPE, Metrics
 
 WAIT_S = 60
@@ -37,6 +39,25 @@ def raw(server, request, half_close=False):
         while part := line.recv(65536):
             text += part
     return text
+
+
+def test_status_counts_the_same(start_server, simple_model):
+    """Over ZeroMQ, from the same numbers, and unetctl shows the rate."""
+    server = start_server(simple_model)
+    for number in (1, 2, 3, "x"):
+        requests.post(server.url + "/predict", json={"input": number}, timeout=WAIT_S)
+    with protocol_client.Client(server) as client:
+        model = json.loads(client.status()[1])["models"][0]
+    assert (model["answered"], model["answered_200"]) == (4, 3)
+    metrics = scrape(server)
+    assert metrics.sum("requests_total", model="simple") == 4
+    assert metrics.value("requests_total", model="simple", code="200") == 3
+    shown = subprocess.run([str(BUILD / "unetctl"), "status", "--endpoint", protocol_client.endpoint_of(server), "--watch",
+                            "--count", "2", "--interval", "50"], check=True, capture_output=True, text=True).stdout
+    heads = [line.split() for line in shown.splitlines() if line.startswith("MODEL")]
+    rows = [line.split() for line in shown.splitlines() if line.startswith("simple ")]
+    assert [row[5:7] for row in rows] == [["4", "3"], ["4", "3"]]
+    assert "ANSWERS/S" not in heads[0] and heads[1][-1] == "ANSWERS/S" and rows[1][7] == "0.0"
 
 
 class Book:

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #define WATCHED_PROCESSES 1024
+#define WATCHED_MODELS    16
 
 struct status_options {
     struct server_options server;
@@ -105,25 +106,40 @@ static long long number_of(const json_t *object, const char *key)
     return (long long)json_integer_value(json_object_get(object, key));
 }
 
-static void print_models(const json_t *models)
-{
-    printf("%-24s %-20s %7s %10s %9s\n", "MODEL", "ROUTE", "WORKERS", "GENERATION", "CHANNELS");
-    for (size_t i = 0; i < json_array_size(models); i++) {
-        const json_t *model = json_array_get(models, i);
-        const json_t *input = json_object_get(json_object_get(model, "interface"), "input");
-        printf("%-24s %-20s %7lld %10lld %9lld\n", text_of(model, "name"), text_of(model, "route"),
-               number_of(model, json_object_get(model, "workers_ready") ? "workers_ready"
-                                                                        : "ready_workers"),
-               number_of(model, "generation"), number_of(input ? input : model, "channels"));
-    }
-}
-
-/* What processes had done at the last look, by their index. */
+/* What was done at the last look: by processes, by their index, and by models, in their order. */
 struct watch {
     long long jobs[WATCHED_PROCESSES];
     long long busy_ms[WATCHED_PROCESSES];
+    long long answered[WATCHED_MODELS];
     double seconds; /* since the last look; 0 at the first */
 };
+
+static void print_answers(const json_t *model, size_t index, struct watch *watch)
+{
+    long long answered = number_of(model, "answered");
+    printf(" %10lld %10lld", answered, number_of(model, "answered_200"));
+    if (index >= WATCHED_MODELS)
+        return;
+    if (watch->seconds > 0)
+        printf(" %10.1f", (double)(answered - watch->answered[index]) / watch->seconds);
+    watch->answered[index] = answered;
+}
+
+static void print_models(const json_t *models, struct watch *watch)
+{
+    printf("%-24s %-20s %7s %10s %9s %10s %10s%s\n", "MODEL", "ROUTE", "WORKERS", "GENERATION",
+           "CHANNELS", "ANSWERS", "WITH 200", watch->seconds > 0 ? "  ANSWERS/S" : "");
+    for (size_t i = 0; i < json_array_size(models); i++) {
+        const json_t *model = json_array_get(models, i);
+        const json_t *input = json_object_get(json_object_get(model, "interface"), "input");
+        printf("%-24s %-20s %7lld %10lld %9lld", text_of(model, "name"), text_of(model, "route"),
+               number_of(model, json_object_get(model, "workers_ready") ? "workers_ready"
+                                                                        : "ready_workers"),
+               number_of(model, "generation"), number_of(input ? input : model, "channels"));
+        print_answers(model, i, watch);
+        putchar('\n');
+    }
+}
 
 static void print_process(const json_t *process, struct watch *watch)
 {
@@ -163,7 +179,7 @@ static void print_document(const json_t *document, struct watch *watch)
     const json_t *processes = json_object_get(document, "processes");
     if (!processes)
         processes = json_object_get(document, "workers");
-    print_models(json_object_get(document, "models"));
+    print_models(json_object_get(document, "models"), watch);
     printf("%-12s %5s %8s %-9s %10s %10s%s\n", "PROCESS", "SEAT", "PID", "STATE", "JOBS", "BUSY MS",
            watch->seconds > 0 ? "   JOBS/S    BUSY" : "");
     for (size_t i = 0; i < json_array_size(processes); i++)
