@@ -6,7 +6,8 @@
 #include <string.h>
 
 enum json_state {
-    AT_VALUE,        /* a value must come */
+    AT_START, /* a byte order mark may come: RFC 8259 lets readers ignore it, Python's does */
+    AT_VALUE, /* a value must come */
     AT_VALUE_OR_END, /* just after [ */
     AT_KEY,          /* after a comma in an object */
     AT_KEY_OR_END,   /* just after { */
@@ -29,7 +30,7 @@ void json_scan_init(struct json_scan *scan)
     /* Not the token: it is as large as all the rest of a reader, and read only as far as it has
      * been written. */
     memset(scan, 0, offsetof(struct json_scan, token));
-    scan->state = AT_VALUE;
+    scan->state = AT_START;
 }
 
 static enum json_event fail_at(struct json_scan *scan, uint64_t offset, const char *error)
@@ -88,6 +89,21 @@ static bool in_object(const struct json_scan *scan)
 static void end_value(struct json_scan *scan)
 {
     scan->state = scan->depth ? AFTER_VALUE : AT_END;
+}
+
+static enum json_event scan_start(struct json_scan *scan, struct json_piece *piece)
+{
+    static const char mark[] = "\xef\xbb\xbf";
+    if (*piece->at == mark[scan->matched]) {
+        piece->at++;
+        if (mark[++scan->matched] == '\0')
+            scan->state = AT_VALUE;
+        return SCAN_MORE;
+    }
+    if (scan->matched)
+        return fail_at(scan, 0, "Expecting value");
+    scan->state = AT_VALUE;
+    return SCAN_MORE;
 }
 
 /* ---- containers ---- */
@@ -456,12 +472,19 @@ static enum json_event scan_hex(struct json_scan *scan, struct json_piece *piece
 enum json_event json_scan_next(struct json_scan *scan, struct json_piece *piece)
 {
     static enum json_event (*const steps[])(struct json_scan *, struct json_piece *) = {
-        [AT_VALUE] = scan_value,   [AT_VALUE_OR_END] = scan_value,
-        [AT_KEY] = scan_key,       [AT_KEY_OR_END] = scan_key,
-        [AT_COLON] = scan_colon,   [AFTER_VALUE] = scan_after_value,
-        [IN_NUMBER] = scan_number, [IN_LITERAL] = scan_literal,
-        [IN_STRING] = scan_string, [IN_ESCAPE] = scan_escape,
-        [IN_HEX] = scan_hex,       [IN_UTF8] = scan_utf8,
+        [AT_START] = scan_start,
+        [AT_VALUE] = scan_value,
+        [AT_VALUE_OR_END] = scan_value,
+        [AT_KEY] = scan_key,
+        [AT_KEY_OR_END] = scan_key,
+        [AT_COLON] = scan_colon,
+        [AFTER_VALUE] = scan_after_value,
+        [IN_NUMBER] = scan_number,
+        [IN_LITERAL] = scan_literal,
+        [IN_STRING] = scan_string,
+        [IN_ESCAPE] = scan_escape,
+        [IN_HEX] = scan_hex,
+        [IN_UTF8] = scan_utf8,
         [AT_END] = scan_end,
     };
     while (piece->at < piece->end) {
@@ -492,6 +515,7 @@ enum json_event json_scan_finish(struct json_scan *scan)
     case IN_HEX:
     case IN_UTF8: return fail_at(scan, scan->token_offset, "Unterminated string");
     case IN_LITERAL: return fail_at(scan, scan->token_offset, "Expecting value");
+    case AT_START:
     case AT_VALUE:
     case AT_VALUE_OR_END: break;
     }
@@ -515,6 +539,7 @@ bool json_is_valid(const char *text, size_t size)
     struct json_scan scan;
     struct json_piece piece = {text, text, text + size};
     json_scan_init(&scan);
+    scan.state = AT_VALUE; /* a value in a text has no mark */
     enum json_event event;
     do
         event = json_scan_next(&scan, &piece);

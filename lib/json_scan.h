@@ -2,7 +2,7 @@
  * JSON's grammar (RFC 8259) as a stream of events, resumable at every byte, without memory for the
  * document. Numbers and strings longer than JSON_TOKEN_MAX: a number is an error, a string is
  * checked to its end and only its beginning is kept. Python's NaN, Infinity and -Infinity are told
- * as events of their own: the caller decides.
+ * as events of their own: the caller decides. A UTF-8 byte order mark in front is passed over.
  */
 #ifndef JSON_SCAN_H
 #define JSON_SCAN_H

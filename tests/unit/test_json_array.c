@@ -160,6 +160,19 @@ static void test_white_space_and_other_keys(void **state)
     accept(1, 1, "{\"imagee\":1,\"imag\":2,\"\":3,\"image\":[[[1]]]}", "float32[1, 1, 1]");
 }
 
+static void test_byte_order_mark(void **state)
+{
+    (void)state;
+    accept(1, 1, "\xef\xbb\xbf{\"image\":[[[1]]]}", "float32[1, 1, 1]");
+    accept(1, 1, "\xef\xbb\xbf \n{\"image\":[[[1]]]}", "float32[1, 1, 1]");
+    refuse_syntax("\xef\xbb{\"image\":[[[1]]]}", 0, "Expecting value");
+    refuse_syntax("\xef\xbb\xbf\xef\xbb\xbf{}", 3, "Expecting value");
+    refuse_syntax(" \xef\xbb\xbf{}", 1, "Expecting value");
+    refuse_syntax("{\xef\xbb\xbf}", 1, "Expecting property name");
+    refuse_syntax("\xef\xbb\xbf", 3, "Expecting value");
+    assert_false(json_is_valid("\xef\xbb\xbf[]", 5));
+}
+
 static void test_long_rows(void **state)
 {
     (void)state;
@@ -187,7 +200,6 @@ static void test_syntax(void **state)
     (void)state;
     refuse_syntax(" ", 1, "Expecting value");
     refuse_syntax("x", 0, "Expecting value");
-    refuse_syntax("\xef\xbb\xbf{}", 0, "Expecting value");
     refuse_syntax("{", 1, "property name");
     refuse_syntax("{,", 1, "property name");
     refuse_syntax("{1:2}", 1, "property name");
@@ -567,6 +579,7 @@ int main(void)
         cmocka_unit_test(test_rank_3),
         cmocka_unit_test(test_rank_4),
         cmocka_unit_test(test_white_space_and_other_keys),
+        cmocka_unit_test(test_byte_order_mark),
         cmocka_unit_test(test_long_rows),
         cmocka_unit_test(test_syntax),
         cmocka_unit_test(test_syntax_of_scalars),

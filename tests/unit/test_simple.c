@@ -53,6 +53,7 @@ static void computes_the_tutorials_answers(void **state)
     (void)state;
     check_answer("{\"input\": 4.0}", "{\"output\":80.0}");
     check_answer("{\"input\": 4}", "{\"output\":80.0}");
+    check_answer("\xef\xbb\xbf{\"input\": 4}", "{\"output\":80.0}");
     check_answer("{\"input\":-1}", "{\"output\":0.0}");
     check_answer("{\"input\":0.1,\"more\":[1,2]}", "{\"output\":0.011000000000000003}");
     check_answer("{\"input\":1e100}", "{\"output\":1e+300}");
@@ -73,7 +74,8 @@ static void refuses_what_is_no_number(void **state)
     check_refusal("{\"input\":[4.0]}", "\"float_type\"");
     check_refusal("[4.0]", "\"model_attributes_type\"");
     check_refusal("4.0", "\"model_attributes_type\"");
-    check_refusal("", "\"json_invalid\"");
+    check_refusal("", "\"type\":\"missing\",\"loc\":[\"body\"],");
+    check_refusal("\xef\xbb\xbf", "\"json_invalid\"");
     check_refusal("{\"input\": 4.0", "\"json_invalid\"");
     check_refusal("{\"input\": NaN}", "\"json_invalid\"");
     check_refusal("{\"input\":4.0} x", "\"json_invalid\"");

@@ -66,6 +66,13 @@ static int refuse_value(struct unetserve_item *item, const char *type, const cha
     return refuse(item, &problem);
 }
 
+static int refuse_nothing(struct unetserve_item *item)
+{
+    struct problem problem;
+    problem_set_missing(&problem, NULL, "null");
+    return refuse(item, &problem);
+}
+
 static int refuse_missing(struct unetserve_item *item, const json_t *document)
 {
     struct problem problem;
@@ -108,7 +115,12 @@ static int decode_request(void *model, struct unetserve_item *item)
 {
     (void)model;
     json_error_t error;
-    json_t *document = json_loadb(item->input, item->input_bytes,
+    if (item->input_bytes == 0)
+        return refuse_nothing(item);
+    const char *text = item->input;
+    /* Some clients put a byte order mark in front. Python's json reads over it. */
+    size_t mark = item->input_bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+    json_t *document = json_loadb(text + mark, item->input_bytes - mark,
                                   JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL,
                                   &error);
     if (!document) {
