@@ -175,7 +175,6 @@ static int start_job(struct caller *caller, const struct protocol_request *reque
     struct job_order order;
     struct job *job;
     if (zmq_msg_size(tensor) > jobs->config->max_body_bytes) {
-        metrics_refused(COUNTERS_REFUSED_SIZE);
         problem_set(problem, 413, "Payload too large");
         return -1;
     }
@@ -210,6 +209,8 @@ static int predict(struct caller *caller, const struct protocol_request *request
     if (kept) {
         *kept = *caller;
         refused = start_job(kept, request, view, tensor, problem);
+        if (refused)
+            metrics_job_refused(problem->status);
     } else {
         problem_set(problem, 503, "Out of memory, try again later");
     }

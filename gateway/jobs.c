@@ -143,8 +143,6 @@ static int reserve(struct jobs *jobs, uint64_t input_bytes, uint64_t output_byte
 {
     struct queue *queue = &jobs->seat->queue;
     int error = queue_reserve(queue, jobs->seat->index, input_bytes, output_bytes, slot, word);
-    if (error)
-        metrics_refused(error == -E2BIG ? COUNTERS_REFUSED_SIZE : COUNTERS_REFUSED_SLOTS);
     if (error == -E2BIG)
         problem_set(problem, 413,
                     "Payload too large: it needs %llu bytes decoded, the largest slot holds %llu",

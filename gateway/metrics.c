@@ -54,6 +54,14 @@ void metrics_refused(enum counters_refusal why)
     counter_add(&mine->refusals[why], 1);
 }
 
+void metrics_job_refused(int status)
+{
+    if (status == 413)
+        metrics_refused(COUNTERS_REFUSED_SIZE);
+    else if (status == 503)
+        metrics_refused(COUNTERS_REFUSED_SLOTS);
+}
+
 static void observe(struct counters_model *counts, enum counters_time time, double ms)
 {
     /* Negative and not-a-number become 0. */

@@ -35,6 +35,10 @@ void metrics_answered(uint32_t model, int status, size_t body_bytes);
 /* A request was refused before it was accepted; its answer is counted apart from this. */
 void metrics_refused(enum counters_refusal why);
 
+/* The same for a job that was not opened, fed or submitted, by its problem's status: 413 is its
+ * size, 503 the slots; what is wrong with the input itself is no refusal of this kind. */
+void metrics_job_refused(int status);
+
 /* An accepted job has its outcome. */
 void metrics_job(uint32_t model, uint64_t begun_ns, const struct job_outcome *outcome);
 

@@ -347,6 +347,8 @@ static int request_admit(struct request *request, uint32_t model, struct problem
         return -1;
     }
     int refused = request_open_job(request, view, problem);
+    if (refused)
+        metrics_job_refused(problem->status);
     model_view_drop(view);
     return refused;
 }
@@ -437,13 +439,12 @@ static enum MHD_Result request_body(struct request *request, const char *bytes, 
     }
     if (request->state != REQUEST_BODY)
         return MHD_NO;
-    if (request->body_seen > request->http->gateway->config.max_body_bytes) {
-        metrics_refused(COUNTERS_REFUSED_SIZE);
+    if (request->body_seen > request->http->gateway->config.max_body_bytes)
         problem_set(&problem, 413, "Payload too large");
-        return request_refuse(request, &problem);
-    }
-    return job_feed(request->job, bytes, size, &problem) ? request_refuse(request, &problem)
-                                                         : MHD_YES;
+    else if (job_feed(request->job, bytes, size, &problem) == 0)
+        return MHD_YES;
+    metrics_job_refused(problem.status);
+    return request_refuse(request, &problem);
 }
 
 static enum MHD_Result request_submit(struct request *request)
@@ -451,6 +452,7 @@ static enum MHD_Result request_submit(struct request *request)
     struct problem problem;
     request->body_bytes = request->body_seen;
     if (job_submit(request->job, &problem)) {
+        metrics_job_refused(problem.status);
         enum MHD_Result result = request_refuse(request, &problem);
         return result == MHD_YES ? answer_queue(&request->answer, request->mhd) : result;
     }

@@ -200,3 +200,23 @@ def test_refusals_by_reason(start_server, simple_model):
     assert metrics.value("requests_total", model="simple", code="401") == 1
     assert metrics.value("requests_total", model="", code="401") == 1
     assert metrics.value("requests_total", model="", code="408") == 1
+
+
+def test_refused_when_all_slots_are_taken(start_server, simple_model):
+    """One for each that was refused in the end, whatever was tried before."""
+    server = start_server(simple_model)
+    slots = int(scrape(server).sum("slots"))
+    lines = []
+    try:
+        for _ in range(slots):
+            lines.append(socket.create_connection(("127.0.0.1", server.port), WAIT_S))
+            lines[-1].sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n\r\n{")
+        wait_until(lambda: scrape(server).value("slots", state="FREE") == 0, WAIT_S, "the last slot")
+        codes = [requests.post(server.url + "/predict", json={"input": 1}, timeout=WAIT_S).status_code for _ in range(3)]
+        metrics = scrape(server)
+        assert metrics.value("refused_total", reason="slots") == codes.count(503)
+        assert metrics.value("refused_total", reason="slow") == codes.count(200)
+        assert len(codes) == codes.count(503) + codes.count(200)
+    finally:
+        for line in lines:
+            line.close()

@@ -119,6 +119,17 @@ static void test_gauges_of_the_dead(void **state)
     expect("\nunetserve_requests_abandoned_total{model=\"a\\\"b\\\\c\\nd\"} 1\n");
 }
 
+static void test_refused_jobs(void **state)
+{
+    (void)state;
+    metrics_job_refused(413);
+    metrics_job_refused(503);
+    metrics_job_refused(503);
+    metrics_job_refused(422);
+    expect("\nunetserve_refused_total{reason=\"size\"} 1\n");
+    expect("\nunetserve_refused_total{reason=\"slots\"} 2\n");
+}
+
 static void test_times(void **state)
 {
     (void)state;
@@ -172,6 +183,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_odd_numbers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_seats_are_added_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_gauges_of_the_dead, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_refused_jobs, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_times, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_tables, set_up, tear_down),
     };
