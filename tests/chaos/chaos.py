@@ -44,16 +44,20 @@ log_level = info
 path = {build}/models/simple.so
 route = /simple
 workers = 1
+timeout_ms = 20000
 [model unet]
 path = {checkout}/tests/goldens/milesial_transposed.safetensors
 route = /unet
 workers = 1
+timeout_ms = 20000
 [model poison]
 path = {build}/tests/models/poison.so
 route = /poison
 workers = 2
+timeout_ms = 20000
 """
 ROLES = {"worker": 0.4, "gateway": 0.2, "zmq-front": 0.15, "broker": 0.25}
+LONELY_ROUNDS = 60
 STOP_BORNE_S = 5  # longer than the supervisor lets a process be stopped
 EVENT = re.compile(r"^time=(\S+) .*msg=\"?(process killed|process ready)\"? program=(\S+) seat_number=(\d+) pid=(\d+)")
 
@@ -112,7 +116,8 @@ def make_orders(made):
         return order
 
     def echo(dice, name):
-        text = f"slow {dice.choice([0, 5, 20, 80])} {name} {dice.random()}".encode()
+        word = dice.choice(["slow", "drip"])
+        text = f"{word} {dice.choice([0, 5, 20, 100])} {name} {dice.random()}".encode()
         order = Order("echo", "/poison", "application/json", text, text)
         order.zmq, order.raw = {}, text
         return order
@@ -186,7 +191,7 @@ class Faults:
         if dice < 0.6:
             thread = threading.Thread(target=self.kill, args=(role, pid))
         else:
-            seconds = 2 * STOP_BORNE_S if dice > 0.95 else self.random.uniform(0.005, 0.8)
+            seconds = 2 * STOP_BORNE_S if dice > 0.95 else self.random.uniform(0.005, 1.5)
             thread = threading.Thread(target=self.stop, args=(role, pid, seconds))
         thread.start()
         self.threads.append(thread)
@@ -199,6 +204,29 @@ class Faults:
             time.sleep(min(self.random.expovariate(2.5), 3))
         for thread in self.threads:
             thread.join()
+
+
+def lonely_rounds(server, books, faults, order_maker, seed):
+    """One request and one kill at a time. Under load the next request's messages make good what a death has lost;
+    here nothing does."""
+    dice = random.Random(f"{seed}/lonely")
+    client = HttpClient(books, server.port, [], seed, "lonely")
+    took_ms = []
+    for i in range(LONELY_ROUNDS):
+        role = dice.choice(["broker", "worker"])
+        pids = [pid for pid, words in server.children().items() if faults.role_of(words) == role]
+        if books.violations or not pids:
+            continue
+        killer = threading.Timer(dice.uniform(0, 0.01), faults.kill, (role, dice.choice(pids)))
+        killer.start()
+        begun = time.monotonic()
+        client.request(order_maker(dice, f"lonely-{i}"), f"lonely-{i}", calm=True)
+        took_ms.append((time.monotonic() - begun) * 1000)
+        killer.join()
+    client.drop()
+    if took_ms:
+        print(f"lonely requests, each with a kill: answered within median {statistics.median(took_ms):.0f} ms, "
+              f"worst {max(took_ms):.0f} ms")
 
 
 # ---- what came of it -------------------------------------------------------------------------------
@@ -285,6 +313,7 @@ def chaos(server, seed, seconds):
     books.stop.set()
     for thread in threads:
         thread.join()
+    lonely_rounds(server, books, faults, usual[4], seed)
     fault_seconds = time.monotonic() - books.started
     took = recoveries(server, faults.kills)
     check_end(server, books, fds_before)

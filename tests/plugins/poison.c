@@ -7,6 +7,7 @@
  *     hang...     never returns and never ticks
  *     slow N...   takes N milliseconds, with signs of progress
  *     mute N...   takes N milliseconds without any
+ *     drip N...   takes N milliseconds and writes its answer bit by bit all the while
  *     fail...     makes predict fail as a whole
  *
  * so that the first word of a request says what it does to its worker.
@@ -76,6 +77,31 @@ static int decode_request(void *model, struct unetserve_item *item)
     return 0;
 }
 
+static void drip(const struct unetserve_host *host, const struct unetserve_item *item)
+{
+    unsigned steps = number_after(item, "drip") / STEP_MS + 1;
+    size_t size = item->input_bytes;
+    /* A copy, so that what is written belongs to this job whatever becomes of its slot. */
+    char *text = malloc(size);
+    if (!text)
+        abort();
+    memcpy(text, item->input, size);
+    for (unsigned i = 0; i < steps; i++) {
+        size_t from = size * i / steps;
+        wait_ms(host, STEP_MS, true);
+        memcpy((char *)item->output + from, text + from, size * (i + 1) / steps - from);
+    }
+    free(text);
+}
+
+static void answer(const struct unetserve_host *host, const struct unetserve_item *item)
+{
+    if (says(item, "drip"))
+        drip(host, item);
+    else
+        memcpy(item->output, item->input, item->input_bytes);
+}
+
 static int misbehave(const struct unetserve_host *host, const struct unetserve_item *item)
 {
     if (says(item, "crash"))
@@ -94,11 +120,11 @@ static int predict(void *model, struct unetserve_item *const *items, size_t coun
     int error = 0;
     for (size_t i = 0; i < count; i++) {
         struct unetserve_item *item = items[i];
-        if (misbehave(model, item))
-            error = -EINVAL;
         if (item->input_bytes > item->output_capacity)
             return -ENOSPC;
-        memcpy(item->output, item->input, item->input_bytes);
+        if (misbehave(model, item))
+            error = -EINVAL;
+        answer(model, item);
         item->output_bytes = item->input_bytes;
     }
     return error;

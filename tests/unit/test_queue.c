@@ -516,14 +516,210 @@ static void test_roles_race(void **state)
     queue_close(&race.queue);
 }
 
+/* The same with deaths and cancelled jobs: workers that die between any two steps, a supervisor
+ * that buries them and lets others in, gateways that give up some of what they sent. Nothing is
+ * lost, and an answer is always the right one.
+ */
+#define MORTAL_JOBS 3000
+
+struct mortal {
+    struct queue queue;
+    uint16_t gateways[2];
+    _Atomic uint16_t workers[2];
+    _Atomic bool dead[2];
+    _Atomic unsigned ended, wrong, cancelled, deaths;
+};
+
+struct mortal_thread {
+    struct mortal *mortal;
+    unsigned number, dice;
+};
+
+/* A linear congruential generator will do. */
+static unsigned roll(unsigned *dice, unsigned sides)
+{
+    *dice = *dice * 1664525u + 1013904223u;
+    return (*dice >> 16) % sides;
+}
+
+/* Ask for one in eight back; then it ends as FAILED, or as DONE when that came first. */
+static void mortal_wait(struct mortal_thread *self, uint32_t slot, uint32_t generation)
+{
+    struct mortal *mortal = self->mortal;
+    bool give_up = roll(&self->dice, 8) == 0;
+    uint64_t word = queue_word(&mortal->queue, slot);
+    while (queue_word_state(word) != QUEUE_DONE && queue_word_state(word) != QUEUE_FAILED) {
+        atomic_fetch_add(&mortal->wrong, queue_word_generation(word) != generation);
+        if (give_up)
+            queue_cancel(&mortal->queue, slot, generation);
+        sched_yield();
+        word = queue_word(&mortal->queue, slot);
+    }
+    if (queue_word_state(word) == QUEUE_DONE)
+        return;
+    atomic_fetch_add(&mortal->cancelled, 1);
+    atomic_fetch_add(&mortal->wrong, !give_up);
+}
+
+static void mortal_job(struct mortal_thread *self, uint64_t value)
+{
+    struct mortal *mortal = self->mortal;
+    uint16_t me = mortal->gateways[self->number];
+    uint32_t slot = 0;
+    uint64_t word = 0;
+    uint64_t answer = 0;
+    while (queue_reserve(&mortal->queue, me, 8, 8, &slot, &word))
+        sched_yield();
+    memcpy(queue_input(&mortal->queue, slot), &value, sizeof value);
+    bool moved = queue_move(&mortal->queue, QUEUE_GATEWAY, slot, word, QUEUE_READY, 0, &word);
+    atomic_fetch_add(&mortal->wrong, !moved);
+    mortal_wait(self, slot, queue_word_generation(word));
+    word = queue_word(&mortal->queue, slot);
+    bool done = queue_word_state(word) == QUEUE_DONE;
+    moved = queue_move(&mortal->queue, QUEUE_GATEWAY, slot, word, QUEUE_SEND, me, &word);
+    memcpy(&answer, queue_output(&mortal->queue, slot), sizeof answer);
+    atomic_fetch_add(&mortal->wrong, !moved || (done && answer != value + 1));
+    moved = queue_move(&mortal->queue, QUEUE_GATEWAY, slot, word, QUEUE_FREE, 0, NULL);
+    atomic_fetch_add(&mortal->wrong, !moved);
+    atomic_fetch_add(&mortal->ended, 1);
+}
+
+static void *mortal_gateway(void *argument)
+{
+    struct mortal_thread *self = argument;
+    for (unsigned job = 0; job < MORTAL_JOBS / 2; job++)
+        mortal_job(self, (uint64_t)self->number << 32 | job);
+    return NULL;
+}
+
+/* True: it has died, and its successor is there. */
+static bool mortal_dies(struct mortal_thread *self)
+{
+    struct mortal *mortal = self->mortal;
+    if (roll(&self->dice, 40))
+        return false;
+    atomic_fetch_add(&mortal->deaths, 1);
+    atomic_store(&mortal->dead[self->number], true);
+    while (atomic_load(&mortal->dead[self->number]))
+        sched_yield();
+    return true;
+}
+
+static void mortal_run(struct mortal_thread *self, uint32_t slot, uint64_t word)
+{
+    struct queue *queue = &self->mortal->queue;
+    uint16_t me = atomic_load(&self->mortal->workers[self->number]);
+    if (mortal_dies(self) || !queue_move(queue, QUEUE_WORKER, slot, word, QUEUE_RUN, me, &word) ||
+        mortal_dies(self))
+        return;
+    uint64_t value = 0;
+    memcpy(&value, queue_input(queue, slot), sizeof value);
+    value++;
+    memcpy(queue_output(queue, slot), &value, sizeof value);
+    if (mortal_dies(self))
+        return;
+    bool given_up = queue_cancelled(queue, slot, queue_word_generation(word));
+    bool moved = queue_move(queue, QUEUE_WORKER, slot, word, given_up ? QUEUE_FAILED : QUEUE_DONE,
+                            0, NULL);
+    atomic_fetch_add(&self->mortal->wrong, !moved);
+}
+
+static void *mortal_worker(void *argument)
+{
+    struct mortal_thread *self = argument;
+    struct mortal *mortal = self->mortal;
+    while (atomic_load(&mortal->ended) < MORTAL_JOBS) {
+        for (uint32_t slot = 0; slot < mortal->queue.slot_count; slot++) {
+            uint64_t word = queue_word(&mortal->queue, slot);
+            if (queue_word_state(word) == QUEUE_LEASED &&
+                queue_word_owner(word) == atomic_load(&mortal->workers[self->number]))
+                mortal_run(self, slot, word);
+        }
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void *mortal_broker(void *argument)
+{
+    struct mortal_thread *self = argument;
+    struct mortal *mortal = self->mortal;
+    while (atomic_load(&mortal->ended) < MORTAL_JOBS) {
+        for (uint32_t slot = 0; slot < mortal->queue.slot_count; slot++) {
+            uint64_t word = queue_word(&mortal->queue, slot);
+            uint16_t worker = atomic_load(&mortal->workers[roll(&self->dice, 2)]);
+            if (queue_word_state(word) == QUEUE_READY)
+                queue_move(&mortal->queue, QUEUE_BROKER, slot, word, QUEUE_LEASED, worker, NULL);
+        }
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void *mortal_supervisor(void *argument)
+{
+    struct mortal *mortal = ((struct mortal_thread *)argument)->mortal;
+    while (atomic_load(&mortal->ended) < MORTAL_JOBS) {
+        for (unsigned i = 0; i < 2; i++) {
+            if (!atomic_load(&mortal->dead[i]))
+                continue;
+            uint16_t index = 0;
+            queue_process_leave(&mortal->queue, atomic_load(&mortal->workers[i]), false);
+            queue_apply_standing_rules(&mortal->queue);
+            if (queue_process_enter(&mortal->queue, QUEUE_WORKER, 2 + i, &index))
+                atomic_fetch_add(&mortal->wrong, 1);
+            atomic_store(&mortal->workers[i], index);
+            atomic_store(&mortal->dead[i], false);
+        }
+        queue_apply_standing_rules(&mortal->queue);
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void test_roles_race_with_deaths(void **state)
+{
+    (void)state;
+    struct mortal mortal = {.queue = make_queue()};
+    for (unsigned i = 0; i < 2; i++) {
+        uint16_t worker = 0;
+        assert_int_equal(queue_process_enter(&mortal.queue, QUEUE_GATEWAY, i, &mortal.gateways[i]),
+                         0);
+        assert_int_equal(queue_process_enter(&mortal.queue, QUEUE_WORKER, 2 + i, &worker), 0);
+        atomic_store(&mortal.workers[i], worker);
+    }
+    struct mortal_thread selves[6] = {{&mortal, 0, 1}, {&mortal, 1, 2}, {&mortal, 0, 3},
+                                      {&mortal, 1, 4}, {&mortal, 0, 5}, {&mortal, 0, 6}};
+    void *(*bodies[6])(void *) = {mortal_gateway, mortal_gateway, mortal_worker,
+                                  mortal_worker,  mortal_broker,  mortal_supervisor};
+    pthread_t threads[6];
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, bodies[i], &selves[i]), 0);
+    for (unsigned i = 0; i < 6; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(mortal.wrong, 0);
+    assert_int_equal(mortal.ended, MORTAL_JOBS);
+    assert_true(mortal.deaths > 0 && mortal.cancelled > 0);
+    queue_apply_standing_rules(&mortal.queue);
+    for (uint32_t slot = 0; slot < mortal.queue.slot_count; slot++)
+        assert_int_equal(queue_word_state(queue_word(&mortal.queue, slot)), QUEUE_FREE);
+    queue_close(&mortal.queue);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_edge), cmocka_unit_test(test_no_other_edge),
-        cmocka_unit_test(test_reserve),    cmocka_unit_test(test_attach),
-        cmocka_unit_test(test_processes),  cmocka_unit_test(test_standing_rules),
-        cmocka_unit_test(test_condemned),  cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_models),     cmocka_unit_test(test_roles_race),
+        cmocka_unit_test(test_every_edge),
+        cmocka_unit_test(test_no_other_edge),
+        cmocka_unit_test(test_reserve),
+        cmocka_unit_test(test_attach),
+        cmocka_unit_test(test_processes),
+        cmocka_unit_test(test_standing_rules),
+        cmocka_unit_test(test_condemned),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_models),
+        cmocka_unit_test(test_roles_race),
+        cmocka_unit_test(test_roles_race_with_deaths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
