@@ -153,6 +153,50 @@ def numbered(p, x, classes, widths, bottom, head, nested=False, upwards=False, n
     return p.conv(x, head, classes, kernel=1, bias=True)
 
 
+def fepegar(p, x, classes, base, depth):
+    """Only the first convolution has a bias and no norm; up steps keep their channels."""
+    def block(y, prefix, width, first=False):
+        for i in (1, 2):
+            bare = first and i == 1
+            y = p.conv(y, f"{prefix}.conv{i}.conv_layer", width, bias=bare)
+            y = F.relu(y if bare else p.norm(y, f"{prefix}.conv{i}.norm_layer"))
+        return y
+    skips = []
+    for n in range(depth):
+        skips.append(block(x, f"encoder.encoding_blocks.{n}", base << n, first=n == 0))
+        x = F.max_pool2d(skips[-1], 2)
+    x = block(x, "bottom_block", base << depth)
+    for n in range(depth):
+        prefix = f"decoder.decoding_blocks.{n}"
+        x = torch.cat([skips.pop(), p.up(x, f"{prefix}.upsample", x.shape[1])], 1)
+        x = block(x, prefix, base << (depth - 1 - n))
+    return p.conv(x, "classifier.conv_layer", classes, kernel=1, bias=True)
+
+
+def smp(p, x, classes, widths, blocks, decoder):
+    """A residual encoder: widths of the stem and of layer1..4, blocks in each of the four; widths of the five decoder blocks."""
+    def residual(y, prefix, width, stride):
+        out = F.relu(p.norm(p.conv(y, f"{prefix}.conv1", width, stride=stride), f"{prefix}.bn1"))
+        out = p.norm(p.conv(out, f"{prefix}.conv2", width), f"{prefix}.bn2")
+        if stride != 1 or y.shape[1] != width:
+            y = p.norm(p.conv(y, f"{prefix}.downsample.0", width, kernel=1, stride=stride), f"{prefix}.downsample.1")
+        return F.relu(out + y)
+    features = [F.relu(p.norm(p.conv(x, "encoder.conv1", widths[0], kernel=7, stride=2), "encoder.bn1"))]
+    x = F.max_pool2d(features[0], 3, stride=2, padding=1)
+    for n in range(1, 5):
+        for j in range(blocks[n - 1]):
+            x = residual(x, f"encoder.layer{n}.{j}", widths[n], 2 if n > 1 and j == 0 else 1)
+        features.append(x)
+    features.pop()
+    for n, width in enumerate(decoder):
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        if features:
+            x = torch.cat([x, features.pop()], 1)
+        for i in (1, 2):
+            x = F.relu(p.norm(p.conv(x, f"decoder.blocks.{n}.conv{i}.0", width), f"decoder.blocks.{n}.conv{i}.1"))
+    return p.conv(x, "segmentation_head.0", classes, bias=True)
+
+
 def save_safetensors(path, state):
     """Entries sorted as the usual writer sorts them: wide types first, then by name."""
     names = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
@@ -219,6 +263,8 @@ CASES = [
     ("plain_upwards", 9, torch.float32, lambda p, x: numbered(p, x, 2, [5, 7, 9], "bottom", "head", upwards=True, norm=False), 2, 24, 16, None),
     ("cbr", 10, torch.float32, lambda p, x: numbered(p, x, 4, [4, 8], "enc3", "final"), 3, 20, 24, None),
     ("cbr_nested", 11, torch.float32, lambda p, x: numbered(p, x, 3, [4, 6, 8], "bottleneck", "final", nested=True), 3, 24, 24, None),
+    ("fepegar", 26, torch.float32, lambda p, x: fepegar(p, x, 4, 4, 2), 3, 24, 28, None),
+    ("smp", 36, torch.float32, lambda p, x: smp(p, x, 3, [4, 4, 6, 8, 10], [1, 2, 1, 1], [9, 7, 6, 5, 4]), 4, 64, 32, None),
     ("milesial_checkpoint", 12, torch.float16, lambda p, x: milesial(p, x, 5, 3, 3, places=(0, 1, 4, 5)), 3, 35, 27, wrap_trainer),
     ("mateuszbuda_bf16", 13, torch.bfloat16, lambda p, x: mateuszbuda(p, x, 3, 4, 2), 3, 16, 24,
      lambda s: wrap_parameters(transposed_memory(s))),

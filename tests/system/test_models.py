@@ -117,7 +117,8 @@ def test_demo_model_in_f32_agrees_with_torch(start_server, demo_model, scene, ba
 
 
 @pytest.mark.parametrize("name", ["mateuszbuda.safetensors", "milesial_checkpoint.pth",
-                                  "zhoudaxia233.safetensors"])
+                                  "zhoudaxia233.safetensors", "fepegar.safetensors",
+                                  "smp.safetensors"])
 def test_golden_networks_agree_with_torch(start_server, name):
     server = start_server(GOLDENS / name, ["--precision", "f32"])
     stem = name.partition(".")[0]

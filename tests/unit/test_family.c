@@ -157,6 +157,91 @@ static struct network build(const struct weights *weights, const char *family)
     return network;
 }
 
+/* conv1 and conv2 of one of fepegar's blocks; without the first norm there is a bias. */
+static void add_fepegar_block(struct synthetic *s, const char *prefix, uint64_t in, uint64_t out,
+                              bool first)
+{
+    char path[96];
+    for (int i = 1; i <= 2; i++) {
+        snprintf(path, sizeof path, "%s.conv%d.conv_layer", prefix, i);
+        add_conv(s, path, out, i == 1 ? in : out, 3);
+        if (first && i == 1) {
+            add_tensor(s, path, "bias", 1, &out);
+            continue;
+        }
+        snprintf(path, sizeof path, "%s.conv%d.norm_layer", prefix, i);
+        add_norm(s, path, out);
+    }
+}
+
+static struct synthetic *make_fepegar(void)
+{
+    struct synthetic *s = begin();
+    char path[96];
+    for (unsigned n = 0; n < 4; n++) {
+        snprintf(path, sizeof path, "encoder.encoding_blocks.%u", n);
+        add_fepegar_block(s, path, n ? 32ull << n : 12, 64ull << n, n == 0);
+    }
+    add_fepegar_block(s, "bottom_block", 512, 1024, false);
+    for (unsigned n = 0; n < 4; n++) {
+        uint64_t in = 1024ull >> n;
+        snprintf(path, sizeof path, "decoder.decoding_blocks.%u.upsample", n);
+        add_tensor(s, path, "weight", 4, (const uint64_t[]){in, in, 2, 2});
+        add_tensor(s, path, "bias", 1, &in);
+        snprintf(path, sizeof path, "decoder.decoding_blocks.%u", n);
+        add_fepegar_block(s, path, in + in / 2, in / 2, false);
+    }
+    add_head(s, "classifier.conv_layer", 11, 64);
+    return finish(s);
+}
+
+/* conv and norm of one kernel size at prefix.conv and prefix.norm */
+static void add_normed(struct synthetic *s, const char *prefix, const char *const names[2],
+                       uint64_t out, uint64_t in, uint64_t kernel)
+{
+    char path[96];
+    snprintf(path, sizeof path, "%s.%s", prefix, names[0]);
+    add_conv(s, path, out, in, kernel);
+    snprintf(path, sizeof path, "%s.%s", prefix, names[1]);
+    add_norm(s, path, out);
+}
+
+static void add_smp_layer(struct synthetic *s, unsigned number, unsigned blocks, uint64_t in,
+                          uint64_t out)
+{
+    char prefix[48];
+    for (unsigned j = 0; j < blocks; j++) {
+        snprintf(prefix, sizeof prefix, "encoder.layer%u.%u", number, j);
+        add_normed(s, prefix, (const char *const[]){"conv1", "bn1"}, out, j ? out : in, 3);
+        add_normed(s, prefix, (const char *const[]){"conv2", "bn2"}, out, out, 3);
+        if (j == 0 && in != out)
+            add_normed(s, prefix, (const char *const[]){"downsample.0", "downsample.1"}, out, in,
+                       1);
+    }
+}
+
+static struct synthetic *make_smp(const unsigned blocks[4])
+{
+    static const uint64_t skips[] = {256, 128, 64, 64, 0};
+    const uint64_t classes = 11;
+    struct synthetic *s = begin();
+    char prefix[48];
+    uint64_t in = 512;
+    add_normed(s, "encoder", (const char *const[]){"conv1", "bn1"}, 64, 12, 7);
+    for (unsigned n = 1; n <= 4; n++)
+        add_smp_layer(s, n, blocks[n - 1], n == 1 ? 64 : 32ull << (n - 1), 32ull << n);
+    for (unsigned n = 0; n < 5; n++) {
+        uint64_t out = 256ull >> n;
+        snprintf(prefix, sizeof prefix, "decoder.blocks.%u", n);
+        add_normed(s, prefix, (const char *const[]){"conv1.0", "conv1.1"}, out, in + skips[n], 3);
+        add_normed(s, prefix, (const char *const[]){"conv2.0", "conv2.1"}, out, out, 3);
+        in = out;
+    }
+    add_conv(s, "segmentation_head.0", classes, 16, 3);
+    add_tensor(s, "segmentation_head.0", "bias", 1, &classes);
+    return finish(s);
+}
+
 static void check_size(struct synthetic *s, const char *family, uint64_t parameters, double gflop)
 {
     struct network network = build(&s->weights, NULL);
@@ -164,8 +249,9 @@ static void check_size(struct synthetic *s, const char *family, uint64_t paramet
     assert_int_equal(network.parameters, parameters);
     assert_int_equal(network.in_channels, 12);
     assert_int_equal(network.classes, 11);
-    assert_int_equal(network.depth, 4);
-    assert_int_equal(network.size_min, 16);
+    uint32_t depth = strcmp(family, "smp") == 0 ? 5 : 4;
+    assert_int_equal(network.depth, depth);
+    assert_int_equal(network.size_min, 1 << depth);
     double measured = (double)network_flop(&network, 256, 256) / 1e9;
     assert_true(measured > gflop - 0.06 && measured < gflop + 0.06);
     network_free(&network);
@@ -178,6 +264,9 @@ static void test_sizes_are_torchs(void **state)
     check_size(make_milesial(false), "milesial", 31043467, 97.1);
     check_size(make_milesial(true), "milesial", 17268811, 80.7);
     check_size(make_mateuszbuda(), "mateuszbuda", 7765963, 24.5);
+    check_size(make_fepegar(), "fepegar", 36963083, 120.7);
+    check_size(make_smp((const unsigned[]){2, 2, 2, 2}), "smp", 14357883, 11.9);
+    check_size(make_smp((const unsigned[]){3, 4, 6, 3}), "smp", 24466043, 16.7);
 }
 
 /* ---- goldens: recognition under any prefix, every lost tensor noticed ---- */
@@ -207,6 +296,8 @@ static const struct golden goldens[] = {
     {"cbr.safetensors", "cbr", "transposed", 2, 4, 4},
     {"cbr_nested.safetensors", "cbr", "transposed", 3, 4, 8},
     {"cbr_compiled.pth", "cbr", "transposed", 2, 4, 4},
+    {"fepegar.safetensors", "fepegar", "transposed", 2, 4, 4},
+    {"smp.safetensors", "smp", "nearest", 5, 4, 32},
 };
 
 #define GOLDEN_COUNT (sizeof goldens / sizeof *goldens)
@@ -375,7 +466,8 @@ static void test_concat_order_can_be_said(void **state)
         struct network network = build(&weights, NULL);
         bool usual = skips_come_first(&network);
         assert_int_equal(usual, strcmp(goldens[i].family, "milesial") == 0 ||
-                                    strcmp(goldens[i].family, "aladdinpersson") == 0);
+                                    strcmp(goldens[i].family, "aladdinpersson") == 0 ||
+                                    strcmp(goldens[i].family, "fepegar") == 0);
         network_free(&network);
         for (int skip_first = 0; skip_first < 2; skip_first++) {
             const struct family_wish wish = {.concat = skip_first ? "skip_up" : "up_skip"};
@@ -388,6 +480,49 @@ static void test_concat_order_can_be_said(void **state)
         assert_non_null(strstr(report, "sideways"));
         weights_close(&weights);
     }
+}
+
+/* fepegar's blocks list every layer twice, and a writer may have kept either name. */
+static void test_fepegars_second_names(void **state)
+{
+    static const char *const words[][2] = {{"conv_layer", "block.0"}, {"norm_layer", "block.1"}};
+    (void)state;
+    struct weights weights;
+    assert_int_equal(weights_open(GOLDENS "fepegar.safetensors", &weights, report, sizeof report),
+                     0);
+    struct weights twice = {.count = 0};
+    twice.tensors = calloc(weights.count * 2, sizeof *twice.tensors);
+    char(*names)[128] = calloc(weights.count, sizeof *names);
+    assert_true(twice.tensors && names);
+    for (size_t t = 0; t < weights.count; t++) {
+        twice.tensors[twice.count++] = weights.tensors[t];
+        for (size_t k = 0; k < 2; k++) {
+            const char *name = weights.tensors[t].name;
+            const char *found = strstr(name, words[k][0]);
+            if (!found)
+                continue;
+            snprintf(names[t], sizeof names[t], "%.*s%s%s", (int)(found - name), name, words[k][1],
+                     found + strlen(words[k][0]));
+            twice.tensors[twice.count] = weights.tensors[t];
+            twice.tensors[twice.count++].name = names[t];
+        }
+    }
+    assert_true(twice.count > weights.count);
+    struct network once = build(&weights, NULL);
+    struct network both = build(&twice, NULL);
+    assert_int_equal(both.parameters, once.parameters);
+    network_free(&both);
+    for (size_t t = 0; t < weights.count; t++)
+        if (names[t][0])
+            weights.tensors[t].name = names[t];
+    struct network second = build(&weights, NULL);
+    assert_int_equal(second.parameters, once.parameters);
+    assert_int_equal(second.layer_count, once.layer_count);
+    network_free(&second);
+    network_free(&once);
+    free(twice.tensors);
+    free(names);
+    weights_close(&weights);
 }
 
 static void expect_refusal(const struct weights *weights, const char *family)
@@ -501,7 +636,7 @@ static void test_unknown_families(void **state)
     size_t count = 0;
     for (; names[count]; count++)
         expect_refusal(&(struct weights){.count = 0}, names[count]);
-    assert_int_equal(count, 6);
+    assert_int_equal(count, 8);
 }
 
 /* Two of the same family at once (an average beside the weights): the second is not silently
@@ -601,6 +736,7 @@ int main(void)
         cmocka_unit_test(test_weights_of_a_loss_are_passed_over),
         cmocka_unit_test(test_up_steps_without_biases),
         cmocka_unit_test(test_concat_order_can_be_said),
+        cmocka_unit_test(test_fepegars_second_names),
         cmocka_unit_test(test_every_lost_tensor_is_noticed),
         cmocka_unit_test(test_report_lines),
         cmocka_unit_test(test_wrong_kinds_of_numbers),

@@ -106,12 +106,19 @@ static void check_golden(const char *name, const char *path)
 static void test_goldens_of_every_family(void **state)
 {
     static const char *const names[] = {
-        "milesial_transposed", "milesial_deep",
-        "milesial_bilinear",   "milesial_no_norm",
-        "mateuszbuda",         "aladdinpersson",
-        "zhoudaxia233",        "plain",
-        "plain_upwards",       "cbr",
+        "milesial_transposed",
+        "milesial_deep",
+        "milesial_bilinear",
+        "milesial_no_norm",
+        "mateuszbuda",
+        "aladdinpersson",
+        "zhoudaxia233",
+        "plain",
+        "plain_upwards",
+        "cbr",
         "cbr_nested",
+        "fepegar",
+        "smp",
     };
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

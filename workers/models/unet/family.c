@@ -326,7 +326,7 @@ static const struct family *choose_family(const char *wanted, const struct modul
         if (!family)
             family_report_object(report, "these names belong to none of the UNets known here: "
                                          "milesial, mateuszbuda, aladdinpersson, zhoudaxia233, "
-                                         "plain, cbr");
+                                         "plain, cbr, fepegar, smp");
         return family;
     }
     for (const struct family *family = family_table; family->name; family++)
@@ -334,30 +334,43 @@ static const struct family *choose_family(const char *wanted, const struct modul
             return family;
     family_report_object(report,
                          "no family \"%.32s\"; known: milesial, mateuszbuda, "
-                         "aladdinpersson, zhoudaxia233, plain, cbr",
+                         "aladdinpersson, zhoudaxia233, plain, cbr, fepegar, smp",
                          wanted);
     return NULL;
 }
 
 const char *const *family_names(void)
 {
-    static const char *const names[] = {
-        "milesial", "mateuszbuda", "aladdinpersson", "zhoudaxia233", "plain", "cbr", NULL};
+    static const char *const names[] = {"milesial",     "mateuszbuda", "aladdinpersson",
+                                        "zhoudaxia233", "plain",       "cbr",
+                                        "fepegar",      "smp",         NULL};
     return names;
 }
 
-/* false, and a report, when the wish is no order. */
-static bool choose_order(const char *wanted, struct layer_builder *builder, struct plan *plan)
+/* 1: skip first, 0: up first, -1: as the family does. false, and a report, when it is no order. */
+static bool choose_order(const char *wanted, struct layer_builder *builder, int *out)
 {
+    *out = -1;
     if (!wanted || !*wanted)
         return true;
-    bool skip_first = strcmp(wanted, "skip_up") == 0;
-    if (!skip_first && strcmp(wanted, "up_skip") != 0) {
-        family_report_object(builder->report, "no concat \"%.32s\"; known: skip_up, up_skip",
-                             wanted);
+    *out = strcmp(wanted, "skip_up") == 0;
+    if (*out || strcmp(wanted, "up_skip") == 0)
+        return true;
+    family_report_object(builder->report, "no concat \"%.32s\"; known: skip_up, up_skip", wanted);
+    return false;
+}
+
+/* false when not even the depth can be told. */
+static bool make_layers(struct layer_builder *builder, const struct family *family, int concat)
+{
+    struct plan plan;
+    if (family->assemble)
+        return family->assemble(builder, concat);
+    if (!family->plan(builder->set, &plan))
         return false;
-    }
-    plan->skip_first = skip_first;
+    if (concat >= 0)
+        plan.skip_first = concat;
+    assemble(builder, &plan);
     return true;
 }
 
@@ -366,15 +379,13 @@ static int build(struct layer_builder *builder, const struct family_wish *wish,
                  const char **family_name)
 {
     const struct family *family = choose_family(wish->family, builder->set, builder->report);
+    int concat = -1;
     if (family) {
-        struct plan plan;
         *family_name = family->name;
         snprintf(builder->network.family, sizeof builder->network.family, "%s", family->name);
-        if (!family->plan(builder->set, &plan))
+        if (choose_order(wish->concat, builder, &concat) && !make_layers(builder, family, concat))
             family_report_object(builder->report,
                                  "the names do not tell how deep this %s network is", family->name);
-        else if (choose_order(wish->concat, builder, &plan))
-            assemble(builder, &plan);
     }
     report_unused(builder->set, builder->report);
     if (builder->rc < 0)

@@ -1,5 +1,7 @@
 #include "family_plan.h"
 
+#include "family_encoders.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -267,16 +269,24 @@ static bool plan_cbr(const struct module_set *set, struct plan *out)
     return plan_numbered(set, has_stem(set, "final_conv") ? "final_conv" : "final", out);
 }
 
+/* ---- those that make their layers themselves ---- */
+
+static const char *const fepegar_stems[] = {"encoder", "bottom_block", "decoder", "classifier",
+                                            NULL};
+static const char *const smp_stems[] = {"encoder", "decoder", "segmentation_head", NULL};
+
 /* ---- recognition ---- */
 
 const struct family family_table[] = {
-    {"milesial", milesial_stems, plan_milesial},
-    {"mateuszbuda", mateuszbuda_stems, plan_mateuszbuda},
-    {"aladdinpersson", aladdinpersson_stems, plan_aladdinpersson},
-    {"zhoudaxia233", zhoudaxia_stems, plan_zhoudaxia},
-    {"plain", plain_stems, plan_plain},
-    {"cbr", cbr_stems, plan_cbr},
-    {NULL, NULL, NULL},
+    {"milesial", milesial_stems, plan_milesial, NULL},
+    {"mateuszbuda", mateuszbuda_stems, plan_mateuszbuda, NULL},
+    {"aladdinpersson", aladdinpersson_stems, plan_aladdinpersson, NULL},
+    {"zhoudaxia233", zhoudaxia_stems, plan_zhoudaxia, NULL},
+    {"plain", plain_stems, plan_plain, NULL},
+    {"cbr", cbr_stems, plan_cbr, NULL},
+    {"fepegar", fepegar_stems, NULL, assemble_fepegar},
+    {"smp", smp_stems, NULL, assemble_smp},
+    {NULL, NULL, NULL, NULL},
 };
 
 static bool stem_covers(const char *stem, const char *path)

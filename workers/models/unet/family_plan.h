@@ -2,13 +2,12 @@
  * What the symmetric families share: encoder blocks with a max pool between them, a bottom block,
  * and for each level an up step, a concat with the encoder's output and a decoder block; a 1x1
  * convolution at the end. A plan says which part of the state dict each of these is; shapes fill in
- * the rest. Families of another build (fepegar, residual encoders) make their layers themselves
- * with family_layers.h.
+ * the rest. Families of another build make their layers themselves: family_encoders.h.
  */
 #ifndef FAMILY_PLAN_H
 #define FAMILY_PLAN_H
 
-#include "family_modules.h"
+#include "family_layers.h"
 
 #define PLAN_MAX_DEPTH 10
 
@@ -39,6 +38,8 @@ struct family {
     const char *const *stems; /* first components of its names; '#' stands for a number */
     /* Make the plan. false when not even the depth can be told. */
     bool (*plan)(const struct module_set *set, struct plan *out);
+    /* Instead of a plan: all layers, see family_encoders.h. */
+    bool (*assemble)(struct layer_builder *builder, int concat);
 };
 
 /* All families, ended by one without a name. */

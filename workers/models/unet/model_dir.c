@@ -250,8 +250,9 @@ static int take_weights(const struct place *at, const json_t *value, struct mode
 static int take_entry(const struct place *at, const json_t *value, struct model_dir *out)
 {
     static const char *const precisions[] = {"auto", "f32", "bf16", "f16", "int8", NULL};
-    static const char *const families[] = {
-        "milesial", "mateuszbuda", "aladdinpersson", "zhoudaxia233", "plain", "cbr", NULL};
+    static const char *const families[] = {"milesial",     "mateuszbuda", "aladdinpersson",
+                                           "zhoudaxia233", "plain",       "cbr",
+                                           "fepegar",      "smp",         NULL};
     static const char *const orders[] = {"skip_up", "up_skip", NULL};
     const char *key = at->key;
     if (strcmp(key, "name") == 0)
