@@ -185,6 +185,13 @@ chaos: test-deps
 	@$(MAKE) --no-print-directory -j$(JOBS) outputs test-plugins
 	@UNETSERVE_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/chaos/chaos.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+# ---- the slot protocol under spin ------------------------------------------------------------------------------------
+.PHONY: model
+SIZE ?= large
+model:
+	@packaging/install-deps.sh build model
+	@$(PYTHON) tests/model/run.py $(SIZE)
+
 # ---- fuzzing (clang) -------------------------------------------------------------------------------------------------
 .PHONY: fuzz fuzz-programs
 FUZZ_SECONDS ?= $(shell expr $(MINUTES) \* 60)
@@ -233,6 +240,7 @@ help:
 	@echo 'make test       build and run every test'
 	@echo 'make unit-qemu  unit tests on an emulated processor of 2008'
 	@echo 'make run        serve the demonstration model on 127.0.0.1:8000'
+	@echo 'make model      search the slot protocol with spin (SIZE=small: the bounds of CI)'
 	@echo 'make chaos      kill and stop processes under load for MINUTES=$(MINUTES), with SEED='
 	@echo 'make bench      measure, print ratios'
 	@echo 'make lint       clang-tidy, cppcheck, clang-format, shellcheck'

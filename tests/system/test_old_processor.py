@@ -40,7 +40,7 @@ def old_build(tmp_path):
     for name in ("unetserve", "unetserve-gateway", "unetserve-broker"):
         shutil.copy2(BUILD / name, build / name)
     worker = build / "unetserve-worker"
-    worker.write_text(f'#!/bin/sh\nexec {" ".join(EMULATOR)} {BUILD}/unetserve-worker "$@"\n')
+    worker.write_text(f'#!/bin/sh\nexec {" ".join(EMULATOR)} "{BUILD}/unetserve-worker" "$@"\n')
     worker.chmod(0o755)
     return build
 
