@@ -176,14 +176,14 @@ corpus: unit-programs
 	@set -e; for f in $(FUZZERS); do $(BUILD)/tests/corpus_$$f tests/fuzz/corpus/$$f/*; done
 
 system: outputs test-plugins
-	@UNETSERVE_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -q tests/system $(PYTEST)
+	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) -m pytest -q tests/system $(PYTEST)
 
 # ---- faults ----------------------------------------------------------------------------------------------------------
 .PHONY: chaos
 SEED ?=
 chaos: test-deps
 	@$(MAKE) --no-print-directory -j$(JOBS) outputs test-plugins
-	@UNETSERVE_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/chaos/chaos.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) tests/chaos/chaos.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 # ---- the slot protocol under spin ------------------------------------------------------------------------------------
 .PHONY: model
