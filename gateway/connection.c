@@ -28,10 +28,13 @@ struct connection *connection_open(struct connections *connections, int fd)
     if (!connection)
         return NULL;
     connection->fd = fd;
+    connection->idle_since_ns = queue_now_ns();
     head_gate_init(&connection->gate);
     connection->next = connections->first;
     if (connections->first)
         connections->first->previous = connection;
+    else
+        connections->last = connection;
     connections->first = connection;
     connections->count++;
     metrics_connection_made();
@@ -49,6 +52,8 @@ void connection_close(struct connections *connections, struct connection *connec
         connections->first = connection->next;
     if (connection->next)
         connection->next->previous = connection->previous;
+    else
+        connections->last = connection->previous;
     connections->count--;
     metrics_connections(connections->count);
     free(connection);
@@ -91,6 +96,7 @@ bool connection_ended(const struct connection *connection)
 void connection_request_done(struct connection *connection)
 {
     connection->answered++;
+    connection->idle_since_ns = queue_now_ns();
     if (connection->pending.status && !connection->refused &&
         connection->answered == connection->gate.requests)
         connection_refuse_text(connection, connection->pending.status, connection->pending.reason,

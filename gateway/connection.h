@@ -22,6 +22,7 @@ struct connection {
     uint64_t head_since_ns; /* when the head that is under way began; 0: none is */
     struct head_gate_report
         pending;             /* a refusal that waits until the requests before it are answered */
+    uint64_t idle_since_ns;  /* when it was made, or its last request was done with */
     uint32_t answered;       /* requests that libmicrohttpd has done with */
     bool refused;            /* our last answer is out; libmicrohttpd gets no more bytes */
     struct request *request; /* the one under way, or NULL */
@@ -30,7 +31,7 @@ struct connection {
 };
 
 struct connections {
-    struct connection *first;
+    struct connection *first, *last; /* the newest, the oldest */
     uint32_t count;
 };
 

@@ -27,7 +27,9 @@
 #define ACCEPT_AGAIN_US   100000
 #define SWEEP_US          1000000
 #define ACCEPT_WARNING_NS UINT64_C(10000000000)
-#define ROUNDS_A_TURN     8
+/* How long a connection may be idle, or in a head, when there is no place for another. */
+#define PATIENCE_WHEN_FULL_NS UINT64_C(1000000000)
+#define ROUNDS_A_TURN         8
 #define CONNECTION_MEMORY                                                                          \
     ((size_t)128 << 10) /* libmicrohttpd reads a body in pieces of half of it */
 
@@ -234,27 +236,48 @@ static int on_listen(sd_event_source *source, int listening, uint32_t events, vo
 
 /* ---- slow clients and the end ---- */
 
+/* Somebody waits in the backlog for a place that another's idleness takes. */
+static bool is_full(const struct http *http)
+{
+    return !http->accepting && !http->gateway->draining &&
+           http->connections.count >= http->gateway->config.max_connections;
+}
+
+/* True when the connection ends to make room (only if `full`). */
+static bool sweep_connection(struct http *http, struct connection *connection, uint64_t now_ns,
+                             bool full)
+{
+    uint64_t head_ns = http->gateway->config.header_timeout_ms * UINT64_C(1000000);
+    if (full && head_ns > PATIENCE_WHEN_FULL_NS)
+        head_ns = PATIENCE_WHEN_FULL_NS;
+    if (connection->head_since_ns && now_ns - connection->head_since_ns > head_ns) {
+        connection_refuse_text(connection, 408, "The head of the request took too long", true);
+        return full;
+    }
+    if (connection->request) {
+        request_sweep(connection->request, now_ns);
+        return false;
+    }
+    if (!connection_idle(connection))
+        return false;
+    bool gives_way = full && now_ns - connection->idle_since_ns > PATIENCE_WHEN_FULL_NS;
+    if (http->gateway->draining || gives_way || connection_ended(connection))
+        shutdown(connection->fd, SHUT_RD);
+    return gives_way;
+}
+
 static int on_sweep(sd_event_source *source, uint64_t now_us, void *opaque)
 {
     (void)source;
     (void)now_us;
     struct http *http = opaque;
     http->sweeping = false;
-    uint64_t now_ns = queue_now_ns(),
-             head_ns = http->gateway->config.header_timeout_ms * UINT64_C(1000000);
-    for (struct connection *connection = http->connections.first; connection;
-         connection = connection->next) {
-        if (connection->refused)
-            continue;
-        if (connection->head_since_ns && now_ns - connection->head_since_ns > head_ns) {
-            metrics_refused(COUNTERS_REFUSED_SLOW);
-            connection_refuse_text(connection, 408, "The head of the request took too long", true);
-        } else if (connection->request)
-            request_sweep(connection->request, now_ns);
-        else if (connection_idle(connection) &&
-                 (http->gateway->draining || connection_ended(connection)))
-            shutdown(connection->fd, SHUT_RD);
-    }
+    uint64_t now_ns = queue_now_ns();
+    uint32_t room = is_full(http) ? ACCEPTS_A_TURN : 0;
+    for (struct connection *connection = http->connections.last; connection;
+         connection = connection->previous)
+        if (!connection->refused && sweep_connection(http, connection, now_ns, room > 0))
+            room--;
     return 0;
 }
 

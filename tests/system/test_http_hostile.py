@@ -167,6 +167,21 @@ def test_slow_bodies_do_not_keep_honest_clients_out(start_server, demo_model):
     assert_nothing_held(server, before)
 
 
+def test_idle_connections_do_not_keep_honest_clients_out(start_server, simple_model):
+    """All places are taken, for an hour: by clients that say nothing, too little, or nothing more."""
+    server = start_server(simple_model, config="[server]\nheader_timeout_ms = 3600000\nmax_connections = 30\n")
+    before = descriptors_at_rest(server)
+    clients = [connect(server) for _ in range(60)]
+    for number, client in enumerate(clients):
+        client.sendall((b"", b"GET /hea", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")[number % 3])
+    for _ in range(3):
+        answer = requests.post(server.url + "/predict", json={"input": 4.0}, timeout=WAIT_S)
+        assert answer.json() == {"output": 80.0}
+    for client in clients:
+        client.close()
+    assert_nothing_held(server, before)
+
+
 def test_out_of_descriptors(start_server, simple_model):
     server = start_server(simple_model)
     before = descriptors_at_rest(server)
