@@ -251,6 +251,7 @@ static bool sweep_connection(struct http *http, struct connection *connection, u
     if (full && head_ns > PATIENCE_WHEN_FULL_NS)
         head_ns = PATIENCE_WHEN_FULL_NS;
     if (connection->head_since_ns && now_ns - connection->head_since_ns > head_ns) {
+        metrics_refused(COUNTERS_REFUSED_SLOW);
         connection_refuse_text(connection, 408, "The head of the request took too long", true);
         return full;
     }
