@@ -1,5 +1,5 @@
 #!/bin/sh
-# install-deps.sh GROUP...: make sure that the Debian packages of these groups are there (build, test, lint, bench).
+# install-deps.sh GROUP...: make sure that the Debian packages of these groups are there (build, test, lint, bench, model).
 # Installs what is missing when it may; else says in one line what to run.
 set -eu
 
@@ -8,6 +8,7 @@ packages_build="gcc make curl libc6-dev libzmq3-dev libmsgpack-dev libmicrohttpd
 packages_test="libcmocka-dev python3 python3-pytest python3-requests python3-numpy python3-zmq python3-msgpack curl gdal-bin qemu-user"
 packages_lint="clang clang-tidy clang-format cppcheck shellcheck libclang-rt-14-dev mandoc"
 packages_bench="python3 python3-numpy"
+packages_model="spin python3"
 
 wanted=
 for group in "$@"; do
@@ -16,6 +17,7 @@ for group in "$@"; do
     test) wanted="$wanted $packages_test" ;;
     lint) wanted="$wanted $packages_lint" ;;
     bench) wanted="$wanted $packages_bench" ;;
+    model) wanted="$wanted $packages_model" ;;
     *)
         echo "install-deps.sh: no group '$group'" >&2
         exit 64
