@@ -199,6 +199,18 @@ def test_unfit_names_are_listed(tmp_path, name, lines):
             assert "\n" + line in answer.stderr
 
 
+@pytest.mark.parametrize("classes, status", [(["no", "yes"], 0), (["a", "b", "c"], 65), (["a"], 65)])
+def test_a_threshold_has_two_classes(tmp_path, classes, status):
+    """mateuszbuda's golden has one output channel; unetserve and unetctl say the same about model.json's classes."""
+    (tmp_path / "m.safetensors").write_bytes((GOLDENS / "mateuszbuda.safetensors").read_bytes())
+    (tmp_path / "model.json").write_text(json.dumps({"classes": classes}))
+    for command in (["unetserve", "--check", "--model", f"m={tmp_path}"], ["unetctl", "inspect", tmp_path]):
+        answer = subprocess.run([BUILD / command[0], *command[1:]], capture_output=True, text=True,
+                                timeout=READY_WAIT_S, check=False)
+        assert answer.returncode == status, answer.stderr
+        assert status == 0 or f"names {len(classes)} classes, the weights have 2" in answer.stderr
+
+
 def test_batched_requests_equal_single_ones(start_server, demo_model, scene):
     """A request's own batch, and tiles of different requests put together."""
     config = f"[model land-cover]\npath = {demo_model}\nmax_batch_size = 3\nprecision = f32\n"

@@ -103,9 +103,10 @@ static int inspect_network(const struct model_dir *dir, bool json)
     if (rc < 0)
         return command_fail(command_exit_code(rc), "%s: %s", dir->weights_path, report);
     int code = EX_OK;
-    if (dir->class_count > 0 && network.classes > 1 && dir->class_count != network.classes)
+    uint32_t labels = network.classes == 1 ? 2 : network.classes; /* one channel: no and yes */
+    if (dir->class_count > 0 && dir->class_count != labels)
         code = command_fail(EX_DATAERR, "%s: model.json names %u classes, the weights have %u",
-                            dir->weights_path, dir->class_count, network.classes);
+                            dir->weights_path, dir->class_count, labels);
     else if (dir->in_channels > 0 && dir->in_channels != network.in_channels)
         code = command_fail(EX_DATAERR, "%s: model.json says %u channels, the weights have %u",
                             dir->weights_path, dir->in_channels, network.in_channels);
