@@ -7,7 +7,8 @@
  *     hang...     never returns and never ticks
  *     slow N...   takes N milliseconds, with signs of progress
  *     mute N...   takes N milliseconds without any
- *     drip N...   takes N milliseconds and writes its answer bit by bit all the while
+ *     drip N...   takes N milliseconds, or twice or three times that, and writes its answer bit by
+ *                 bit all the while; a second run of the same job may end before the first does
  *     fail...     makes predict fail as a whole
  *
  * so that the first word of a request says what it does to its worker.
@@ -79,7 +80,10 @@ static int decode_request(void *model, struct unetserve_item *item)
 
 static void drip(const struct unetserve_host *host, const struct unetserve_item *item)
 {
-    unsigned steps = number_after(item, "drip") / STEP_MS + 1;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    unsigned steps = (number_after(item, "drip") / STEP_MS + 1) *
+                     (1 + (unsigned)(now.tv_nsec / 1000 % 3));
     size_t size = item->input_bytes;
     /* A copy, so that what is written belongs to this job whatever becomes of its slot. */
     char *text = malloc(size);
