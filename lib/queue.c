@@ -36,9 +36,7 @@ _Static_assert(COUNTERS_MAX_MODELS == QUEUE_MAX_MODELS, "each model has its coun
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
                "words are shared between processes");
 
-/* ---- words
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- words ---- */
 
 enum { OWNER_NOBODY, OWNER_GATEWAY, OWNER_WORKER };
 
@@ -136,8 +134,7 @@ uint64_t queue_created_unix_ms(const struct queue *queue)
     return queue->header->created_unix_ms;
 }
 
-/* ---- creation and mapping
- * --------------------------------------------------------------------------------------------- */
+/* ---- creation and mapping ---- */
 
 static uint64_t round_up(uint64_t value, uint64_t to)
 {
@@ -327,9 +324,7 @@ void queue_close(struct queue *queue)
     *queue = (struct queue){.fd = -1};
 }
 
-/* ---- slots
- * --------------------------------------------------------------------------------------------------------------
- */
+/* ---- slots ---- */
 
 void *queue_input(const struct queue *queue, uint32_t slot)
 {
@@ -408,9 +403,7 @@ bool queue_cancelled(const struct queue *queue, uint32_t slot, uint32_t generati
            ((uint64_t)generation << 32 | QUEUE_CANCEL);
 }
 
-/* ---- processes
- * --------------------------------------------------------------------------------------------------------------
- */
+/* ---- processes ---- */
 
 static bool process_live(const struct queue *queue, uint32_t index)
 {
@@ -484,9 +477,7 @@ void queue_process_leave(struct queue *queue, uint16_t index, bool by_fault)
     }
 }
 
-/* ---- standing rules
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- standing rules ---- */
 
 static bool reply_to_gone(const struct queue *queue, uint32_t slot)
 {
@@ -571,9 +562,7 @@ unsigned queue_apply_standing_rules(struct queue *queue)
     return changed;
 }
 
-/* ---- models
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- models ---- */
 
 static int writer_lock(struct queue *queue, struct queue_model *model, uint16_t self)
 {

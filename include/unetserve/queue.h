@@ -54,8 +54,10 @@ enum queue_role {
     QUEUE_ROLE_COUNT
 };
 
-/* ---- the control word: state:8 | owner:16 | deaths:8 | generation:32, from the least significant
- * bit -------------------------- deaths: 3 bits by the job's fault, then 5 bits from outside. */
+/* ---- the control word ----
+ *
+ * state:8 | owner:16 | deaths:8 | generation:32, from the least significant bit; deaths: 3 bits by
+ * the job's fault, then 5 bits from outside. */
 static inline enum queue_state queue_word_state(uint64_t word)
 {
     return (enum queue_state)(word & 0xff);
@@ -77,8 +79,7 @@ static inline uint32_t queue_word_generation(uint64_t word)
     return (uint32_t)(word >> 32);
 }
 
-/* ---- what lies in shared memory
- * ------------------------------------------------------------------------------------ */
+/* ---- what lies in shared memory ---- */
 
 enum queue_life { QUEUE_VACANT, QUEUE_LIVE, QUEUE_CONDEMNED };
 
@@ -179,9 +180,7 @@ struct queue {
     struct counters *counters;   /* COUNTERS_MAX_SEATS: by seat */
 };
 
-/* ---- life of the queue
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- life of the queue ---- */
 
 /* Supervisor: make the memfd (close-on-exec), size and seal it. 0, -EINVAL (geometry out of bounds
  * or unsorted), -ENOMEM, ... */
@@ -199,9 +198,7 @@ uint64_t queue_now_ns(void);
 /* When queue_create made it, in milliseconds since 1970. */
 uint64_t queue_created_unix_ms(const struct queue *queue);
 
-/* ---- moves
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- moves ---- */
 
 const char *queue_state_name(enum queue_state state);
 
@@ -236,9 +233,7 @@ void *queue_output(const struct queue *queue, uint32_t slot);
 void queue_cancel(struct queue *queue, uint32_t slot, uint32_t generation);
 bool queue_cancelled(const struct queue *queue, uint32_t slot, uint32_t generation);
 
-/* ---- processes
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- processes ---- */
 
 /* Supervisor: a vacant index that no slot names, made live. 0 with *index, -EAGAIN if there is none
  * now. */
@@ -256,9 +251,7 @@ bool queue_process_is(const struct queue *queue, uint32_t index, enum queue_role
  * Returns the number of slots moved or flagged. */
 unsigned queue_apply_standing_rules(struct queue *queue);
 
-/* ---- models
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- models ---- */
 
 /* Worker: publish what it loaded, once for a generation; later callers with the same generation
  * find it done. 0, or -EBUSY while another live worker is writing (call again), or -EPROTO when the
