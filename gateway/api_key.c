@@ -74,7 +74,7 @@ bool api_keys_admit(const struct api_keys *keys, const char *given, struct probl
     while (size > 0 && (given[size - 1] == ' ' || given[size - 1] == '\t'))
         size--;
     if (size < sizeof padded) {
-        memcpy(padded, given, size);
+        snprintf(padded, sizeof padded, "%.*s", (int)size, given);
         for (unsigned i = 0; i < keys->count; i++)
             admitted |= same_key(keys->keys[i], padded);
     }
