@@ -285,8 +285,9 @@ static bool by_fault(const struct tree_seat *seat, const siginfo_t *end)
 {
     if (seat->hung)
         return !seat->stopped;
-    if (end->si_code != CLD_KILLED && end->si_code != CLD_DUMPED)
-        return false;
+    /* Nobody outside makes a process exit. A worker does so on purpose when its device is lost. */
+    if (end->si_code == CLD_EXITED)
+        return end->si_status != 0 && end->si_status != EX_IOERR;
     int number = end->si_status;
     return number == SIGSEGV || number == SIGABRT || number == SIGBUS || number == SIGILL ||
            number == SIGFPE;

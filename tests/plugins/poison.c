@@ -4,6 +4,7 @@
  *
  *     crash...    ends the process by SIGSEGV
  *     abort...    ends it by SIGABRT, in decode_request, before any batch is formed
+ *     exit...     ends it by an exit that fails, as a library may
  *     hang...     never returns and never ticks
  *     slow N...   takes N milliseconds, with signs of progress
  *     mute N...   takes N milliseconds without any
@@ -21,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define BATCH_MAX 8
 #define STEP_MS   5
@@ -110,6 +112,8 @@ static int misbehave(const struct unetserve_host *host, const struct unetserve_i
 {
     if (says(item, "crash"))
         raise(SIGSEGV);
+    if (says(item, "exit"))
+        _exit(3);
     for (volatile bool forever = says(item, "hang"); forever;)
         ;
     if (says(item, "slow"))
