@@ -7,7 +7,6 @@
 #include "unetserve/config.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -95,23 +94,11 @@ static int check_tile(const char *path, bool json)
 
 int command_check(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
     bool json = false;
-    int option;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
-        if (option == 'h') {
-            fputs(help_text, stdout);
-            return EX_OK;
-        }
-        if (option != 'j')
-            return command_fail(EX_USAGE, "unknown option; see unetctl check --help");
-        json = true;
-    }
-    if (argc - optind != 1)
-        return command_fail(EX_USAGE, "check takes one file, %d were given", argc - optind);
-    const char *path = argv[optind];
+    int code = EX_OK;
+    const char *path = command_one_file(argc, argv, "file", help_text, &json, &code);
+    if (!path)
+        return code;
     if (command_has_suffix(path, ".conf") || command_has_suffix(path, ".ini"))
         return check_configuration(path, json);
     if (command_looks_like_model(path))

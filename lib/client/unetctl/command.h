@@ -23,6 +23,12 @@ int command_fail(int code, const char *format, ...) __attribute__((format(printf
 /* The code for a negative errno of a library call: -ENOENT 66, -EACCES 77, -EBADMSG 65, ... */
 int command_exit_code(int rc);
 
+/* The arguments of a command that takes one file and --json or --help. NULL with *code when the
+ * command is over (help was printed, or the arguments are wrong); else the file's path. noun: what
+ * the file is called in complaints. */
+const char *command_one_file(int argc, char **argv, const char *noun, const char *help, bool *json,
+                             int *code);
+
 /* A whole number from low to high. False: text is none. */
 bool command_parse_number(const char *text, int64_t low, int64_t high, int64_t *out);
 

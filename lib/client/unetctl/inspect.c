@@ -8,7 +8,6 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -188,21 +187,10 @@ int inspect_model(const char *path, bool json)
 
 int command_inspect(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
     bool json = false;
-    int option;
-    opterr = 0;
-    while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
-        if (option == 'h') {
-            fputs(help_text, stdout);
-            return EX_OK;
-        }
-        if (option != 'j')
-            return command_fail(EX_USAGE, "unknown option; see unetctl inspect --help");
-        json = true;
-    }
-    if (argc - optind != 1)
-        return command_fail(EX_USAGE, "inspect takes one model, %d were given", argc - optind);
-    return inspect_model(argv[optind], json);
+    int code = EX_OK;
+    const char *path = command_one_file(argc, argv, "model", help_text, &json, &code);
+    if (!path)
+        return code;
+    return inspect_model(path, json);
 }

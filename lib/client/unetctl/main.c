@@ -5,6 +5,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,34 @@ int command_fail(int code, const char *format, ...)
     va_end(arguments);
     fputc('\n', stderr);
     return code;
+}
+
+const char *command_one_file(int argc, char **argv, const char *noun, const char *help, bool *json,
+                             int *code)
+{
+    static const struct option long_options[] = {
+        {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+    const char *command = argv[0];
+    int option;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+        if (option == 'h') {
+            fputs(help, stdout);
+            *code = EX_OK;
+            return NULL;
+        }
+        if (option != 'j') {
+            *code = command_fail(EX_USAGE, "unknown option; see unetctl %s --help", command);
+            return NULL;
+        }
+        *json = true;
+    }
+    if (argc - optind != 1) {
+        *code = command_fail(EX_USAGE, "%s takes one %s, %d were given", command, noun,
+                             argc - optind);
+        return NULL;
+    }
+    return argv[optind];
 }
 
 int command_exit_code(int rc)
