@@ -65,7 +65,7 @@ static void test_every_key(void **state)
     assert_string_equal(parsed.classes[1].name, "crop");
     assert_int_equal(parsed.classes[1].code, 40);
     assert_memory_equal(parsed.classes[1].rgb, "\xf0\x96\x10", 3);
-    assert_string_equal(parsed.classes[2].name, "class 2");
+    assert_string_equal(parsed.classes[2].name, "class_2");
     assert_int_equal(parsed.classes[2].code, 2);
     assert_memory_equal(parsed.classes[2].rgb, "\x01\x02\x03", 3);
     parse("{\"preprocess\": {\"clip\": null}}");

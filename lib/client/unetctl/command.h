@@ -35,7 +35,7 @@ bool command_parse_number(const char *text, int64_t low, int64_t high, int64_t *
 /* Does path end in suffix (".npy"), in any case? */
 bool command_has_suffix(const char *path, const char *suffix);
 
-/* Is path a directory, or does it end as models do (.safetensors, .pth, .pt, .so)? */
+/* Is path a directory, or does it end as models do (.safetensors, .pth, .pt, .ckpt, .so)? */
 bool command_looks_like_model(const char *path);
 
 #endif

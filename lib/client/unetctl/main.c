@@ -112,7 +112,8 @@ bool command_looks_like_model(const char *path)
     if (stat(path, &status) == 0 && S_ISDIR(status.st_mode))
         return true;
     return command_has_suffix(path, ".safetensors") || command_has_suffix(path, ".pth") ||
-           command_has_suffix(path, ".pt") || command_has_suffix(path, ".so");
+           command_has_suffix(path, ".pt") || command_has_suffix(path, ".ckpt") ||
+           command_has_suffix(path, ".so");
 }
 
 static void print_usage(FILE *stream)

@@ -1,5 +1,7 @@
 #include "model_dir.h"
 
+#include "class_colours.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -183,21 +185,12 @@ static int take_class_entry(const struct place *outer, const char *key, const js
                   "unknown key \"classes[].%.64s\" (known: name, code, color)", key);
 }
 
-/* A hue for classes without a colour of their own: well apart for neighbours, the same in every
- * run. */
-static void default_colour(uint32_t index, uint8_t *rgb)
-{
-    uint32_t bits = (index + 1) * 2654435761u;
-    for (int i = 0; i < 3; i++)
-        rgb[i] = (uint8_t)(64 + (bits >> (8 * i + 8)) % 192);
-}
-
 static int take_class(const struct place *at, const json_t *value, uint32_t index,
                       struct unetserve_class *out)
 {
     struct unetserve_class class = {.code = (uint16_t)index};
-    default_colour(index, class.rgb);
-    snprintf(class.name, sizeof class.name, "class %u", index);
+    class_colour_default(index, class.rgb);
+    snprintf(class.name, sizeof class.name, "class_%u", index);
     int rc = 0;
     if (json_is_string(value)) {
         rc = take_text(at, value, class.name, sizeof class.name);

@@ -1,4 +1,5 @@
 /* What the outside is told about a UNet: sizes, types and classes. */
+#include "class_colours.h"
 #include "unet.h"
 
 #include <errno.h>
@@ -9,46 +10,16 @@
 #define DEFAULT_MAX_BATCH 8
 #define LARGEST_MAX_BATCH 1024
 
-/* Colours for classes that nobody has given any: told apart on screen and in print, the first one
- * dark as backgrounds are. */
-static const uint8_t palette[][3] = {
-    {40, 40, 40},   {230, 97, 1},    {44, 123, 182},  {26, 150, 65},
-    {253, 219, 90}, {152, 78, 163},  {215, 25, 28},   {128, 205, 193},
-    {166, 97, 26},  {247, 129, 191}, {102, 166, 30},  {116, 169, 207},
-    {191, 129, 45}, {84, 39, 136},   {199, 234, 229}, {178, 171, 210},
-};
-
-/* Beyond the palette, its colours again, each round a third darker. */
-static void default_colour(uint32_t label, uint8_t rgb[3])
-{
-    const uint32_t colours = sizeof palette / sizeof *palette;
-    for (size_t i = 0; i < 3; i++) {
-        uint32_t value = palette[label % colours][i];
-        for (uint32_t round = label / colours; round > 0; round--)
-            value = value * 2 / 3;
-        rgb[i] = (uint8_t)value;
-    }
-}
-
-static bool classes_have_colours(const struct model_dir *dir)
-{
-    for (uint32_t i = 0; i < dir->class_count; i++)
-        if (dir->classes[i].rgb[0] || dir->classes[i].rgb[1] || dir->classes[i].rgb[2])
-            return true;
-    return false;
-}
-
 static void fill_class(const struct model_dir *dir, uint32_t label, struct unetserve_class *out)
 {
-    bool coloured = classes_have_colours(dir);
-    if (label < dir->class_count)
+    if (label < dir->class_count) {
         *out = dir->classes[label];
-    else
+    } else {
         out->code = (uint16_t)label;
+        class_colour_default(label, out->rgb);
+    }
     if (out->name[0] == '\0')
         snprintf(out->name, sizeof out->name, "class_%u", label);
-    if (!coloured)
-        default_colour(label, out->rgb);
 }
 
 /* One output channel is a yes or no: two labels. */
