@@ -175,6 +175,12 @@ unit-qemu: test-deps
 corpus: unit-programs
 	@set -e; for f in $(FUZZERS); do $(BUILD)/tests/corpus_$$f tests/fuzz/corpus/$$f/*; done
 
+# Checkers that Debian does not have; tests that want one and do not find it are skipped and say so.
+.PHONY: checkers
+checkers: build/checkers/.done
+build/checkers/.done: tests/requirements.txt
+	@$(PYTHON) -m venv build/checkers && build/checkers/bin/pip install -q --disable-pip-version-check -r $< && touch $@
+
 system: outputs test-plugins
 	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) -m pytest -q tests/system $(PYTEST)
 
