@@ -24,6 +24,7 @@ struct queue_header {
     uint64_t slots_offset;
     uint64_t seats_offset;
     uint64_t counters_offset;
+    uint64_t admission_offset;
     uint64_t areas_offset; /* inputs and outputs */
     uint64_t created_unix_ms;
     struct queue_geometry geometry;
@@ -184,6 +185,8 @@ static void layout_plan(const struct queue_geometry *geometry, uint32_t slot_cou
     at += round_up(sizeof(struct counters_seat) * COUNTERS_MAX_SEATS, QUEUE_ALIGN);
     plan->counters_offset = at;
     at += round_up(sizeof(struct counters) * COUNTERS_MAX_SEATS, QUEUE_ALIGN);
+    plan->admission_offset = at;
+    at += round_up(sizeof(struct admission), QUEUE_ALIGN);
     plan->areas_offset = at;
     uint32_t first = 0;
     for (uint32_t i = 0; i < geometry->class_count; i++) {
@@ -237,6 +240,7 @@ static void pointers_set(struct queue *queue, const struct queue_header *plan)
     queue->slot_count = plan->slot_count;
     queue->seats = (struct counters_seat *)(base + plan->seats_offset);
     queue->counters = (struct counters *)(base + plan->counters_offset);
+    queue->admission = (struct admission *)(base + plan->admission_offset);
 }
 
 int queue_create(const struct queue_geometry *geometry, struct queue *out)
@@ -263,6 +267,11 @@ int queue_create(const struct queue_geometry *geometry, struct queue *out)
     *queue.header = plan;
     pointers_set(&queue, &plan);
     slots_fill(&queue, &plan);
+    error = admission_init(queue.admission);
+    if (error) {
+        munmap(queue.header, queue.size);
+        goto fail;
+    }
     *out = queue;
     return 0;
 fail:

@@ -14,6 +14,7 @@
  * - output area: the worker in RUN; valid in DONE only
  * - counters: a seat's process in its seat's block, the supervisor in the blocks about seats
  *   (unetserve/counters.h)
+ * - token buckets of clients: every gateway, by compare-and-swap (unetserve/admission.h)
  *
  * Everything read from here that another process wrote is bounded before it is used as an index or
  * a length.
@@ -21,6 +22,7 @@
 #ifndef QUEUE_H
 #define QUEUE_H
 
+#include "unetserve/admission.h"
 #include "unetserve/counters.h"
 #include "unetserve/model.h"
 #include "unetserve/queue_states.h"
@@ -29,7 +31,7 @@
 #include <stdbool.h>
 
 #define QUEUE_MAGIC          UINT64_C(0x3176655374656e75)
-#define QUEUE_LAYOUT_VERSION 2
+#define QUEUE_LAYOUT_VERSION 3
 #define QUEUE_MAX_PROCESSES  256 /* index 0 is nobody */
 #define QUEUE_MAX_MODELS     16
 #define QUEUE_MAX_CLASSES    8
@@ -178,6 +180,7 @@ struct queue {
     uint32_t slot_count;
     struct counters_seat *seats; /* COUNTERS_MAX_SEATS */
     struct counters *counters;   /* COUNTERS_MAX_SEATS: by seat */
+    struct admission *admission;
 };
 
 /* ---- life of the queue ---- */
