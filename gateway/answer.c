@@ -56,9 +56,9 @@ static void emit_all(const struct answer *answer, emit_header *emit, void *out)
         emit(out, "Allow", answer->allow);
     if (answer->authenticate)
         emit(out, "WWW-Authenticate", answer->authenticate);
-    if (answer->retry_after_s) {
+    if (answer->retry_after_s || answer->status == 503) {
         char seconds[16];
-        snprintf(seconds, sizeof seconds, "%u", answer->retry_after_s);
+        snprintf(seconds, sizeof seconds, "%u", answer->retry_after_s ? answer->retry_after_s : 1);
         emit(out, "Retry-After", seconds);
     }
     if (answer->close)

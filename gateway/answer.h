@@ -22,7 +22,7 @@ struct answer {
     size_t size;
     const char *allow;        /* static; NULL: no such header, here and below */
     const char *authenticate; /* static */
-    uint32_t retry_after_s;   /* 0: no such header */
+    uint32_t retry_after_s;   /* 0: no such header, but 1 with status 503 */
     bool close;               /* the connection ends after this answer */
     bool queued;              /* answer_queue has seen it */
     uint32_t model;           /* 1 + the index of the model that it is about; 0: about none */

@@ -59,16 +59,19 @@ static bool same_key(const char key[API_KEY_MAX_SIZE], const char given[API_KEY_
     return difference == 0;
 }
 
-bool api_keys_admit(const struct api_keys *keys, const char *given, struct problem *problem)
+bool api_keys_admit(const struct api_keys *keys, const char *given, uint32_t *number,
+                    struct problem *problem)
 {
-    if (keys->count == 0)
+    if (keys->count == 0) {
+        *number = 0;
         return true;
+    }
     if (!given) {
         problem_set(problem, 401, "Not authenticated");
         return false;
     }
     char padded[API_KEY_MAX_SIZE] = {0};
-    bool admitted = false;
+    uint32_t found = API_KEY_MAX_KEYS;
     size_t size = strlen(given);
     /* White space after a value is no part of it, and libmicrohttpd leaves it. */
     while (size > 0 && (given[size - 1] == ' ' || given[size - 1] == '\t'))
@@ -76,11 +79,14 @@ bool api_keys_admit(const struct api_keys *keys, const char *given, struct probl
     if (size < sizeof padded) {
         snprintf(padded, sizeof padded, "%.*s", (int)size, given);
         for (unsigned i = 0; i < keys->count; i++)
-            admitted |= same_key(keys->keys[i], padded);
+            found = same_key(keys->keys[i], padded) ? i : found;
     }
-    if (!admitted)
-        problem_set(
-            problem, 401,
-            "Invalid API Key. Check that you are passing a correct 'X-API-Key' in your header.");
-    return admitted;
+    if (found < API_KEY_MAX_KEYS) {
+        *number = found;
+        return true;
+    }
+    problem_set(
+        problem, 401,
+        "Invalid API Key. Check that you are passing a correct 'X-API-Key' in your header.");
+    return false;
 }

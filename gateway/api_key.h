@@ -7,6 +7,7 @@
 #include "unetserve/problem.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #define API_KEY_MAX_KEYS 256
 #define API_KEY_MAX_SIZE 256
@@ -21,8 +22,9 @@ struct api_keys {
  * keys or too long a one. */
 int api_keys_load(struct api_keys *keys, const char *environment, const char *path);
 
-/* NULL in given: the header is absent. True, or false with *problem (401). Takes as long for every
- * key. */
-bool api_keys_admit(const struct api_keys *keys, const char *given, struct problem *problem);
+/* NULL in given: the header is absent. True with *number, which key it is (0 where none are
+ * configured), or false with *problem (401). Takes as long for every key. */
+bool api_keys_admit(const struct api_keys *keys, const char *given, uint32_t *number,
+                    struct problem *problem);
 
 #endif

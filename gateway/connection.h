@@ -7,6 +7,7 @@
 #define GATEWAY_CONNECTION_H
 
 #include "gateway/answer.h"
+#include "gateway/client.h"
 #include "gateway/head_gate.h"
 
 #include <stdatomic.h>
@@ -18,6 +19,7 @@ struct request;
 
 struct connection {
     int fd;
+    struct client peer; /* the other end; a proxy, perhaps */
     struct head_gate gate;
     uint64_t head_since_ns; /* when the head that is under way began; 0: none is */
     struct head_gate_report

@@ -27,6 +27,7 @@ struct caller {
     size_t identity_size;
     bool delimited; /* a REQ socket's empty frame, which it wants back */
     uint32_t model; /* 1 + the index of the model asked; 0: none */
+    struct client client;
     char id[64];
 };
 
@@ -198,6 +199,8 @@ static int predict(struct caller *caller, const struct protocol_request *request
     if (model < 0)
         return -1;
     caller->model = (uint32_t)model + 1;
+    if (admit_rate(&caller->front->gateway->admit, &caller->client, problem))
+        return -1;
     struct model_view *view = models_view(models, (uint32_t)model);
     if (!view) {
         metrics_refused(COUNTERS_REFUSED_NOT_READY);
@@ -289,6 +292,7 @@ static void message_handle(struct front_zmq *front, struct message *message)
         return; /* nothing that could be answered */
     memcpy(caller.identity, zmq_msg_data(&message->frames[0]), caller.identity_size);
     caller.delimited = delimited;
+    caller.client = client_of_peer_address(zmq_msg_gets(&message->frames[head], "Peer-Address"));
     metrics_request_begun();
     if (message->too_many || message->count > head + 2) {
         struct problem problem;

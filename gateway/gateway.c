@@ -137,6 +137,7 @@ int gateway_open(struct gateway *gateway)
         return error;
     }
     models_init(&gateway->models, &gateway->seat.queue, &gateway->config);
+    admit_init(&gateway->admit, &gateway->seat.queue, &gateway->config);
     jobs_init(&gateway->jobs, &gateway->seat, &gateway->config, baton_pass, &gateway->batons);
     error = sd_event_new(&gateway->event);
     if (error >= 0)

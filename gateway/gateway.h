@@ -5,6 +5,7 @@
 #ifndef GATEWAY_GATEWAY_H
 #define GATEWAY_GATEWAY_H
 
+#include "gateway/admit.h"
 #include "gateway/baton.h"
 #include "gateway/jobs.h"
 
@@ -24,6 +25,7 @@ struct gateway {
     struct seat seat;
     sd_event *event;
     struct models models;
+    struct admit admit;
     struct jobs jobs;
     struct baton_line batons;
     struct front front;

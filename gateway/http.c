@@ -173,6 +173,7 @@ static void take_socket(struct http *http, int fd, const struct sockaddr *addres
         close(fd);
         return;
     }
+    connection->peer = client_of_socket(fd, address);
     if (MHD_add_connection(http->daemon, fd, address, size) == MHD_YES)
         return;
     /* libmicrohttpd has closed the socket, with or without telling on_connection. */
@@ -377,6 +378,7 @@ int http_open(struct http *http, struct gateway *gateway)
         return -ENOTSUP;
     }
     linger_init(&http->lingerer, gateway->event);
+    trusted_read(&gateway->config, &http->trusted);
     const char *file = gateway->config.api_key_file;
     const char *key = getenv("UNETSERVE_API_KEY");
     int error = api_keys_load(&http->keys, key ? key : getenv("LIT_SERVER_API_KEY"), file);

@@ -15,6 +15,7 @@ struct http {
     struct connections connections;
     struct lingerer lingerer;
     struct api_keys keys;
+    struct trusted trusted;
     sd_event_source *listen[SEAT_MAX_LISTEN];
     sd_event_source *daemon_io, *turn_over, *daemon_timer, *sweep_timer, *accept_timer;
     uint64_t daemon_due_us;         /* when daemon_timer fires; UINT64_MAX: off */

@@ -144,8 +144,7 @@ static enum MHD_Result request_refuse(struct request *request, const struct prob
 {
     if (answer_set_problem(&request->answer, problem))
         return MHD_NO;
-    if (problem->status == 503)
-        request->answer.retry_after_s = 1;
+    request->answer.retry_after_s = problem->retry_after_s;
     if (problem->status == 401)
         request->answer.authenticate = "APIKey";
     set_timing(
@@ -257,8 +256,6 @@ static void on_job_done(void *opaque, const struct job_outcome *outcome)
     struct answer *answer = &request->answer;
     request->job = NULL;
     answer_set_body(answer, outcome->status, outcome->type, outcome->body, outcome->size);
-    if (outcome->status == 503)
-        answer->retry_after_s = 1;
     set_timing(answer, &outcome->times);
     request_resume(request, REQUEST_ANSWER);
 }
@@ -323,12 +320,42 @@ static int request_open_job(struct request *request, struct model_view *view,
     return refused;
 }
 
-static bool request_has_key(const struct request *request, struct problem *problem)
+static bool request_has_key(const struct request *request, uint32_t *key, struct problem *problem)
 {
-    if (api_keys_admit(&request->http->keys, header(request, "X-API-Key"), problem))
+    if (api_keys_admit(&request->http->keys, header(request, "X-API-Key"), key, problem))
         return true;
     metrics_refused(COUNTERS_REFUSED_KEY);
     return false;
+}
+
+struct forwarded {
+    const char *lines[HEAD_GATE_HEADERS_MAX];
+    size_t count;
+};
+
+static enum MHD_Result collect_forwarded(void *opaque, enum MHD_ValueKind kind, const char *name,
+                                         const char *value)
+{
+    (void)kind;
+    struct forwarded *forwarded = opaque;
+    if (value && strcasecmp(name, "X-Forwarded-For") == 0 &&
+        forwarded->count < HEAD_GATE_HEADERS_MAX)
+        forwarded->lines[forwarded->count++] = value;
+    return MHD_YES;
+}
+
+/* Whose request this is, for limits. */
+static struct client request_client(const struct request *request, uint32_t key)
+{
+    const struct http *http = request->http;
+    const struct client *peer = &request->connection->peer;
+    if (http->keys.count > 0)
+        return client_of_key(key);
+    if (!trusted_has(&http->trusted, peer))
+        return *peer;
+    struct forwarded forwarded = {.count = 0};
+    MHD_get_connection_values(request->mhd, MHD_HEADER_KIND, collect_forwarded, &forwarded);
+    return client_forwarded(&http->trusted, peer, forwarded.lines, forwarded.count);
 }
 
 static int request_admit(struct request *request, uint32_t model, struct problem *problem)
@@ -406,6 +433,7 @@ static enum MHD_Result request_begin(struct request *request, const char *method
     const char *path = path_of_target(target);
     struct route route;
     struct problem problem;
+    uint32_t key = 0;
     read_framing(request);
     negotiate_request_id(header(request, "X-Request-Id"), request->answer.request_id);
     request->connection->request_id = request->answer.request_id;
@@ -416,11 +444,13 @@ static enum MHD_Result request_begin(struct request *request, const char *method
     if (route.kind == ROUTE_MODEL)
         request->answer.model = route.model + 1;
     /* Probes have no keys. */
-    if (route.kind != ROUTE_HEALTH && !request_has_key(request, &problem))
+    if (route.kind != ROUTE_HEALTH && !request_has_key(request, &key, &problem))
         return request_refuse(request, &problem);
     if (route.kind != ROUTE_MODEL)
         return request_show(request, route.kind);
-    if (request_admit(request, route.model, &problem))
+    struct client client = request_client(request, key);
+    if (admit_rate(&request->http->gateway->admit, &client, &problem) ||
+        request_admit(request, route.model, &problem))
         return request_refuse(request, &problem);
     request->state = REQUEST_BODY;
     return MHD_YES;

@@ -4,6 +4,7 @@
 #include "unetserve/config.h"
 
 #include "lib/config_keys.h"
+#include "unetserve/admission.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -521,6 +522,14 @@ int config_validate(const struct config *config, struct config_error *error)
                             config->listen[i]);
                 return -EINVAL;
             }
+    if (admission_rate_of(config->rate_limit_milli, config->rate_burst).window_us >
+        ADMISSION_DEBT_MAX) {
+        error_write(error,
+                    "[server]: key 'rate_burst': %u requests take more than a day at this "
+                    "rate_limit; allowed: what a day brings",
+                    config->rate_burst);
+        return -EINVAL;
+    }
     for (uint32_t i = 0; i < config->model_count; i++)
         if (model_validate(config, i, error))
             return -EINVAL;

@@ -102,6 +102,8 @@ int config_network_check(const char *text)
 {
     char host[INET6_ADDRSTRLEN];
     unsigned char bytes[16];
+    if (strcmp(text, "unix:") == 0)
+        return 0;
     size_t size = strcspn(text, "/");
     if (size >= sizeof host)
         return -EINVAL;

@@ -16,7 +16,8 @@ int config_address_parse(const char *text, struct sockaddr_storage *out, socklen
 int config_address_format(const struct sockaddr_storage *address, socklen_t length, char *text,
                           size_t size);
 
-/* Is this a network in CIDR form ("10.0.0.0/8", "::1", "192.168.1.7")? 0 or -EINVAL. */
+/* Is this a network in CIDR form ("10.0.0.0/8", "::1", "192.168.1.7"), or "unix:", which is
+ * everybody who comes over a Unix socket? 0 or -EINVAL. */
 int config_network_check(const char *text);
 
 #endif

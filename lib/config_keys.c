@@ -23,7 +23,11 @@ static const struct config_key server_keys[] = {
     {"queue_memory", CONFIG_BYTES, SERVER(queue_memory), 0, TERABYTE,
      "0 (choose) to 1T, a number with K, M, G or T"},
     {"trusted_proxies", CONFIG_NETWORKS, SERVER(trusted_proxies), 0, CONFIG_MAX_PROXIES,
-     "up to 32 networks such as 10.0.0.0/8, separated by commas"},
+     "up to 32 networks such as 10.0.0.0/8, or unix:, separated by commas"},
+    {"rate_limit", CONFIG_DECIMAL, SERVER(rate_limit_milli), 0, 10000000,
+     "0 (no limit) to 10000 requests a second, with up to three decimals"},
+    {"rate_burst", CONFIG_NUMBER, SERVER(rate_burst), 0, 1000000,
+     "1 to 1000000, or 0 for one second's worth"},
     {"run_dir", CONFIG_ABSOLUTE, SERVER(run_dir), 0, 0, "an absolute path of at most 75 bytes"},
     {"api_key_file", CONFIG_ABSOLUTE, SERVER(api_key_file), 0, 0, "an absolute path"},
     {"drain_timeout_ms", CONFIG_NUMBER, SERVER(drain_timeout_ms), 0, DAY_MS, "0 to 86400000"},
@@ -136,6 +140,29 @@ static int bytes_read(const struct config_key *key, const char *value, uint64_t 
     if (number < key->least || number > key->most)
         return -EINVAL;
     *out = number;
+    return 0;
+}
+
+/* "2.5" is 2500. */
+static int decimal_read(const struct config_key *key, const char *value, uint32_t *out)
+{
+    size_t digits = strspn(value, "0123456789");
+    uint64_t whole;
+    uint64_t rest = 0;
+    if (number_read(value, digits, &whole) || whole > UINT32_MAX)
+        return -EINVAL;
+    if (value[digits]) {
+        const char *decimals = value + digits + 1;
+        size_t count = strlen(decimals);
+        if (value[digits] != '.' || count > 3 || number_read(decimals, count, &rest))
+            return -EINVAL;
+        for (; count < 3; count++)
+            rest *= 10;
+    }
+    uint64_t number = whole * 1000 + rest;
+    if (number < key->least || number > key->most)
+        return -EINVAL;
+    *out = (uint32_t)number;
     return 0;
 }
 
@@ -286,6 +313,7 @@ int config_key_read(const struct config_key *key, void *base, const char *value,
         return -EINVAL;
     switch (key->kind) {
     case CONFIG_NUMBER: return number_field_read(key, (uint32_t *)field, value);
+    case CONFIG_DECIMAL: return decimal_read(key, value, (uint32_t *)field);
     case CONFIG_BYTES: return bytes_read(key, value, (uint64_t *)field);
     case CONFIG_RANGE: return range_read(key, value, (uint32_t *)field);
     case CONFIG_WORD: return word_read(key, (int *)field, value);
@@ -336,6 +364,8 @@ static int scalar_write(const struct config_key *key, const char *field, char *t
     const uint32_t *numbers = (const uint32_t *)(const void *)field;
     switch (key->kind) {
     case CONFIG_NUMBER: return snprintf(text, size, "%u", numbers[0]);
+    case CONFIG_DECIMAL:
+        return snprintf(text, size, "%u.%03u", numbers[0] / 1000, numbers[0] % 1000);
     case CONFIG_BYTES:
         return snprintf(text, size, "%llu",
                         (unsigned long long)*(const uint64_t *)(const void *)field);

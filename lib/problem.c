@@ -39,11 +39,13 @@ void problem_set(struct problem *problem, int status, const char *format, ...)
     json_text_quote(&text, sentence, strlen(sentence), DETAIL_BUDGET);
     json_text_raw(&text, "}");
     problem->status = status;
+    problem->retry_after_s = 0;
 }
 
 static void begin_item(struct json_text *text, struct problem *problem, const char *type)
 {
     problem->status = 422;
+    problem->retry_after_s = 0;
     json_text_init(text, problem->body, sizeof problem->body);
     json_text_raw(text, "{\"detail\":[{\"type\":");
     json_text_quote(text, type, strlen(type), TYPE_BUDGET);

@@ -44,8 +44,10 @@ struct config {
     uint32_t gateways;
     uint64_t max_body_bytes;
     uint64_t queue_memory; /* bytes; 0: a quarter of what the cgroup allows, at most 1G */
-    char trusted_proxies[CONFIG_MAX_PROXIES][64]; /* CIDR */
+    char trusted_proxies[CONFIG_MAX_PROXIES][64]; /* CIDR, or "unix:" */
     uint32_t trusted_proxy_count;
+    uint32_t rate_limit_milli; /* predictions a second of one client, in thousandths; 0: no limit */
+    uint32_t rate_burst;       /* at once; 0: a second's worth, at least one */
     char run_dir[108 - 32]; /* holds sockets: short enough for sun_path; "" : a private default */
     char api_key_file[PATH_MAX];
     uint32_t drain_timeout_ms;

@@ -36,6 +36,7 @@
     X(CUT, "cut")             /* the connection ended within the request */                        \
     X(SLOW, "slow")           /* head or body took too long */                                     \
     X(KEY, "key")             /* none, or a wrong one */                                           \
+    X(RATE, "rate")           /* over the client's rate */                                         \
     X(SIZE, "size")           /* larger than any slot, or than max_body_bytes */                   \
     X(SLOTS, "slots")         /* all that would hold it are taken */                               \
     X(NOT_READY, "not_ready") /* no worker has been ready yet */                                   \

@@ -8,11 +8,13 @@
 #define PROBLEM_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #define PROBLEM_BODY_MAX 1024
 
 struct problem {
     int status;                  /* 4xx or 5xx; 0: no problem */
+    uint32_t retry_after_s;      /* when it may be worth trying again; 0: not known */
     char body[PROBLEM_BODY_MAX]; /* complete JSON document, terminated */
 };
 

@@ -91,6 +91,12 @@ static const struct {
     {"[server]\nlisten = 127.0.0.1:65536\n", "x.conf:2: ", "'listen'", "unix:/PATH"},
     {"[server]\nlisten = unix:relative\n", "x.conf:2: ", "'listen'", "unix:/PATH"},
     {"[server]\nlisten =\n", "x.conf:2: ", "'listen'", "unix:/PATH"},
+    {"[server]\nrate_limit = 1.2345\n", "x.conf:2: ", "'rate_limit'", "three decimals"},
+    {"[server]\nrate_limit = .5\n", "x.conf:2: ", "'rate_limit'", "10000"},
+    {"[server]\nrate_limit = 1.\n", "x.conf:2: ", "'rate_limit'", "10000"},
+    {"[server]\nrate_limit = -1\n", "x.conf:2: ", "'rate_limit'", "10000"},
+    {"[server]\nrate_limit = 10000.001\n", "x.conf:2: ", "'rate_limit'", "10000"},
+    {"[server]\ntrusted_proxies = unix:/run/x\n", "x.conf:2: ", "'trusted_proxies'", "unix:"},
     {"[server]\ntrusted_proxies = 10.0.0.0/33\n", "x.conf:2: ", "'trusted_proxies'", "10.0.0.0/8"},
     {"[server]\nrun_dir = here\n", "x.conf:2: ", "'run_dir'", "absolute"},
     {"[server]\nlog_level = loud\n", "x.conf:2: ", "'log_level'", "error|warning|info|debug"},
@@ -165,6 +171,7 @@ static void round_trip(void)
     assert_int_equal(config_write(&again, second, sizeof second), length);
     assert_string_equal(text, second);
     assert_int_equal(again.model_count, config.model_count);
+    assert_int_equal(again.rate_limit_milli, config.rate_limit_milli);
     for (uint32_t i = 0; i < config.model_count; i++) {
         assert_string_equal(again.models[i].path, config.models[i].path);
         assert_string_equal(again.models[i].route, config.models[i].route);
@@ -180,7 +187,8 @@ static void test_write_comes_back(void **state)
     config_init(&config);
     round_trip();
     assert_int_equal(parse("[server]\nlisten = unix:/a, [::]:1\nqueue_memory = 5M\n"
-                           "trusted_proxies = 10.0.0.1\napi_key_file = /etc/keys\nrun_dir = /r\n"
+                           "trusted_proxies = 10.0.0.1 unix:\nrate_limit = 2.5\nrate_burst = "
+                           "7\napi_key_file = /etc/keys\nrun_dir = /r\n"
                            "[model one]\npath = /x y/z=1.pth\nworkers = 2-3\nthreads = 2\n"
                            "batch_timeout_ms = 5\ntile = 64\nbackend = onednn\n"
                            "[model two]\npath = q\n"),
@@ -234,6 +242,15 @@ static void test_validate(void **state)
                      0);
     assert_int_equal(config_validate(&config, &error), -EINVAL);
     assert_int_equal(config_set(&config, "server", "listen", "127.0.0.1:0,127.0.0.1:0", &error), 0);
+    assert_int_equal(config_validate(&config, &error), 0);
+    assert_int_equal(config_set(&config, "server", "rate_limit", "0.01", &error), 0);
+    assert_int_equal(config.rate_limit_milli, 10);
+    assert_int_equal(config_set(&config, "server", "rate_burst", "864", &error), 0);
+    assert_int_equal(config_validate(&config, &error), 0);
+    assert_int_equal(config_set(&config, "server", "rate_burst", "865", &error), 0);
+    assert_int_equal(config_validate(&config, &error), -EINVAL);
+    assert_non_null(strstr(error.text, "rate_burst"));
+    assert_int_equal(config_set(&config, "server", "rate_limit", "0", &error), 0);
     assert_int_equal(config_validate(&config, &error), 0);
 }
 

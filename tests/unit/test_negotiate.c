@@ -176,19 +176,21 @@ static void test_keys(void **state)
     (void)state;
     static struct api_keys keys;
     struct problem problem = {0};
+    uint32_t number = 99;
     assert_int_equal(api_keys_load(&keys, NULL, ""), 0);
-    assert_true(api_keys_admit(&keys, NULL, &problem));
+    assert_true(api_keys_admit(&keys, NULL, &number, &problem));
+    assert_int_equal(number, 0);
 
     assert_int_equal(api_keys_load(&keys, "sesame", ""), 0);
-    assert_true(api_keys_admit(&keys, "sesame", &problem));
-    assert_true(api_keys_admit(&keys, "sesame \t", &problem));
+    assert_true(api_keys_admit(&keys, "sesame", &number, &problem));
+    assert_true(api_keys_admit(&keys, "sesame \t", &number, &problem));
     static const char *const wrong[] = {"", "sesam", " ", "sesame s", "Sesame", "sesamesesame"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
-        assert_false(api_keys_admit(&keys, wrong[i], &problem));
+        assert_false(api_keys_admit(&keys, wrong[i], &number, &problem));
     assert_int_equal(problem.status, 401);
     assert_string_equal(problem.body, "{\"detail\":\"Invalid API Key. Check that you are passing a "
                                       "correct 'X-API-Key' in your header.\"}");
-    assert_false(api_keys_admit(&keys, NULL, &problem));
+    assert_false(api_keys_admit(&keys, NULL, &number, &problem));
     assert_string_equal(problem.body, "{\"detail\":\"Not authenticated\"}");
 }
 
@@ -197,6 +199,7 @@ static void test_key_file(void **state)
     (void)state;
     static struct api_keys keys;
     struct problem problem;
+    uint32_t number;
     char path[64];
     int fd = memfd_create("keys", 0);
     assert_true(fd >= 0);
@@ -205,11 +208,12 @@ static void test_key_file(void **state)
     assert_int_equal(write(fd, text, sizeof text - 1), sizeof text - 1);
     assert_int_equal(api_keys_load(&keys, "zeroth", path), 0);
     assert_int_equal(keys.count, 3);
-    assert_true(api_keys_admit(&keys, "zeroth", &problem));
-    assert_true(api_keys_admit(&keys, "first", &problem));
-    assert_true(api_keys_admit(&keys, "second", &problem));
-    assert_false(api_keys_admit(&keys, "third", &problem));
-    assert_false(api_keys_admit(&keys, "", &problem));
+    assert_true(api_keys_admit(&keys, "zeroth", &number, &problem));
+    assert_true(api_keys_admit(&keys, "first", &number, &problem));
+    assert_true(api_keys_admit(&keys, "second", &number, &problem));
+    assert_int_equal(number, 2);
+    assert_false(api_keys_admit(&keys, "third", &number, &problem));
+    assert_false(api_keys_admit(&keys, "", &number, &problem));
     assert_int_equal(ftruncate(fd, 8), 0);
     assert_int_equal(api_keys_load(&keys, NULL, path), -ENODATA);
     char longest[API_KEY_MAX_SIZE + 1];

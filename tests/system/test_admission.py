@@ -1,0 +1,124 @@
+"""Who is let in: rates by key and by address, over all gateways."""
+
+import os
+import signal
+import socket
+
+import numpy
+import requests
+
+import protocol_client
+from conftest import wait_until
+from metrics_text import Metrics
+
+WAIT_S = 60
+# A burst of ten, and then nothing for a quarter of an hour: so the counts do not depend on the clock.
+TEN = "[server]\nrate_limit = 0.001\nrate_burst = 10\n"
+
+
+def scrape(server, **more):
+    return Metrics(requests.get(server.url + "/metrics", timeout=WAIT_S, **more).text)
+
+
+def ask(server, times=1, **headers):
+    """The statuses, of requests on connections of their own, so that each gateway gets some."""
+    codes = []
+    for _ in range(times):
+        answer = requests.post(server.url + "/predict", json={"input": 2.0}, timeout=WAIT_S, headers=headers)
+        codes.append(answer.status_code)
+        if answer.status_code == 429:
+            assert 900 <= int(answer.headers["Retry-After"]) <= 1000
+            assert answer.json()["detail"].startswith("Too many requests: 0.001 a second are allowed, try again in ")
+    return codes
+
+
+def test_rate_is_exact_over_gateways(start_server, simple_model):
+    server = start_server(simple_model, ["--gateways", "3"], config=TEN)
+    assert ask(server, 40) == [200] * 10 + [429] * 30
+    metrics = scrape(server)
+    assert metrics.value("requests_total", model="simple", code="429") == 30
+    assert metrics.value("requests_total", model="simple", code="200") == 10
+    assert metrics.value("refused_total", reason="rate") == 30
+    for path in ("/", "/health", "/info", "/metrics"):
+        assert requests.get(server.url + path, timeout=WAIT_S).status_code == 200
+    # What one gateway knows outlives it.
+    ready = server.log_text().count("process ready")
+    for pid in server.role("gateway"):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: server.log_text().count("process ready") >= ready + 4, WAIT_S, "new gateways")
+    assert ask(server, 5) == [429] * 5
+    server.stop()
+
+
+def test_users_over_zeromq_have_their_own_bucket(start_server, simple_model):
+    server = start_server(simple_model, config=TEN)
+    assert ask(server, 11)[-1] == 429
+    codes = []
+    for _ in range(3):  # a new routing id each, and the same user
+        with protocol_client.Client(server) as client:
+            for _ in range(5):
+                head, body = client.predict(numpy.zeros(3, "uint8"))
+                codes.append(head["status"])
+            assert client.status()[0]["status"] == 200
+    assert codes.count(429) == 5 and 429 not in codes[:10]
+    assert b"Too many requests" in body
+    server.stop()
+
+
+def test_rate_by_key(start_server, simple_model, tmp_path):
+    (tmp_path / "keys").write_text("first\nsecond\n")
+    server = start_server(simple_model, config=TEN + f"api_key_file = {tmp_path}/keys\ntrusted_proxies = 127.0.0.1\n")
+    assert ask(server, 3, **{"X-API-Key": "none"}) == [401] * 3
+    assert ask(server, 12, **{"X-API-Key": "first"}) == [200] * 10 + [429] * 2
+    assert ask(server, 12, **{"X-API-Key": "second ", "X-Forwarded-For": "192.0.2.1"}) == [200] * 10 + [429] * 2
+    assert ask(server, 1, **{"X-API-Key": "first", "X-Forwarded-For": "192.0.2.2"}) == [429]
+    server.stop()
+
+
+def test_rate_by_forwarded_address(start_server, simple_model):
+    server = start_server(simple_model, config=TEN + "trusted_proxies = 127.0.0.0/8\n")
+    assert ask(server, 11, **{"X-Forwarded-For": "192.0.2.1"}) == [200] * 10 + [429]
+    # Whatever the client says of others, whichever port and way of writing.
+    for forged in ("203.0.113.7, 192.0.2.1", "192.0.2.1:4711", "127.0.0.9, ::ffff:192.0.2.1,127.0.0.2", "unknown,192.0.2.1"):
+        assert ask(server, 1, **{"X-Forwarded-For": forged}) == [429]
+    # One network of IPv6 is one client, and so is the proxy itself where it names nobody.
+    assert ask(server, 5, **{"X-Forwarded-For": "2001:db8::1"}) == [200] * 5
+    assert ask(server, 6, **{"X-Forwarded-For": "[2001:db8:0:0:ffff::2]:1"}) == [200] * 5 + [429]
+    assert ask(server, 11, **{"X-Forwarded-For": "unknown"}) == [200] * 10 + [429]
+    assert ask(server, 1) == [429]
+    server.stop()
+
+
+def test_forwarded_address_of_a_stranger_is_not_believed(start_server, simple_model):
+    server = start_server(simple_model, config=TEN + "trusted_proxies = 10.0.0.0/8\n")
+    codes = [ask(server, 1, **{"X-Forwarded-For": f"192.0.2.{number}"})[0] for number in range(12)]
+    assert codes == [200] * 10 + [429] * 2
+
+
+def test_trusted_proxy_over_a_unix_socket(start_server, simple_model, tmp_path):
+    for networks, refused in (("unix:", 0), ("10.0.0.0/8", 2)):
+        path = tmp_path / f"{refused}.sock"
+        server = start_server(simple_model, config=TEN + f"trusted_proxies = {networks}\n",
+                              listen=f"127.0.0.1:0,unix:{path}")
+        codes = []
+        for number in range(12):
+            with socket.socket(socket.AF_UNIX) as line:
+                line.settimeout(WAIT_S)
+                line.connect(str(path))
+                line.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.%d\r\nConnection: close\r\n"
+                             b"Content-Length: 12\r\n\r\n{\"input\": 1}" % number)
+                codes.append(line.recv(65536).split()[1])
+        assert codes == [b"200"] * (12 - refused) + [b"429"] * refused
+        server.stop()
+
+
+def test_refused_before_100_continue(start_server, simple_model):
+    server = start_server(simple_model, config=TEN)
+    ask(server, 10)
+    with socket.create_connection(("127.0.0.1", server.port), WAIT_S) as line:
+        line.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5000000\r\n\r\n")
+        answer = b""
+        while piece := line.recv(65536):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    assert b"\r\nRetry-After: " in answer and b" 100 " not in answer
