@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SIZE_LIMIT  65536 /* height and width */
-#define COUNT_LIMIT 65536 /* channels, tiles of a batch */
+#define SIZE_LIMIT    65536 /* height and width */
+#define COUNT_LIMIT   65536 /* channels, tiles of a batch */
+#define TIME_LIMIT_MS 3600000
 
 /* ---- writing ---- */
 
@@ -54,19 +55,57 @@ static json_t *classes_to_json(const struct unetserve_interface *interface)
     return list;
 }
 
+static const char *const field_types[] = {
+    [UNETSERVE_FLOAT] = "float",
+    [UNETSERVE_INT] = "int",
+    [UNETSERVE_STR] = "str",
+    [UNETSERVE_BOOL] = "bool",
+};
+
+enum { FIELD_TYPE_END = sizeof field_types / sizeof field_types[0] };
+
+static json_t *fields_to_json(const struct unetserve_field *fields, uint32_t count)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < count && i < UNETSERVE_MAX_FIELDS; i++) {
+        const struct unetserve_field *field = &fields[i];
+        const char *type = field->type > 0 && field->type < FIELD_TYPE_END
+                               ? field_types[field->type]
+                               : "?";
+        json_t *entry = json_pack("{s:o, s:s, s:I}", "name",
+                                  text_to_json(field->name, sizeof field->name), "type", type,
+                                  "depth", (json_int_t)field->depth);
+        if (field->optional && field->type == UNETSERVE_STR)
+            json_object_set_new(entry, "default",
+                                text_to_json(field->fallback_text, sizeof field->fallback_text));
+        else if (field->optional)
+            json_object_set_new(entry, "default", json_real(field->fallback));
+        if (field->or_bare)
+            json_object_set_new(entry, "bare", json_true());
+        json_array_append_new(list, entry);
+    }
+    return list;
+}
+
 char *interface_to_json(const struct unetserve_interface *interface)
 {
     json_t *input = json_pack(
-        "{s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "kind", kind_name(interface->input_kind),
-        "field", text_to_json(interface->input_field, sizeof interface->input_field), "dtypes",
+        "{s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "kind",
+        kind_name(interface->input_kind), "field",
+        text_to_json(interface->input_field, sizeof interface->input_field), "dtypes",
         dtypes_to_json(interface->input_dtypes), "channels", (json_int_t)interface->channels,
         "size_multiple", (json_int_t)interface->size_multiple, "size_min",
         (json_int_t)interface->size_min, "size_max", (json_int_t)interface->size_max, "tile",
-        (json_int_t)interface->tile, "max_batch", (json_int_t)interface->max_batch);
+        (json_int_t)interface->tile, "max_batch", (json_int_t)interface->max_batch,
+        "batch_timeout_ms", (json_int_t)interface->batch_timeout_ms, "max_pending",
+        (json_int_t)interface->max_pending, "fields",
+        fields_to_json(interface->request_fields, interface->request_field_count));
     json_t *output = json_pack(
-        "{s:s, s:o, s:s, s:o}", "kind", kind_name(interface->output_kind), "field",
+        "{s:s, s:o, s:s, s:o, s:b, s:o}", "kind", kind_name(interface->output_kind), "field",
         text_to_json(interface->output_field, sizeof interface->output_field), "dtype",
-        unetserve_dtype_name(interface->output_dtype), "classes", classes_to_json(interface));
+        unetserve_dtype_name(interface->output_dtype), "classes", classes_to_json(interface),
+        "stream", (interface->flags & UNETSERVE_STREAMS) != 0, "fields",
+        fields_to_json(interface->response_fields, interface->response_field_count));
     json_t *root = json_pack("{s:o, s:o, s:o, s:o}", "name",
                              text_to_json(interface->name, sizeof interface->name), "version",
                              text_to_json(interface->version, sizeof interface->version), "input",
@@ -146,6 +185,48 @@ static int class_read(const json_t *object, struct unetserve_class *class)
     return 0;
 }
 
+static int fallback_read(const json_t *value, struct unetserve_field *out)
+{
+    if (!value)
+        return 0;
+    out->optional = 1;
+    if (out->type != UNETSERVE_STR) {
+        out->fallback = json_number_value(value);
+        return json_is_number(value) ? 0 : -EBADMSG;
+    }
+    size_t length = json_string_length(value);
+    if (!json_is_string(value) || length >= sizeof out->fallback_text)
+        return -EBADMSG;
+    memcpy(out->fallback_text, json_string_value(value), length + 1);
+    return 0;
+}
+
+static int field_read(const json_t *object, struct unetserve_field *out)
+{
+    char type[16];
+    if (text_read(object, "name", out->name, sizeof out->name) ||
+        text_read(object, "type", type, sizeof type) ||
+        number_read(object, "depth", 0, UNETSERVE_MAX_DEPTH, &out->depth))
+        return -EBADMSG;
+    out->or_bare = json_is_true(json_object_get(object, "bare"));
+    for (uint32_t i = 1; i < FIELD_TYPE_END; i++)
+        if (strcmp(type, field_types[i]) == 0)
+            out->type = i;
+    return out->type ? fallback_read(json_object_get(object, "default"), out) : -EBADMSG;
+}
+
+static int fields_read(const json_t *list, struct unetserve_field *fields, uint32_t *count)
+{
+    size_t size = json_array_size(list);
+    if (!json_is_array(list) || size > UNETSERVE_MAX_FIELDS)
+        return -EBADMSG;
+    for (size_t i = 0; i < size; i++)
+        if (field_read(json_array_get(list, i), &fields[i]))
+            return -EBADMSG;
+    *count = (uint32_t)size;
+    return 0;
+}
+
 static int input_read(const json_t *object, struct unetserve_interface *out)
 {
     int bad = kind_read(object, &out->input_kind) |
@@ -156,7 +237,11 @@ static int input_read(const json_t *object, struct unetserve_interface *out)
               number_read(object, "size_min", 0, SIZE_LIMIT, &out->size_min) |
               number_read(object, "size_max", 0, SIZE_LIMIT, &out->size_max) |
               number_read(object, "tile", 0, SIZE_LIMIT, &out->tile) |
-              number_read(object, "max_batch", 1, COUNT_LIMIT, &out->max_batch);
+              number_read(object, "max_batch", 1, COUNT_LIMIT, &out->max_batch) |
+              number_read(object, "batch_timeout_ms", 0, TIME_LIMIT_MS, &out->batch_timeout_ms) |
+              number_read(object, "max_pending", 0, COUNT_LIMIT, &out->max_pending) |
+              fields_read(json_object_get(object, "fields"), out->request_fields,
+                          &out->request_field_count);
     /* A tensor model says what it takes. */
     if (!bad && out->input_kind == UNETSERVE_TENSOR)
         bad = out->channels == 0 || out->input_dtypes == 0 || out->size_multiple == 0;
@@ -180,7 +265,12 @@ static int output_read(const json_t *object, struct unetserve_interface *out)
     for (uint32_t i = 0; i < out->class_count; i++)
         if (class_read(json_array_get(classes, i), &out->classes[i]))
             return -EBADMSG;
-    return 0;
+    const json_t *stream = json_object_get(object, "stream");
+    out->flags = json_is_true(stream) ? UNETSERVE_STREAMS : 0;
+    if (!json_is_boolean(stream))
+        return -EBADMSG;
+    return fields_read(json_object_get(object, "fields"), out->response_fields,
+                       &out->response_field_count);
 }
 
 int interface_from_json(const char *text, size_t size, struct unetserve_interface *out)

@@ -4,7 +4,9 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void json_text_init(struct json_text *text, char *buffer, size_t size)
@@ -34,6 +36,41 @@ bool json_text_number(struct json_text *text, uint64_t number)
     char digits[24];
     snprintf(digits, sizeof digits, "%" PRIu64, number);
     return json_text_raw(text, digits);
+}
+
+/* "d.ddde+xx" without zeros at the end. Every decimal of up to 15 digits comes back from a double,
+ * so 15 digits that read back to the number are its shortest ones, but for those zeros. */
+static void shortest_digits(double number, char *digits, size_t size)
+{
+    for (int count = 15; count <= 17; count++) {
+        snprintf(digits, size, "%.*e", count - 1, number);
+        if (strtod(digits, NULL) == number)
+            break;
+    }
+    char *exponent = strchr(digits, 'e');
+    char *last = exponent - 1;
+    while (*last == '0')
+        last--;
+    if (*last == '.')
+        last--;
+    memmove(last + 1, exponent, strlen(exponent) + 1);
+}
+
+bool json_text_float(struct json_text *text, double number)
+{
+    char digits[32];
+    char plain[32];
+    assert(isfinite(number));
+    shortest_digits(number, digits, sizeof digits);
+    const char *at = strchr(digits, 'e');
+    int exponent = atoi(at + 1);
+    if (exponent < -4 || exponent >= 16)
+        return json_text_raw(text, digits);
+    int sign = digits[0] == '-';
+    int count = (int)(at - digits) - sign;
+    int decimals = (count > 1 ? count - 2 : 0) - exponent;
+    snprintf(plain, sizeof plain, "%.*f", decimals > 0 ? decimals : 1, number);
+    return json_text_raw(text, plain);
 }
 
 /* One unit of a JSON string for what stands at the start of from: *used source bytes become *count

@@ -24,6 +24,10 @@ bool json_text_raw(struct json_text *text, const char *piece);
 /* Append an unsigned number, all or nothing. */
 bool json_text_number(struct json_text *text, uint64_t number);
 
+/* Append a finite number as Python's repr writes a float: the shortest digits that read back to the
+ * same number; a point or an exponent always; an exponent from 1e16 on and below 1e-4. */
+bool json_text_float(struct json_text *text, double number);
+
 /* Append a JSON string, quotes included, in at most budget bytes (at least 5); a longer one is cut
  * and ends with "...". Bytes that are not UTF-8 become U+FFFD. Returns false, with nothing
  * appended, only when even the budget does not fit. */

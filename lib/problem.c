@@ -115,3 +115,24 @@ void problem_set_value(struct problem *problem, const char *type, const char *fi
     add_input(&text, input ? input : "null");
     json_text_raw(&text, "}]}");
 }
+
+size_t problem_join(const struct problem *problems, size_t count, char *body, size_t size)
+{
+    static const char head[] = "{\"detail\":[";
+    static const char tail[] = "]}";
+    struct json_text text;
+    json_text_init(&text, body, size - (sizeof tail - 1));
+    json_text_raw(&text, head);
+    for (size_t i = 0; i < count; i++) {
+        char item[PROBLEM_BODY_MAX + 1];
+        const char *from = problems[i].body;
+        size_t length = strlen(from);
+        assert(length > sizeof head + sizeof tail && strncmp(from, head, sizeof head - 1) == 0);
+        snprintf(item, sizeof item, "%s%.*s", i ? "," : "",
+                 (int)(length - (sizeof head - 1) - (sizeof tail - 1)), from + sizeof head - 1);
+        if (!json_text_raw(&text, item))
+            break;
+    }
+    memcpy(body + text.length, tail, sizeof tail);
+    return text.length + sizeof tail - 1;
+}

@@ -602,6 +602,30 @@ int queue_model_publish(struct queue *queue, uint32_t model_index, uint32_t gene
     return error;
 }
 
+static void fields_bound(struct unetserve_field *fields, uint32_t *count)
+{
+    if (*count > UNETSERVE_MAX_FIELDS)
+        *count = UNETSERVE_MAX_FIELDS;
+    for (uint32_t i = 0; i < UNETSERVE_MAX_FIELDS; i++) {
+        fields[i].name[sizeof fields[i].name - 1] = '\0';
+        fields[i].fallback_text[sizeof fields[i].fallback_text - 1] = '\0';
+        if (fields[i].depth > UNETSERVE_MAX_DEPTH)
+            fields[i].depth = UNETSERVE_MAX_DEPTH;
+    }
+}
+
+/* Another process wrote it. */
+static void interface_bound(struct unetserve_interface *copy)
+{
+    copy->name[sizeof copy->name - 1] = copy->version[sizeof copy->version - 1] = '\0';
+    copy->input_field[sizeof copy->input_field - 1] =
+        copy->output_field[sizeof copy->output_field - 1] = '\0';
+    if (copy->class_count > UNETSERVE_MAX_CLASSES)
+        copy->class_count = UNETSERVE_MAX_CLASSES;
+    fields_bound(copy->request_fields, &copy->request_field_count);
+    fields_bound(copy->response_fields, &copy->response_field_count);
+}
+
 int queue_model_read(const struct queue *queue, uint32_t model_index,
                      struct unetserve_interface *interface, uint32_t *generation)
 {
@@ -617,11 +641,7 @@ int queue_model_read(const struct queue *queue, uint32_t model_index,
          */
         if (atomic_load_explicit(&model->generation, memory_order_relaxed) - before > 0)
             continue;
-        copy.name[sizeof copy.name - 1] = copy.version[sizeof copy.version - 1] = '\0';
-        copy.input_field[sizeof copy.input_field - 1] =
-            copy.output_field[sizeof copy.output_field - 1] = '\0';
-        if (copy.class_count > UNETSERVE_MAX_CLASSES)
-            copy.class_count = UNETSERVE_MAX_CLASSES;
+        interface_bound(&copy);
         *interface = copy;
         *generation = before;
         return 0;

@@ -10,6 +10,8 @@
 
 #include <stdbool.h>
 
+struct fields;
+
 struct job {
     uint32_t slot;
     uint32_t reply_to;
@@ -22,6 +24,7 @@ struct job {
     uint64_t deadline_ns;
     uint64_t started_ns;
     uint64_t encode_ns;
+    struct fields *fields;      /* what item.values points to, where fields are declared; or NULL */
     struct unetserve_item item; /* host_item is this struct, set by job_reset_item */
     char request_id[QUEUE_ID_MAX];
     uint32_t batch; /* jobs that ran together */

@@ -39,9 +39,9 @@ int plugin_check(const struct unetserve_model_ops *ops, char *error, size_t erro
                  ops ? ops->abi : 0, UNETSERVE_MODEL_ABI);
         return -EBADMSG;
     }
-    if (ops->size < sizeof *ops) {
+    if (ops->size < PLUGIN_LEAST_SIZE) {
         snprintf(error, error_size, "plugin's table has %u bytes, at least %zu are needed",
-                 ops->size, sizeof *ops);
+                 ops->size, PLUGIN_LEAST_SIZE);
         return -EBADMSG;
     }
     if (!ops->name || !ops->describe || !ops->setup || !ops->predict || !ops->teardown) {
@@ -80,7 +80,8 @@ int plugin_load(const char *model_path, struct plugin *out, char *error, size_t 
         dlclose(handle);
         return -EBADMSG;
     }
-    *out = (struct plugin){handle, ops};
+    *out = (struct plugin){.handle = handle};
+    memcpy(&out->ops, ops, ops->size < sizeof out->ops ? ops->size : sizeof out->ops);
     return 0;
 }
 

@@ -8,9 +8,12 @@
 
 #include "unetserve/model.h"
 
+/* What the first plugins had, and any must. */
+#define PLUGIN_LEAST_SIZE offsetof(struct unetserve_model_ops, batch)
+
 struct plugin {
-    void *handle; /* of dlopen */
-    const struct unetserve_model_ops *ops;
+    void *handle;                   /* of dlopen */
+    struct unetserve_model_ops ops; /* a copy: NULL where the plugin's table ends earlier */
 };
 
 /* Load it and check that it speaks this ABI. 0; -ENOENT: not there; -EBADMSG: no plugin, or for

@@ -4,6 +4,7 @@
 #include "unetserve/interface_text.h"
 #include "unetserve/log.h"
 #include "workers/cores.h"
+#include "workers/fields.h"
 #include "workers/load_plugin.h"
 #include "workers/worker_loop.h"
 #include "workers/worker_options.h"
@@ -35,6 +36,7 @@ static int describe(const struct worker_options *options)
     char error[ERROR_MAX] = "";
     struct unetserve_setup setup = {
         .abi = UNETSERVE_MODEL_ABI,
+        .size = sizeof setup,
         .path = options->model_path,
         .device = options->device,
         .precision = options->precision,
@@ -45,7 +47,9 @@ static int describe(const struct worker_options *options)
     };
     int failure = plugin_load(options->model_path, &plugin, error, sizeof error);
     if (!failure)
-        failure = plugin.ops->describe(&setup, &interface, error, sizeof error);
+        failure = plugin.ops.describe(&setup, &interface, error, sizeof error);
+    if (!failure)
+        failure = fields_check(&interface, error, sizeof error);
     char *line = failure ? NULL : interface_to_json(&interface);
     if (!failure && !line) {
         failure = -ENOMEM;
@@ -78,11 +82,12 @@ static int publish(const struct worker *worker)
 static int set_up(struct worker *worker, const struct worker_options *options,
                   const struct config_model *model, uint32_t threads)
 {
-    struct plugin plugin;
+    static struct plugin plugin; /* as long as the process */
     char error[ERROR_MAX] = "";
     uint64_t begin_ns = queue_now_ns();
     struct unetserve_setup setup = {
         .abi = UNETSERVE_MODEL_ABI,
+        .size = sizeof setup,
         .host = &worker->host,
         .path = model->path,
         .device = options->device,
@@ -94,14 +99,16 @@ static int set_up(struct worker *worker, const struct worker_options *options,
     };
     int failure = plugin_load(model->path, &plugin, error, sizeof error);
     if (!failure)
-        failure = plugin.ops->setup(&setup, &worker->instance, &worker->interface, error,
-                                    sizeof error);
+        failure = plugin.ops.setup(&setup, &worker->instance, &worker->interface, error,
+                                   sizeof error);
+    if (!failure)
+        failure = fields_check(&worker->interface, error, sizeof error);
     if (failure) {
         log_event(LOG_LEVEL_ERROR, "cannot set up the model", log_text("name", model->name),
                   log_text("error", error[0] ? error : strerror(-failure)));
         return failure;
     }
-    worker->ops = plugin.ops;
+    worker->ops = &plugin.ops;
     log_event(LOG_LEVEL_INFO, "model set up", log_text("name", model->name),
               log_text("path", model->path), log_text("device", options->device),
               log_number("threads", threads),

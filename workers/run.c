@@ -1,5 +1,6 @@
 #include "workers/run.h"
 #include "unetserve/log.h"
+#include "workers/fields.h"
 #include "workers/job.h"
 
 #include <errno.h>
@@ -77,8 +78,16 @@ static void log_job(enum log_level level, const char *message, const struct work
               log_text("reason", reason));
 }
 
+static void forget_fields(struct job *job)
+{
+    fields_free(job->fields);
+    job->fields = NULL;
+    job->item.values = NULL;
+}
+
 static void fail(struct worker *worker, struct job *job, const char *reason)
 {
+    forget_fields(job);
     log_job(job->given_up ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, "job failed", worker, job, reason);
     job_failed(&worker->seat->queue, job);
 }
@@ -91,17 +100,29 @@ static void settle(struct worker *worker, struct job *job)
         fail(worker, job, "cancelled");
     else if (!job_answer_sound(job, &worker->interface, &reason))
         fail(worker, job, reason);
-    else
+    else {
+        forget_fields(job);
         job_done(&worker->seat->queue, job);
+    }
+}
+
+/* The declared fields, then the model's own hook. */
+static int decode_item(struct worker *worker, struct job *job)
+{
+    int error = 0;
+    if (worker->interface.request_field_count)
+        error = fields_read(&worker->interface, &job->item, &job->fields);
+    if (!error && job->item.status == 200 && worker->ops->decode_request)
+        error = worker->ops->decode_request(worker->instance, &job->item);
+    return error;
 }
 
 /* Ready for predict? If not, the job has its outcome already. */
 static bool decode(struct worker *worker, struct job *job)
 {
+    forget_fields(job);
     job_reset_item(job);
-    if (!worker->ops->decode_request)
-        return true;
-    int error = worker->ops->decode_request(worker->instance, &job->item);
+    int error = decode_item(worker, job);
     if (error < 0) {
         fail(worker, job, strerror(-error));
         return false;
@@ -163,6 +184,20 @@ static void count_batch(struct counters_model *counts, struct unetserve_item *co
     counters_observe(&counts->batch, counters_batch_bounds, tiles);
 }
 
+/* batch, predict, unbatch: the first failure counts, but what batch made is given back to unbatch.
+ */
+static int call_model(struct worker *worker, struct unetserve_item *const *items, size_t count)
+{
+    const struct unetserve_model_ops *ops = worker->ops;
+    int error = ops->batch ? ops->batch(worker->instance, items, count) : 0;
+    if (error >= 0)
+        error = ops->predict(worker->instance, items, count);
+    if (!ops->unbatch)
+        return error;
+    int taken_apart = ops->unbatch(worker->instance, items, count);
+    return error < 0 ? error : taken_apart;
+}
+
 static int call_predict(struct worker *worker, struct unetserve_item *const *items, size_t count)
 {
     struct queue_process *process = &worker->seat->queue.processes[worker->seat->index];
@@ -170,7 +205,7 @@ static int call_predict(struct worker *worker, struct unetserve_item *const *ite
     count_batch(counts, items, count);
     uint64_t begin_ns = queue_now_ns();
     seat_tick(worker->seat);
-    int error = worker->ops->predict(worker->instance, items, count);
+    int error = call_model(worker, items, count);
     seat_tick(worker->seat);
     uint64_t busy_ns = queue_now_ns() - begin_ns;
     atomic_fetch_add(&process->busy_ns, busy_ns);

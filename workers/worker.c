@@ -1,5 +1,6 @@
 #include "workers/worker.h"
 #include "unetserve/log.h"
+#include "workers/fields.h"
 #include "workers/job.h"
 
 #include <stdarg.h>
@@ -28,6 +29,19 @@ static bool host_cancelled(const struct unetserve_host *host, const struct unets
     return job_cancelled(&worker->seat->queue, item->host_item);
 }
 
+static int host_respond(const struct unetserve_host *host, struct unetserve_item *item,
+                        const struct unetserve_value *values)
+{
+    const struct worker *worker = host->opaque;
+    size_t length;
+    int error = fields_write(&worker->interface, values, item->output, item->output_capacity,
+                             &length);
+    if (error)
+        return error;
+    item->output_bytes = length;
+    return 0;
+}
+
 void worker_init(struct worker *worker, struct seat *seat, uint32_t model, uint32_t generation)
 {
     *worker = (struct worker){
@@ -35,10 +49,12 @@ void worker_init(struct worker *worker, struct seat *seat, uint32_t model, uint3
         .model = model,
         .generation = generation,
         .host = {.abi = UNETSERVE_MODEL_ABI,
+                 .size = sizeof worker->host,
                  .log = host_log,
                  .tick = host_tick,
                  .cancelled = host_cancelled,
-                 .opaque = worker},
+                 .opaque = worker,
+                 .respond = host_respond},
     };
 }
 

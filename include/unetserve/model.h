@@ -8,12 +8,17 @@
  * and calls it from one thread. Nothing here is shared between processes, so a plugin may use any
  * library.
  *
- * A request reaches a plugin in one of two forms, chosen by its interface:
+ * A request reaches a plugin in one of three forms, chosen by its interface:
  *  - UNETSERVE_TENSOR: the gateway has decoded the body (JSON array, npy, raw) into a tensor of one
  * of the declared types;
- *  - UNETSERVE_DOCUMENT: the plugin gets the body's bytes as they came and decodes them in
- * decode_request. The answer, likewise, is a tensor that the gateway encodes as the client asked,
- * or a document (JSON text) sent as it is.
+ *  - UNETSERVE_DOCUMENT with declared request fields: the worker has read the JSON document,
+ * refused it with 422 where it is not as declared, and the plugin finds the fields in item->values;
+ *  - UNETSERVE_DOCUMENT without: the plugin gets the body's bytes as they came and decodes them in
+ * decode_request.
+ * The answer, likewise, is a tensor that the gateway encodes as the client asked, or a document,
+ * either written by host->respond from the declared response fields or by the plugin itself.
+ *
+ * docs/writing-a-model.md walks through it; workers/models/examples/ has one file for each way.
  */
 #ifndef UNETSERVE_MODEL_H
 #define UNETSERVE_MODEL_H
@@ -25,6 +30,8 @@
 
 #define UNETSERVE_MODEL_ABI   1
 #define UNETSERVE_MAX_CLASSES 256
+#define UNETSERVE_MAX_FIELDS  8
+#define UNETSERVE_MAX_DEPTH   4 /* of lists in lists */
 
 enum unetserve_payload { UNETSERVE_TENSOR = 1, UNETSERVE_DOCUMENT = 2 };
 
@@ -35,6 +42,37 @@ struct unetserve_class {
                       class's position */
     uint8_t rgb[3]; /* colour in PNG answers */
     uint8_t reserved[5];
+};
+
+enum unetserve_field_type {
+    UNETSERVE_FLOAT = 1,
+    UNETSERVE_INT,
+    UNETSERVE_STR,
+    UNETSERVE_BOOL,
+};
+
+/* One declared field of a JSON document. What fits is what pydantic takes for the same declaration:
+ * "4.0" is a float, true is the number 1, 4.0 is an int and 4.5 is none. */
+struct unetserve_field {
+    char name[48];
+    uint32_t type;     /* enum unetserve_field_type */
+    uint32_t depth;    /* 0: one value; 3: List[List[List[float]]]. Lists are of FLOAT only */
+    uint32_t optional; /* may be absent: then it is fallback, or fallback_text. Never a list */
+    uint32_t or_bare;  /* depth 1: a bare number is taken too, as Union[float, List[float]] */
+    double fallback;   /* FLOAT, INT, BOOL */
+    char fallback_text[32];
+};
+
+/* One value as declared. */
+struct unetserve_value {
+    bool bare;                           /* depth 1: the list of one is a bare number */
+    double number;                       /* FLOAT, INT; BOOL: 0 or 1 */
+    int64_t integer;                     /* INT */
+    const char *text;                    /* STR: UTF-8, terminated */
+    size_t text_bytes;                   /* without the terminator */
+    size_t count;                        /* lists: how many follow */
+    const double *numbers;               /* a list of numbers */
+    const struct unetserve_value *lists; /* a list of lists */
 };
 
 /* What a model takes and gives. Copied into shared memory for gateways: fixed widths, no pointers,
@@ -60,9 +98,27 @@ struct unetserve_interface {
     /* For tensor outputs. */
     uint32_t output_dtype; /* U8: labels H x W, or N x H x W for a batched request */
     uint32_t class_count;
-    uint32_t reserved;
+    uint32_t flags; /* UNETSERVE_STREAMS */
     struct unetserve_class classes[UNETSERVE_MAX_CLASSES];
+
+    /* For documents: declared fields. 0 of them: the plugin reads, or writes, the document itself.
+     */
+    uint32_t request_field_count;
+    uint32_t response_field_count;
+    struct unetserve_field request_fields[UNETSERVE_MAX_FIELDS];
+    struct unetserve_field response_fields[UNETSERVE_MAX_FIELDS];
+
+    uint32_t batch_timeout_ms; /* how long a request is worth holding back for others, where the
+                                  configuration does not say */
+    uint32_t max_pending; /* items that may be pending at once (predict returned UNETSERVE_PENDING);
+                             0: as many as a worker holds */
 };
+
+/* flags: an answer is any number of items, each sent as soon as it is made (host->emit). */
+#define UNETSERVE_STREAMS 1u
+
+/* predict: those items of this call that are not completed yet will be, by host->complete. */
+#define UNETSERVE_PENDING 1
 
 /* One request as a model sees it. The worker owns the item; a model may keep a pointer in user
  * between its own calls for this item and must not touch the item after the call in which it
@@ -84,12 +140,16 @@ struct unetserve_item {
 
     void *user;      /* the model's own, NULL at decode_request */
     void *host_item; /* the worker's own */
+
+    /* one for each declared request field, in that order; valid until the item is finished */
+    const struct unetserve_value *values;
 };
 
 /* What the worker offers to a model. Valid from setup to teardown. Callable from the thread that
- * called the model. */
+ * called the model, complete from any thread. */
 struct unetserve_host {
     uint32_t abi;
+    uint32_t size; /* of this struct as the worker knows it */
     /* One log line, printf-like. level: 3 error, 4 warning, 6 info, 7 debug (syslog's numbers). */
     void (*log)(const struct unetserve_host *host, int level, const char *format, ...)
         __attribute__((format(printf, 3, 4)));
@@ -100,11 +160,17 @@ struct unetserve_host {
      * is ignored). */
     bool (*cancelled)(const struct unetserve_host *host, const struct unetserve_item *item);
     void *opaque; /* the worker's own */
+
+    /* Write the item's answer from one value for each declared response field: a JSON object.
+     * 0; -ENOSPC: it does not fit; -EDOM: it holds a number that JSON has not, NaN or infinite. */
+    int (*respond)(const struct unetserve_host *host, struct unetserve_item *item,
+                   const struct unetserve_value *values);
 };
 
 /* How an instance is set up. Pointers are valid during the call only, except host. */
 struct unetserve_setup {
     uint32_t abi;
+    uint32_t size;                     /* of this struct as the worker knows it */
     const struct unetserve_host *host; /* NULL in describe when no worker is behind it */
     const char *path; /* what the configuration names: weights file, model directory, or the plugin
                          itself */
@@ -161,6 +227,16 @@ struct unetserve_model_ops {
     int (*health)(void *model);
 
     void (*teardown)(void *model);
+
+    /* ---- fields that came later: absent where size ends before them ---- */
+
+    /* (optional) Called before predict with its items: stack what decode_request left in them. A
+     * negative return counts as predict's. */
+    int (*batch)(void *model, struct unetserve_item *const *items, size_t count);
+
+    /* (optional) Called after predict: take apart what it made. A negative return counts as
+     * predict's. It is also called when predict failed, to free what batch made. */
+    int (*unbatch)(void *model, struct unetserve_item *const *items, size_t count);
 };
 
 __attribute__((visibility("default"))) const struct unetserve_model_ops *unetserve_model(void);

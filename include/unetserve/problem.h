@@ -37,4 +37,8 @@ void problem_set_value(struct problem *problem, const char *type, const char *fi
                        const size_t *indices, size_t index_count, const char *message,
                        const char *input);
 
+/* Several of those 422s with a list in "detail" as one document: {"detail":[...,...]}. Those that
+ * do not fit are left out; the first always does in PROBLEM_BODY_MAX bytes. Returns its length. */
+size_t problem_join(const struct problem *problems, size_t count, char *body, size_t size);
+
 #endif

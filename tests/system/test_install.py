@@ -71,6 +71,8 @@ NEEDED = {
     "lib/unetserve/unetserve-worker": "libsystemd libinih libjansson",
     "lib/unetserve/models/unet.so": "libdnnl libzip libjansson",
     "lib/unetserve/models/simple.so": "libjansson",
+    "lib/unetserve/models/typed.so": "",
+    "lib/unetserve/models/batched.so": "",
     "lib/libunetserve.so": "libzmq",
 }
 ALWAYS = {"libc", "libm", "ld-linux-x86-64", "libasan", "libubsan", "libtsan", "libgcc_s"}

@@ -58,6 +58,24 @@ static void test_round_trip(void **state)
                                            .output_kind = UNETSERVE_DOCUMENT,
                                            .max_batch = 1};
     round_trip(&document);
+    struct unetserve_interface typed = {
+        .name = "typed",
+        .input_kind = UNETSERVE_DOCUMENT,
+        .output_kind = UNETSERVE_DOCUMENT,
+        .max_batch = 1,
+        .flags = UNETSERVE_STREAMS,
+        .batch_timeout_ms = 50,
+        .max_pending = 9,
+        .request_field_count = 3,
+        .request_fields =
+            {{.name = "x", .type = UNETSERVE_FLOAT, .depth = 1, .or_bare = 1},
+             {.name = "n", .type = UNETSERVE_INT, .optional = 1, .fallback = -7},
+             {.name = "t", .type = UNETSERVE_STR, .optional = 1, .fallback_text = "\"as\""}},
+        .response_field_count = 2,
+        .response_fields = {{.name = "y", .type = UNETSERVE_BOOL},
+                            {.name = "m", .type = UNETSERVE_FLOAT, .depth = 3}},
+    };
+    round_trip(&typed);
 }
 
 /* A plugin's name need be neither terminated nor UTF-8. */

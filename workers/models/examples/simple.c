@@ -5,6 +5,7 @@
  * declares no type that would convert it. The answer is always a float (80.0, not 80), written with
  * the fewest digits that read back to the same number.
  */
+#include "lib/json_text.h"
 #include "unetserve/model.h"
 #include "unetserve/problem.h"
 
@@ -145,31 +146,18 @@ static int predict(void *model, struct unetserve_item *const *items, size_t coun
     return 0;
 }
 
-/* As Python's repr writes a float: the shortest digits that round-trip; a point or an exponent
- * always; an exponent from 1e16 on and below 1e-4. */
-static void format_float(double value, char *text, size_t size)
-{
-    int digits = 1;
-    do {
-        snprintf(text, size, "%.*e", digits - 1, value);
-    } while (strtod(text, NULL) != value && ++digits <= 17);
-    int exponent = atoi(strchr(text, 'e') + 1);
-    if (exponent < -4 || exponent >= 16)
-        return;
-    int decimals = digits - 1 - exponent;
-    snprintf(text, size, "%.*f", decimals > 0 ? decimals : 1, value);
-}
-
 static int encode_response(void *model, struct unetserve_item *item)
 {
     (void)model;
     int result = 0;
     if (item->status == 200) {
-        char number[64];
-        char text[96];
-        format_float(*(const double *)item->user, number, sizeof number);
-        snprintf(text, sizeof text, "{\"output\":%s}", number);
-        result = write_document(item, text);
+        char buffer[96];
+        struct json_text text;
+        json_text_init(&text, buffer, sizeof buffer);
+        json_text_raw(&text, "{\"output\":");
+        json_text_float(&text, *(const double *)item->user);
+        json_text_raw(&text, "}");
+        result = write_document(item, buffer);
     }
     free(item->user);
     item->user = NULL;
