@@ -100,11 +100,11 @@ $(BUILD)/unetserve-broker: $(BUILD)/obj/broker/main.o $(BUILD)/broker.a $(BUILD)
 $(BUILD)/unetserve-worker: $(BUILD)/obj/workers/main.o $(BUILD)/worker.a $(BUILD)/lib.a
 	$(call program,-lsystemd -linih -ljansson -ldl -lm)
 $(BUILD)/unetctl: $(call objects,$(UNETCTL)) $(BUILD)/client.a $(BUILD)/unet.a $(BUILD)/lib.a
-	$(call program,-lgdal -lcurl -lzmq -lmsgpackc -ljansson -linih -lpng -lzip -ldnnl -ldl -lm -pthread)
+	$(call program,-lgdal -lcurl -lzmq -lmsgpackc -ljansson -linih -lpng -lzip -lxxhash -ldnnl -ldl -lm -pthread)
 
 $(BUILD)/models/unet.so: $(BUILD)/obj/workers/models/unet/plugin.o $(BUILD)/unet.a $(BUILD)/lib.a
 	@mkdir -p $(@D)
-	$(call program,-shared -ldnnl -lzip -ljansson -lm -pthread)
+	$(call program,-shared -ldnnl -lzip -lxxhash -ljansson -lm -pthread)
 $(BUILD)/models/%.so: $(BUILD)/obj/workers/models/examples/%.o $(BUILD)/lib.a
 	@mkdir -p $(@D)
 	$(call program,-shared -ljansson -lm)
@@ -134,13 +134,13 @@ $(BUILD)/demo/make-picture: $(BUILD)/obj/packaging/demo/make_picture.o $(BUILD)/
 
 $(BUILD)/bench/forward: $(call objects,$(wildcard bench/*.c)) $(BUILD)/unet.a $(BUILD)/lib.a
 	@mkdir -p $(@D)
-	$(call program,-ldnnl -lzip -ljansson -lm -pthread)
+	$(call program,-ldnnl -lzip -lxxhash -ljansson -lm -pthread)
 
 # ---- tests -----------------------------------------------------------------------------------------------------------
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 FUZZERS    := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 EVERYTHING := $(ARCHIVES:%=$(BUILD)/%.a)
-ALL_LIBS   := -lmicrohttpd -lzmq -lmsgpackc -lsystemd -linih -ljansson -lpng -lzip -ldnnl -lcurl -ldl -lm -pthread
+ALL_LIBS   := -lmicrohttpd -lzmq -lmsgpackc -lsystemd -linih -ljansson -lpng -lzip -lxxhash -ldnnl -lcurl -ldl -lm -pthread
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(EVERYTHING)
 	@mkdir -p $(@D)

@@ -4,7 +4,8 @@
 set -eu
 
 packages_build="gcc make curl libc6-dev libzmq3-dev libmsgpack-dev libmicrohttpd-dev libcurl4-openssl-dev libjansson-dev
- libsystemd-dev libinih-dev libdnnl-dev libzip-dev libpng-dev libgdal-dev"
+ libsystemd-dev libinih-dev libdnnl-dev libzip-dev libpng-dev libgdal-dev
+ libxxhash-dev"
 packages_test="libcmocka-dev python3 python3-pytest python3-requests python3-numpy python3-zmq python3-msgpack python3-yaml python3-venv curl gdal-bin qemu-user"
 packages_lint="clang clang-tidy clang-format cppcheck shellcheck libclang-rt-14-dev mandoc"
 packages_bench="python3 python3-numpy"

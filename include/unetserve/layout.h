@@ -8,6 +8,9 @@
 
 #include <stddef.h>
 
+/* What the names of packed weights begin with, in cache_dir or run_dir (packed_cache.h). */
+#define LAYOUT_PACKED_PREFIX "packed-"
+
 /* Path of a role's program ("unetserve-gateway"). 0, or -ENOENT / -ENAMETOOLONG. */
 int layout_program(const char *name, char *path, size_t size);
 
