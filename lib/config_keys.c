@@ -29,6 +29,7 @@ static const struct config_key server_keys[] = {
     {"rate_burst", CONFIG_NUMBER, SERVER(rate_burst), 0, 1000000,
      "1 to 1000000, or 0 for one second's worth"},
     {"run_dir", CONFIG_ABSOLUTE, SERVER(run_dir), 0, 0, "an absolute path of at most 75 bytes"},
+    {"cache_dir", CONFIG_ABSOLUTE, SERVER(cache_dir), 0, 0, "an absolute path"},
     {"api_key_file", CONFIG_ABSOLUTE, SERVER(api_key_file), 0, 0, "an absolute path"},
     {"drain_timeout_ms", CONFIG_NUMBER, SERVER(drain_timeout_ms), 0, DAY_MS, "0 to 86400000"},
     {"drain_delay_ms", CONFIG_NUMBER, SERVER(drain_delay_ms), 0, DAY_MS, "0 to 86400000"},

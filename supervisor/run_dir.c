@@ -121,7 +121,12 @@ int run_dir_open(const char *wanted, const char *name, struct run_dir *out, char
     return failed;
 }
 
-/* Sockets and the lock are removed; anything else in it is somebody's and stays. */
+static bool is_packed(const char *name, mode_t mode)
+{
+    return S_ISREG(mode) && strncmp(name, LAYOUT_PACKED_PREFIX, strlen(LAYOUT_PACKED_PREFIX)) == 0;
+}
+
+/* Sockets, packed weights and the lock are removed; anything else in it is somebody's and stays. */
 static void directory_empty(const char *path)
 {
     DIR *directory = opendir(path);
@@ -129,7 +134,8 @@ static void directory_empty(const char *path)
     while (directory && (entry = readdir(directory))) {
         struct stat status;
         if (fstatat(dirfd(directory), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
-            (S_ISSOCK(status.st_mode) || strcmp(entry->d_name, LOCK_NAME) == 0))
+            (S_ISSOCK(status.st_mode) || is_packed(entry->d_name, status.st_mode) ||
+             strcmp(entry->d_name, LOCK_NAME) == 0))
             unlinkat(dirfd(directory), entry->d_name, 0);
     }
     if (directory)

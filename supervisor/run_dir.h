@@ -1,6 +1,6 @@
 /*
- * The directory of this instance's sockets: private, locked while the instance lives, emptied at
- * its end.
+ * The directory of this instance's sockets and, unless cache_dir is set, of the weights that its
+ * workers share: private, locked while the instance lives, emptied at its end.
  */
 #ifndef RUN_DIR_H
 #define RUN_DIR_H
@@ -21,7 +21,7 @@ struct run_dir {
 int run_dir_open(const char *wanted, const char *name, struct run_dir *out, char *error,
                  size_t error_size);
 
-/* Remove the sockets, and the directories that were made. */
+/* Remove the sockets, the packed weights, and the directories that were made. */
 void run_dir_remove(struct run_dir *run_dir);
 
 #endif

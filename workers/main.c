@@ -80,8 +80,9 @@ static int publish(const struct worker *worker)
 }
 
 static int set_up(struct worker *worker, const struct worker_options *options,
-                  const struct config_model *model, uint32_t threads)
+                  const struct config *config, uint32_t threads)
 {
+    const struct config_model *model = &config->models[worker->model];
     static struct plugin plugin; /* as long as the process */
     char error[ERROR_MAX] = "";
     uint64_t begin_ns = queue_now_ns();
@@ -96,6 +97,7 @@ static int set_up(struct worker *worker, const struct worker_options *options,
         .threads = threads,
         .max_batch = model->max_batch_size,
         .tile = model->tile,
+        .cache_dir = config->cache_dir[0] ? config->cache_dir : config->run_dir,
     };
     int failure = plugin_load(model->path, &plugin, error, sizeof error);
     if (!failure)
@@ -119,8 +121,7 @@ static int set_up(struct worker *worker, const struct worker_options *options,
 static int serve(struct worker *worker, const struct worker_options *options,
                  const struct config *config, uint32_t threads)
 {
-    const struct config_model *model = &config->models[worker->model];
-    int error = set_up(worker, options, model, threads);
+    int error = set_up(worker, options, config, threads);
     if (error)
         return plugin_exit_status(error);
     if (publish(worker))

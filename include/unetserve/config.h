@@ -48,7 +48,8 @@ struct config {
     uint32_t trusted_proxy_count;
     uint32_t rate_limit_milli; /* predictions a second of one client, in thousandths; 0: no limit */
     uint32_t rate_burst;       /* at once; 0: a second's worth, at least one */
-    char run_dir[108 - 32]; /* holds sockets: short enough for sun_path; "" : a private default */
+    char run_dir[108 - 32];   /* holds sockets: short enough for sun_path; "" : a private default */
+    char cache_dir[PATH_MAX]; /* what workers share and later ones use again; "": run_dir */
     char api_key_file[PATH_MAX];
     uint32_t drain_timeout_ms;
     uint32_t drain_delay_ms;

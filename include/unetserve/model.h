@@ -182,6 +182,8 @@ struct unetserve_setup {
                            cores */
     uint32_t max_batch; /* from the configuration; 0: the model's choice */
     uint32_t tile;      /* from the configuration; 0: the model's choice */
+    const char *cache_dir; /* where a model may keep what other workers, and later ones, can use
+                              again; NULL: nowhere. To be opened in setup only */
 };
 
 /*

@@ -99,6 +99,7 @@ static const struct {
     {"[server]\ntrusted_proxies = unix:/run/x\n", "x.conf:2: ", "'trusted_proxies'", "unix:"},
     {"[server]\ntrusted_proxies = 10.0.0.0/33\n", "x.conf:2: ", "'trusted_proxies'", "10.0.0.0/8"},
     {"[server]\nrun_dir = here\n", "x.conf:2: ", "'run_dir'", "absolute"},
+    {"[server]\ncache_dir = ../here\n", "x.conf:2: ", "'cache_dir'", "absolute"},
     {"[server]\nlog_level = loud\n", "x.conf:2: ", "'log_level'", "error|warning|info|debug"},
     {"[model a]\npath = x\nprecision = f\n", "x.conf:3: ", "'precision'", "auto|f32"},
     {"[model a]\npath = x\nworkers = 4-1\n", "x.conf:3: ", "'workers'", "MIN-MAX"},
@@ -188,7 +189,7 @@ static void test_write_comes_back(void **state)
     round_trip();
     assert_int_equal(parse("[server]\nlisten = unix:/a, [::]:1\nqueue_memory = 5M\n"
                            "trusted_proxies = 10.0.0.1 unix:\nrate_limit = 2.5\nrate_burst = "
-                           "7\napi_key_file = /etc/keys\nrun_dir = /r\n"
+                           "7\napi_key_file = /etc/keys\nrun_dir = /r\ncache_dir = /c/d\n"
                            "[model one]\npath = /x y/z=1.pth\nworkers = 2-3\nthreads = 2\n"
                            "batch_timeout_ms = 5\ntile = 64\nbackend = onednn\n"
                            "[model two]\npath = q\n"),

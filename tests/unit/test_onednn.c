@@ -6,13 +6,17 @@
 #include "workers/backends/backend.h"
 #include "workers/backends/backends.h"
 #include "workers/backends/onednn/onednn.h"
+#include "workers/backends/onednn/onednn_packed.h"
 
 #include <errno.h>
+#include <glob.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -632,6 +636,167 @@ static void forms_of_weights(void **state)
     network_free(&network);
 }
 
+/* ---- packed weights that instances share ---- */
+
+/* A cache directory, the network that is loaded when the file is no good, and what happened. */
+struct sharing {
+    char directory[32];
+    const struct network *network;
+    unsigned loads;
+    unsigned warnings;
+    unsigned notes;
+    char last[512];
+};
+
+static int load_shared(void *opaque, const struct network **out, char *error, size_t error_size)
+{
+    (void)error;
+    (void)error_size;
+    struct sharing *sharing = (struct sharing *)opaque;
+    sharing->loads++;
+    *out = sharing->network;
+    return 0;
+}
+
+static void log_shared(void *opaque, int level, const char *text)
+{
+    struct sharing *sharing = (struct sharing *)opaque;
+    *(level < 6 ? &sharing->warnings : &sharing->notes) += 1;
+    strncpy(sharing->last, text, sizeof sharing->last - 1);
+}
+
+/* An instance for the plan of sharing->network, which itself has no weights; and its logits. */
+static void run_shared(struct sharing *sharing, const char *precision, struct tiles *tiles)
+{
+    static struct network_layer layers[64];
+    struct network bare = *sharing->network;
+    for (size_t i = 0; i < bare.layer_count; i++) {
+        layers[i] = sharing->network->layers[i];
+        layers[i].weights = NULL;
+        layers[i].bias = NULL;
+    }
+    bare.layers = layers;
+    struct backend_options options = {.precision = precision,
+                                      .threads = 2,
+                                      .preprocess = plain,
+                                      .opaque = sharing,
+                                      .cache_dir = sharing->directory,
+                                      .weights_id = {1, 2},
+                                      .load = load_shared,
+                                      .log = log_shared};
+    char error[256] = "";
+    void *instance = NULL;
+    sharing->loads = sharing->warnings = sharing->notes = 0;
+    assert_int_equal(backend_onednn.create(&bare, &options, &instance, error, sizeof error), 0);
+    assert_int_equal(backend_onednn.forward(instance, &tiles->batch), 0);
+    backend_onednn.destroy(instance);
+}
+
+static void damage(const char *directory)
+{
+    glob_t found;
+    char pattern[64];
+    snprintf(pattern, sizeof pattern, "%s/packed-*", directory);
+    assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+    assert_int_equal(found.gl_pathc, 1);
+    FILE *file = fopen(found.gl_pathv[0], "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, 5000, SEEK_SET), 0);
+    int byte = fgetc(file);
+    assert_int_equal(fseek(file, 5000, SEEK_SET), 0);
+    assert_true(fputc(byte ^ 1, file) != EOF);
+    fclose(file);
+    globfree(&found);
+}
+
+static void check_sharing(const char *precision)
+{
+    struct sharing sharing = {.directory = "/tmp/test_onednn-XXXXXX"};
+    struct network network;
+    two_levels(&network, 5, 12, 7, true); /* counts of channels that are padded */
+    sharing.network = &network;
+    assert_non_null(mkdtemp(sharing.directory));
+    struct tiles tiles;
+    struct tiles shared;
+    tiles_make(&network, UNETSERVE_F32, 2, 20, 24, &tiles);
+    shared = tiles;
+    for (uint32_t i = 0; i < 2; i++) {
+        shared.logits[i] = (float *)malloc(tiles.pixels * tiles.classes * sizeof(float));
+        assert_non_null(shared.logits[i]);
+    }
+    shared.batch.logits = shared.logits;
+    void *instance = make(&backend_onednn, &network, precision, &plain);
+    assert_int_equal(backend_onednn.forward(instance, &tiles.batch), 0);
+    backend_onednn.destroy(instance);
+    /* packed, then mapped, damaged and packed again, mapped, and no cache at all */
+    static const unsigned loads[] = {1, 0, 1, 0, 1};
+    static const unsigned warnings[] = {0, 0, 1, 0, 1};
+    static const unsigned notes[] = {2, 1, 2, 1, 0};
+    for (size_t step = 0; step < 5; step++) {
+        if (step == 2) {
+            damage(sharing.directory);
+        } else if (step == 4) {
+            assert_int_equal(chmod(sharing.directory, 0777), 0);
+        }
+        run_shared(&sharing, precision, &shared);
+        assert_int_equal(sharing.loads, loads[step]);
+        assert_int_equal(sharing.warnings, warnings[step]);
+        assert_int_equal(sharing.notes, notes[step]);
+        assert_non_null(strstr(sharing.last, step == 4 ? "somebody else" : "mapped from"));
+        for (uint32_t i = 0; i < 2; i++) {
+            assert_memory_equal(tiles.logits[i], shared.logits[i],
+                                tiles.pixels * tiles.classes * sizeof(float));
+            memset(shared.logits[i], 0, tiles.pixels * tiles.classes * sizeof(float));
+        }
+    }
+    free(shared.logits[0]);
+    free(shared.logits[1]);
+    tiles_free(&tiles);
+    network_free(&network);
+    char command[64];
+    snprintf(command, sizeof command, "rm -r %s", sharing.directory);
+    assert_int_equal(system(command), 0); /* NOLINT(cert-env33-c): a name of our own making */
+}
+
+static void packed_weights_are_shared(void **state)
+{
+    (void)state;
+    check_sharing("f32");
+    check_sharing("auto");
+}
+
+/* Whatever decides about the packed weights is in their key. */
+static void the_key_tells_networks_apart(void **state)
+{
+    (void)state;
+    struct network network;
+    two_levels(&network, 3, 4, 4, true);
+    struct backend_options options = {.threads = 2, .weights_id = {1, 2}};
+    struct packed_hash keys[7];
+    keys[0] = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
+    struct packed_hash again = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
+    assert_memory_equal(&keys[0], &again, sizeof again);
+    keys[1] = onednn_packed_key(&network, &options, ONEDNN_BF16, 256);
+    keys[2] = onednn_packed_key(&network, &options, ONEDNN_F32, 128);
+    options.threads = 3;
+    keys[3] = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
+    options.threads = 2;
+    options.weights_id.high = 3;
+    keys[4] = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
+    options.weights_id.high = 2;
+    network.layers[1].relu = false;
+    keys[5] = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
+    network.layers[1].relu = true;
+    network.in_channels = 4;
+    keys[6] = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
+    for (size_t i = 0; i < 7; i++) {
+        for (size_t k = 0; k < i; k++) {
+            assert_memory_not_equal(&keys[i], &keys[k], sizeof keys[i]);
+        }
+    }
+    network_free(&network);
+}
+
 static void count_tick(void *opaque)
 {
     ++*(size_t *)opaque;
@@ -647,7 +812,7 @@ static void ticks_at_every_layer(void **state)
                                       .threads = 1,
                                       .preprocess = plain,
                                       .tick = count_tick,
-                                      .tick_opaque = &ticks};
+                                      .opaque = &ticks};
     char error[256] = "";
     void *instance = NULL;
     assert_int_equal(backend_onednn.create(&network, &options, &instance, error, sizeof error), 0);
@@ -708,6 +873,8 @@ int main(void)
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(precisions),
         cmocka_unit_test(forms_of_weights),
+        cmocka_unit_test(packed_weights_are_shared),
+        cmocka_unit_test(the_key_tells_networks_apart),
         cmocka_unit_test(ticks_at_every_layer),
         cmocka_unit_test(the_builds_agree),
     };

@@ -25,6 +25,15 @@ const struct backend *backend_find(const char *name)
     return NULL;
 }
 
+int backend_load(const struct network *network, const struct backend_options *options,
+                 const struct network **out, char *error, size_t error_size)
+{
+    if (options->load)
+        return options->load(options->opaque, out, error, error_size);
+    *out = network;
+    return 0;
+}
+
 static void widen_u8(const uint8_t *in, size_t elements, float *out)
 {
     for (size_t i = 0; i < elements; i++)

@@ -6,6 +6,7 @@
 #define BACKEND_H
 
 #include "../models/unet/network.h"
+#include "packed_file.h"
 #include "unetserve/tensor.h"
 
 #define BACKEND_ABI 1
@@ -26,7 +27,20 @@ struct backend_options {
     uint32_t device;  /* GPU ordinal; ignored on a CPU */
     struct backend_preprocess preprocess;
     void (*tick)(void *opaque); /* called between layers; may be NULL */
-    void *tick_opaque;
+    void *opaque;               /* of all calls here */
+
+    /* A directory where packed weights may be kept for other workers, or NULL; and what they are
+     * made from, as a hash of the weights file. */
+    const char *cache_dir;
+    struct packed_hash weights_id;
+
+    /* The same network, weights and all, where create got it without; called at most once. It stays
+     * the caller's, until create returns. NULL if create gets it with weights. 0, or a negative
+     * errno with a sentence. */
+    int (*load)(void *opaque, const struct network **out, char *error, size_t error_size);
+
+    /* One line for the log; level as in model.h. May be NULL. */
+    void (*log)(void *opaque, int level, const char *text);
 };
 
 /* A batch: count tiles of equal size and type, each C x H x W packed, gathered from wherever they
@@ -49,8 +63,9 @@ struct backend {
      */
     int (*probe)(char *error, size_t error_size);
 
-    /* Prepare for a network: weights are converted and packed, nothing of *network is kept. 0,
-     * -EINVAL, -ENOMEM, -ENODEV. */
+    /* Prepare for a network: weights are converted and packed, nothing of *network is kept. Where
+     * options->load is there, its layers may lack weights and bias. 0, -EINVAL, -ENOMEM, -ENODEV,
+     * or what options->load says. */
     int (*create)(const struct network *network, const struct backend_options *options,
                   void **instance, char *error, size_t error_size);
 
@@ -69,6 +84,10 @@ struct backend {
  * whose probe succeeds), NULL if there is none. */
 const struct backend *const *backend_list(void);
 const struct backend *backend_find(const char *name);
+
+/* The network with weights: network itself, or what options->load gives. Errors as for load. */
+int backend_load(const struct network *network, const struct backend_options *options,
+                 const struct network **out, char *error, size_t error_size);
 
 /* A helper shared by CPU backends: one tile of any type through the preprocess step to float, same
  * layout. */

@@ -1,8 +1,10 @@
 #include "onednn.h"
 
+#include "onednn_packed.h"
 #include "onednn_parallel.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +14,9 @@
 /* oneDNN keeps primitives of its own accord (1024 by default), whatever we free. Plans hold what is
  * in use, so this many, enough for a plan to share the layers that repeat. */
 #define KEPT_PRIMITIVES 64
+/* How long a worker waits for another one that packs the same weights, before it packs its own. */
+#define PACKING_WAIT_MS 30000u
+#define NOTE_BYTES      512
 
 struct cached_plan {
     struct onednn_plan plan; /* layout.count 0: empty */
@@ -25,6 +30,7 @@ struct instance {
     struct onednn_machine machine;
     const struct onednn_rows *rows;
     struct onednn_weights *weights; /* one a layer */
+    struct packed_map packed;       /* what they lie in, if they are shared */
     struct cached_plan plans[ONEDNN_PLANS];
     const struct onednn_plan *last;
     uint64_t forwards;
@@ -136,6 +142,7 @@ static void destroy(void *opaque)
     for (size_t i = 0; instance->weights != NULL && i < instance->network.layer_count; i++) {
         onednn_weights_free(&instance->weights[i]);
     }
+    packed_cache_unmap(&instance->packed);
     free(instance->weights);
     free(instance->network.layers);
     free(instance->arena);
@@ -165,16 +172,24 @@ static uint32_t channels_of(const struct network *network, uint32_t value)
     return value == 0 ? network->in_channels : network->layers[value - 1].channels;
 }
 
+static int take_layer(const struct network *network, size_t index, struct instance *instance)
+{
+    const struct network_layer *layer = &network->layers[index];
+    const struct onednn_machine *machine = &instance->machine;
+    struct onednn_weights *weights = &instance->weights[index];
+    uint32_t from = channels_of(network, layer->inputs[0]);
+    return instance->packed.view.data != NULL
+               ? onednn_weights_adopt(machine, layer, instance->type, from, &instance->packed.view,
+                                      (uint32_t)index, weights)
+               : onednn_weights_create(machine, layer, instance->type, from, weights);
+}
+
 static int take_weights(const struct network *network, struct instance *instance)
 {
     for (size_t i = 0; i < network->layer_count; i++) {
-        const struct network_layer *layer = &network->layers[i];
-        if (layer->op != NETWORK_CONV && layer->op != NETWORK_CONV_UP) {
-            continue;
-        }
-        uint32_t from = channels_of(network, layer->inputs[0]);
-        int error = onednn_weights_create(&instance->machine, layer, instance->type, from,
-                                          &instance->weights[i]);
+        enum network_op op = network->layers[i].op;
+        int error = op == NETWORK_CONV || op == NETWORK_CONV_UP ? take_layer(network, i, instance)
+                                                                : 0;
         if (error != 0) {
             return error;
         }
@@ -300,22 +315,36 @@ static int ready_plan(struct instance *instance, uint32_t count, uint32_t height
     return 0;
 }
 
-static int prepare_usual(struct instance *instance)
+static uint32_t usual_size(const struct network *network)
 {
-    const struct network *network = &instance->network;
     uint32_t multiple = network->size_multiple > 0 ? network->size_multiple : 1;
     uint32_t size = USUAL_TILE > network->size_min ? USUAL_TILE : network->size_min;
-    size = (size + multiple - 1) / multiple * multiple;
+    return (size + multiple - 1) / multiple * multiple;
+}
+
+static int prepare_usual(struct instance *instance)
+{
+    uint32_t size = usual_size(&instance->network);
     struct onednn_plan *plan = NULL;
     return ready_plan(instance, 1, size, size, &plan);
 }
 
-static int fill_instance(struct instance *instance, const struct network *network, char *error,
-                         size_t error_size)
+/* What create works with. */
+struct making {
+    const struct network *network; /* perhaps without weights */
+    const struct backend_options *options;
+    enum onednn_type type;
+    char *error;
+    size_t error_size;
+};
+
+static int fill_instance(struct instance *instance, const struct network *network,
+                         const struct making *making)
 {
     dnnl_status_t status = machine_start(&instance->machine);
     if (status != dnnl_success) {
-        snprintf(error, error_size, "oneDNN did not start (status %d)", (int)status);
+        snprintf(making->error, making->error_size, "oneDNN did not start (status %d)",
+                 (int)status);
         return status == dnnl_out_of_memory ? -ENOMEM : -ENODEV;
     }
     (void)dnnl_set_primitive_cache_capacity(KEPT_PRIMITIVES);
@@ -327,19 +356,145 @@ static int fill_instance(struct instance *instance, const struct network *networ
         code = prepare_usual(instance);
     }
     if (code == -ENOMEM) {
-        snprintf(error, error_size, "not enough memory for the network's %llu parameters",
+        snprintf(making->error, making->error_size,
+                 "not enough memory for the network's %llu parameters",
                  (unsigned long long)network->parameters);
     } else if (code != 0) {
-        snprintf(error, error_size, "oneDNN cannot run this network: %s", strerror(-code));
+        snprintf(making->error, making->error_size, "oneDNN cannot run this network: %s",
+                 strerror(-code));
     }
-    return code;
+    return code == -EIO ? -ENODEV : code;
+}
+
+/* An instance with weights of its own, or, if packed is not NULL, with those; on success they are
+ * the instance's to unmap. */
+static int make_instance(const struct making *making, const struct network *network,
+                         const struct packed_map *packed, struct instance **out)
+{
+    struct instance *made = (struct instance *)calloc(1, sizeof *made);
+    if (made == NULL) {
+        snprintf(making->error, making->error_size, "out of memory");
+        return -ENOMEM;
+    }
+    made->options = *making->options;
+    made->options.precision = NULL; /* the caller's strings need not live on */
+    made->options.cache_dir = NULL;
+    made->type = making->type;
+    made->rows = onednn_rows_select(onednn_isa_detect().vector);
+    if (packed != NULL) {
+        made->packed = *packed;
+    }
+    int code = fill_instance(made, network, making);
+    if (code != 0) {
+        made->packed = (struct packed_map){0};
+        destroy(made);
+        return code;
+    }
+    *out = made;
+    return 0;
+}
+
+static int make_private(const struct making *making, struct instance **out)
+{
+    const struct network *network = NULL;
+    int code = backend_load(making->network, making->options, &network, making->error,
+                            making->error_size);
+    return code == 0 ? make_instance(making, network, NULL, out) : code;
+}
+
+/* ---- packed weights that all workers share ---- */
+
+static void say(const struct making *making, int level, const char *text)
+{
+    if (making->options->log != NULL && text[0] != '\0') {
+        making->options->log(making->options->opaque, level, text);
+    }
+}
+
+/* From the file, if it is there and good. If not, text says what is wrong with it. */
+static int make_shared(const struct making *making, const struct packed_hash *key,
+                       struct instance **out, char *text, size_t size)
+{
+    const char *directory = making->options->cache_dir;
+    struct packed_map packed;
+    int code = packed_cache_map(directory, key, &packed, text, size);
+    if (code != 0) {
+        return code;
+    }
+    size_t bytes = packed.view.bytes;
+    code = make_instance(making, making->network, &packed, out);
+    if (code != 0) {
+        packed_cache_unmap(&packed);
+        snprintf(text, size, "packed weights in %s do not fit: %s", directory, strerror(-code));
+        return code;
+    }
+    snprintf(text, size, "packed weights mapped from %s, %zu bytes", directory, bytes);
+    say(making, 6, text);
+    return 0;
+}
+
+/* Pack, write the file, and go over to it, so that this worker too has no copy of its own. */
+static int make_and_share(const struct making *making, const struct packed_hash *key,
+                          struct packed_draft *draft, struct instance **out)
+{
+    char text[NOTE_BYTES] = "";
+    struct instance *shared = NULL;
+    int code = make_private(making, out);
+    if (code != 0) {
+        packed_cache_abandon(draft);
+        return code;
+    }
+    if (onednn_packed_write(&(*out)->network, (*out)->weights, draft, text, sizeof text) != 0) {
+        say(making, 4, text);
+        return 0;
+    }
+    snprintf(text, sizeof text, "packed weights written to %s", making->options->cache_dir);
+    say(making, 6, text);
+    if (make_shared(making, key, &shared, text, sizeof text) != 0) {
+        say(making, 4, text);
+        return 0;
+    }
+    destroy(*out);
+    *out = shared;
+    (void)malloc_trim(0); /* a worker that packed shall not be larger than the others for ever */
+    return 0;
+}
+
+static int make_cached(const struct making *making, struct instance **out)
+{
+    char text[NOTE_BYTES] = "";
+    char reason[NOTE_BYTES] = "";
+    const struct backend_options *options = making->options;
+    struct packed_hash key = onednn_packed_key(making->network, options, making->type,
+                                               usual_size(making->network));
+    struct packed_draft draft;
+    int code = make_shared(making, &key, out, text, sizeof text);
+    if (code == 0) {
+        return 0;
+    }
+    code = packed_cache_begin(options->cache_dir, &key, PACKING_WAIT_MS, options->tick,
+                              options->opaque, &draft, reason, sizeof reason);
+    if (code == 0 && make_shared(making, &key, out, text, sizeof text) == 0) {
+        packed_cache_abandon(&draft); /* another finished between our look and our lock */
+        return 0;
+    }
+    if (code == 0) {
+        say(making, 4, text);
+        return make_and_share(making, &key, &draft, out);
+    }
+    if (code == -EEXIST && make_shared(making, &key, out, reason, sizeof reason) == 0) {
+        return 0;
+    }
+    say(making, 4, reason);
+    return make_private(making, out);
 }
 
 static int create(const struct network *network, const struct backend_options *options,
                   void **instance, char *error, size_t error_size)
 {
-    enum onednn_type type;
-    int code = choose_type(options->precision, &type, error, error_size);
+    struct making making = {
+        .network = network, .options = options, .error = error, .error_size = error_size};
+    int code = choose_type(options->precision, &making.type, error, error_size);
     if (code != 0) {
         return code;
     }
@@ -347,23 +502,13 @@ static int create(const struct network *network, const struct backend_options *o
         snprintf(error, error_size, "a network needs a layer, and a backend a thread");
         return -EINVAL;
     }
-    struct instance *made = (struct instance *)calloc(1, sizeof *made);
-    if (made == NULL) {
-        snprintf(error, error_size, "out of memory");
-        return -ENOMEM;
-    }
-    made->options = *options;
-    made->options.precision = NULL; /* the caller's string need not live on */
-    made->type = type;
-    made->rows = onednn_rows_select(onednn_isa_detect().vector);
+    struct instance *made = NULL;
     onednn_parallel_set_threads(options->threads);
-    code = fill_instance(made, network, error, error_size);
-    if (code != 0) {
-        destroy(made);
-        return code == -EIO ? -ENODEV : code;
+    code = options->cache_dir != NULL ? make_cached(&making, &made) : make_private(&making, &made);
+    if (code == 0) {
+        *instance = made;
     }
-    *instance = made;
-    return 0;
+    return code;
 }
 
 /* ---- running ---- */

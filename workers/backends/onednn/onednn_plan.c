@@ -377,7 +377,7 @@ static void run_store(const struct runner *r, const struct backend_batch *batch)
 static void tick(const struct onednn_run *run)
 {
     if (run->options->tick != NULL) {
-        run->options->tick(run->options->tick_opaque);
+        run->options->tick(run->options->opaque);
     }
 }
 

@@ -46,39 +46,75 @@ static void turn_up_weights(const struct network_layer *layer, size_t in, float 
     }
 }
 
+/* Everything but the values. */
+static struct onednn_weights shape_of(const struct network_layer *layer, enum onednn_type type,
+                                      uint32_t in_channels)
+{
+    bool up = layer->op == NETWORK_CONV_UP;
+    int64_t outputs = (int64_t)(up ? 4 : 1) * layer->channels;
+    int64_t kernel = up ? 1 : layer->kernel;
+    return (struct onednn_weights){.type = type, .dims = {outputs, in_channels, kernel, kernel}};
+}
+
+/* Room for the bias, and oneDNN's name for it. */
+static int make_bias(const struct onednn_machine *machine, struct onednn_weights *weights)
+{
+    dnnl_memory_desc_t desc;
+    weights->bias = (float *)onednn_buffer_create((size_t)weights->dims[0] * sizeof(float));
+    if (weights->bias == NULL) {
+        return -ENOMEM;
+    }
+    dnnl_status_t status = dnnl_memory_desc_init_by_tag(&desc, 1, weights->dims, dnnl_f32, dnnl_x);
+    if (status == dnnl_success) {
+        status = dnnl_memory_create(&weights->bias_memory, &desc, machine->engine, weights->bias);
+    }
+    return onednn_error(status);
+}
+
 int onednn_weights_create(const struct onednn_machine *machine, const struct network_layer *layer,
                           enum onednn_type type, uint32_t in_channels, struct onednn_weights *out)
 {
-    bool up = layer->op == NETWORK_CONV_UP;
-    size_t repeats = up ? 4 : 1;
-    size_t outputs = repeats * layer->channels;
-    int64_t kernel = up ? 1 : layer->kernel;
-    struct onednn_weights weights = {.type = type,
-                                     .dims = {(int64_t)outputs, in_channels, kernel, kernel}};
-    size_t elements = outputs * in_channels * (size_t)(kernel * kernel);
+    struct onednn_weights weights = shape_of(layer, type, in_channels);
+    size_t outputs = (size_t)weights.dims[0];
+    size_t elements = outputs * in_channels * (size_t)(weights.dims[2] * weights.dims[3]);
     weights.plain = (float *)malloc(elements * sizeof(float));
-    weights.bias = (float *)onednn_buffer_create(outputs * sizeof(float));
-    if (weights.plain == NULL || weights.bias == NULL) {
+    int error = weights.plain == NULL ? -ENOMEM : make_bias(machine, &weights);
+    if (error != 0) {
         onednn_weights_free(&weights);
-        return -ENOMEM;
+        return error;
     }
-    if (up) {
+    if (layer->op == NETWORK_CONV_UP) {
         turn_up_weights(layer, in_channels, weights.plain);
     } else {
         memcpy(weights.plain, layer->weights, elements * sizeof(float));
     }
-    for (size_t i = 0; i < repeats; i++) {
-        memcpy(weights.bias + i * layer->channels, layer->bias, layer->channels * sizeof(float));
+    for (size_t i = 0; i < outputs; i += layer->channels) {
+        memcpy(weights.bias + i, layer->bias, layer->channels * sizeof(float));
     }
-    dnnl_memory_desc_t desc;
-    dnnl_status_t status = dnnl_memory_desc_init_by_tag(&desc, 1, weights.dims, dnnl_f32, dnnl_x);
-    if (status == dnnl_success) {
-        status = dnnl_memory_create(&weights.bias_memory, &desc, machine->engine, weights.bias);
+    *out = weights;
+    return 0;
+}
+
+int onednn_weights_adopt(const struct onednn_machine *machine, const struct network_layer *layer,
+                         enum onednn_type type, uint32_t in_channels,
+                         const struct packed_view *packed, uint32_t number,
+                         struct onednn_weights *out)
+{
+    static const struct packed_hash plain = {0, 0};
+    struct onednn_weights weights = shape_of(layer, type, in_channels);
+    const struct packed_section *bias = packed_file_find(packed, number, PACKED_BIAS, &plain);
+    size_t bytes = (size_t)weights.dims[0] * sizeof(float);
+    if (bias == NULL || bias->bytes != bytes) {
+        return -ESTALE;
     }
-    if (status != dnnl_success) {
+    int error = make_bias(machine, &weights);
+    if (error != 0) {
         onednn_weights_free(&weights);
-        return onednn_error(status);
+        return error;
     }
+    memcpy(weights.bias, packed->data + bias->offset, bytes);
+    weights.packed = packed;
+    weights.layer = number;
     *out = weights;
     return 0;
 }
@@ -88,7 +124,9 @@ static void form_free(struct onednn_form *form)
     if (form->memory != NULL) {
         dnnl_memory_destroy(form->memory);
     }
-    free(form->data);
+    if (!form->mapped) {
+        free(form->data);
+    }
     *form = (struct onednn_form){0};
 }
 
@@ -174,13 +212,68 @@ static int form_create(const struct onednn_machine *machine, struct onednn_weigh
     return 0;
 }
 
+struct packed_hash onednn_form_hash(const dnnl_memory_desc_t *desc)
+{
+    /* oneDNN leaves what a descriptor does not use as it happens to be. */
+    dnnl_memory_desc_t used;
+    memset(&used, 0, sizeof used);
+    const dnnl_blocking_desc_t *blocking = &desc->format_desc.blocking;
+    size_t dims = (size_t)desc->ndims;
+    used.ndims = desc->ndims;
+    used.data_type = desc->data_type;
+    used.offset0 = desc->offset0;
+    used.format_kind = desc->format_kind;
+    memcpy(used.dims, desc->dims, dims * sizeof *desc->dims);
+    memcpy(used.padded_dims, desc->padded_dims, dims * sizeof *desc->dims);
+    memcpy(used.padded_offsets, desc->padded_offsets, dims * sizeof *desc->dims);
+    if (desc->format_kind == dnnl_blocked) {
+        size_t blocks = (size_t)blocking->inner_nblks;
+        dnnl_blocking_desc_t *out = &used.format_desc.blocking;
+        out->inner_nblks = blocking->inner_nblks;
+        memcpy(out->strides, blocking->strides, dims * sizeof *blocking->strides);
+        memcpy(out->inner_blks, blocking->inner_blks, blocks * sizeof *blocking->inner_blks);
+        memcpy(out->inner_idxs, blocking->inner_idxs, blocks * sizeof *blocking->inner_idxs);
+    } else {
+        used.format_desc = desc->format_desc;
+    }
+    used.extra.flags = desc->extra.flags;
+    if (desc->extra.flags != dnnl_memory_extra_flag_none) {
+        used.extra.compensation_mask = desc->extra.compensation_mask;
+        used.extra.scale_adjust = desc->extra.scale_adjust;
+        used.extra.asymm_compensation_mask = desc->extra.asymm_compensation_mask;
+    }
+    return packed_hash_of(&used, sizeof used);
+}
+
+/* The first form from the shared file. oneDNN reads weights and never writes to them. */
+static int form_find(const struct onednn_machine *machine, const struct onednn_weights *weights,
+                     const dnnl_memory_desc_t *desc, struct onednn_form *out)
+{
+    struct packed_hash wanted = onednn_form_hash(desc);
+    const struct packed_section *found = packed_file_find(weights->packed, weights->layer,
+                                                          PACKED_WEIGHTS, &wanted);
+    if (found == NULL || found->bytes != dnnl_memory_desc_get_size(desc)) {
+        return -ESTALE;
+    }
+    struct onednn_form form = {.desc = *desc, .mapped = true};
+    form.data = (void *)(uintptr_t)(weights->packed->data + found->offset);
+    dnnl_status_t status = dnnl_memory_create(&form.memory, &form.desc, machine->engine, form.data);
+    if (status != dnnl_success) {
+        return onednn_error(status);
+    }
+    *out = form;
+    return 0;
+}
+
 int onednn_weights_get(const struct onednn_machine *machine, struct onednn_weights *weights,
                        const dnnl_memory_desc_t *desc, dnnl_memory_t *out)
 {
     for (size_t i = 0; i < ONEDNN_WEIGHT_FORMS; i++) {
         struct onednn_form *form = &weights->forms[i];
         if (form->memory == NULL) {
-            int error = form_create(machine, weights, desc, form);
+            int error = i == 0 && weights->packed != NULL
+                            ? form_find(machine, weights, desc, form)
+                            : form_create(machine, weights, desc, form);
             if (error != 0) {
                 return error;
             }

@@ -1,13 +1,15 @@
 /*
  * The weights of one convolution in the formats that oneDNN's primitives ask for. Which format that
  * is depends on the shape of the image; in practice nearly all shapes agree. So there is one packed
- * form, made at create, and room for a second one, made from the first when a shape wants it: never
- * more than twice the weights, and no plain copy.
+ * form, made at create or found in the file that all workers map (onednn_packed.h), and room for a
+ * second one, made from the first when a shape wants it: never more than twice the weights, and no
+ * plain copy.
  */
 #ifndef ONEDNN_WEIGHTS_H
 #define ONEDNN_WEIGHTS_H
 
 #include "onednn_kernels.h"
+#include "workers/backends/packed_file.h"
 #include "workers/models/unet/network.h"
 
 #include <oneapi/dnnl/dnnl.h>
@@ -26,13 +28,16 @@ struct onednn_form {
     dnnl_memory_desc_t desc;
     dnnl_memory_t memory;
     void *data;
+    bool mapped; /* data lies in the shared file: read-only, and not ours to free */
 };
 
 struct onednn_weights {
     enum onednn_type type;
     dnnl_dims_t dims; /* out, in, kernel, kernel, as oneDNN is told */
     struct onednn_form forms[ONEDNN_WEIGHT_FORMS];
-    float *plain; /* out x in x kernel x kernel; until the first form is made */
+    float *plain;                     /* out x in x kernel x kernel; until the first form is made */
+    const struct packed_view *packed; /* where the first form is, instead of plain; or NULL */
+    uint32_t layer;                   /* its number there */
     float *bias;
     dnnl_memory_t bias_memory;
 };
@@ -42,15 +47,26 @@ struct onednn_weights {
  * [dy][dx][channel]. 0, -ENOMEM, -EIO. Free with onednn_weights_free. */
 int onednn_weights_create(const struct onednn_machine *machine, const struct network_layer *layer,
                           enum onednn_type type, uint32_t in_channels, struct onednn_weights *out);
+
+/* The same from a file of packed weights, which must stay mapped until onednn_weights_free: the
+ * first form is used where it lies. -ESTALE: the file lacks the layer. */
+int onednn_weights_adopt(const struct onednn_machine *machine, const struct network_layer *layer,
+                         enum onednn_type type, uint32_t in_channels,
+                         const struct packed_view *packed, uint32_t number,
+                         struct onednn_weights *out);
 void onednn_weights_free(struct onednn_weights *weights);
 
 /* The form that desc describes, made if need be. -EBUSY: there is no room for another form; after
- * onednn_weights_drop_second there is. The memory stays the weights' own. 0, -ENOMEM, -EIO. */
+ * onednn_weights_drop_second there is. -ESTALE: the first form is wanted, and the file of packed
+ * weights has another. The memory stays the weights' own. 0, -ENOMEM, -EIO. */
 int onednn_weights_get(const struct onednn_machine *machine, struct onednn_weights *weights,
                        const dnnl_memory_desc_t *desc, dnnl_memory_t *out);
 
 /* Free the second form. No primitive's arguments may name it any more. */
 void onednn_weights_drop_second(struct onednn_weights *weights);
+
+/* How a memory is laid out, as a hash: equal for descriptors that oneDNN takes for equal. */
+struct packed_hash onednn_form_hash(const dnnl_memory_desc_t *desc);
 
 /* A large buffer, aligned for vectors and, from 2 MiB on, for huge pages. Free with free(). NULL if
  * there is no memory. */

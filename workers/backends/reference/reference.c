@@ -473,8 +473,11 @@ static int reference_create(const struct network *network, const struct backend_
         snprintf(error, error_size, "a network without layers, or a scale of 0");
         return -EINVAL;
     }
+    int rc = backend_load(network, options, &network, error, error_size);
+    if (rc < 0)
+        return rc;
     struct reference *self = calloc(1, sizeof *self);
-    int rc = self ? copy_network(network, &self->network) : -ENOMEM;
+    rc = self ? copy_network(network, &self->network) : -ENOMEM;
     if (rc == 0)
         rc = find_last_uses(self);
     if (rc < 0) {
@@ -484,7 +487,7 @@ static int reference_create(const struct network *network, const struct backend_
     }
     self->preprocess = options->preprocess;
     self->tick = options->tick;
-    self->tick_opaque = options->tick_opaque;
+    self->tick_opaque = options->opaque;
     *instance = self;
     return 0;
 }

@@ -21,6 +21,11 @@ struct family_wish {
 int family_build(const struct weights *weights, const struct family_wish *wish, struct network *out,
                  char *report, size_t report_size);
 
+/* The same without a single weight: the layers' weights and bias stay NULL, and what only their
+ * values would tell (a NaN) is not noticed. Takes no longer than reading names and shapes. */
+int family_plan(const struct weights *weights, const struct family_wish *wish, struct network *out,
+                char *report, size_t report_size);
+
 /* Names of the families known, NULL-terminated. */
 const char *const *family_names(void);
 

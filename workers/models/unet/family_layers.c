@@ -93,7 +93,7 @@ static bool check_weight(struct layer_builder *builder, const struct module *con
     return true;
 }
 
-/* The leaf as new floats, counted as parameters if it can be learnt; NULL when memory ran out. */
+/* The leaf as new floats; NULL when memory ran out. */
 static float *load_leaf(struct layer_builder *builder, const struct module *module,
                         enum module_leaf leaf)
 {
@@ -104,9 +104,17 @@ static float *load_leaf(struct layer_builder *builder, const struct module *modu
         builder->rc = -ENOMEM;
         return NULL;
     }
-    if (leaf == LEAF_WEIGHT || leaf == LEAF_BIAS)
-        builder->network.parameters += tensor->elements;
     return values;
+}
+
+/* What torch would call learnable. */
+static void count_parameters(struct layer_builder *builder, const struct module *module)
+{
+    if (!module)
+        return;
+    builder->network.parameters += module->leaves[LEAF_WEIGHT]->elements;
+    if (module->leaves[LEAF_BIAS])
+        builder->network.parameters += module->leaves[LEAF_BIAS]->elements;
 }
 
 /* Fold a norm into weights ([out][per_output]) and bias, in double: w' = w g / sqrt(v + eps), b' =
@@ -140,11 +148,16 @@ static bool all_finite(const float *values, size_t count)
     return true;
 }
 
-/* Give a layer its numbers. Shapes are right by now. */
+/* Give a layer its name and, where they are wanted, its numbers. Shapes are right by now. */
 static void fill_layer(struct layer_builder *builder, struct network_layer *layer,
                        const struct module *conv, const struct module *norm)
 {
     size_t count = (size_t)conv->leaves[LEAF_WEIGHT]->elements;
+    snprintf(layer->name, sizeof layer->name, "%.63s", conv->path);
+    count_parameters(builder, conv);
+    count_parameters(builder, norm);
+    if (builder->shapes_only)
+        return;
     layer->weights = load_leaf(builder, conv, LEAF_WEIGHT);
     layer->bias = conv->leaves[LEAF_BIAS] ? load_leaf(builder, conv, LEAF_BIAS)
                                           : calloc(layer->channels, sizeof *layer->bias);
@@ -152,7 +165,6 @@ static void fill_layer(struct layer_builder *builder, struct network_layer *laye
         builder->rc = -ENOMEM;
         return;
     }
-    snprintf(layer->name, sizeof layer->name, "%.63s", conv->path);
     if (norm && fold_norm(builder, norm, layer, count / layer->channels) < 0)
         return;
     if (!all_finite(layer->weights, count) || !all_finite(layer->bias, layer->channels))

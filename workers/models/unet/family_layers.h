@@ -17,7 +17,8 @@ struct layer_builder {
     struct network network;
     uint32_t channels[NETWORK_MAX_LAYERS + 1]; /* by value number */
     size_t capacity;
-    int rc; /* -ENOMEM once memory ran out */
+    bool shapes_only; /* layers get no weights */
+    int rc;           /* -ENOMEM once memory ran out */
 };
 
 /* A convolution with its norm (NULL: none) and whether a bias must be there. */

@@ -1,8 +1,8 @@
 #include "unet.h"
-#include "family.h"
-#include "weights.h"
+#include "source.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +11,7 @@ struct unet {
     const struct unetserve_host *host; /* NULL in tests */
     const struct backend *backend;
     void *instance;
+    struct source *source; /* during create, where weights are loaded as they are needed */
     uint32_t channels;
     uint32_t max_batch;
     uint64_t max_pixels; /* of a chunk: max_batch tiles of the usual size */
@@ -89,30 +90,24 @@ static const char *choose_precision(const struct model_dir *dir,
     return dir->precision[0] ? dir->precision : "auto";
 }
 
-static int load_network(const char *path, struct model_dir *dir, struct network *network,
-                        char *error, size_t error_size)
-{
-    struct weights weights;
-    int failure = model_dir_load(path, dir, error, error_size);
-    if (failure)
-        return failure;
-    failure = weights_open(dir->weights_path, &weights, error, error_size);
-    if (failure)
-        return failure;
-    const struct family_wish wish = {.family = dir->family, .concat = dir->concat};
-    size_t used = (size_t)snprintf(error, error_size, "%s: ", dir->weights_path);
-    if (used > error_size)
-        used = error_size;
-    failure = family_build(&weights, &wish, network, error + used, error_size - used);
-    weights_close(&weights);
-    return failure;
-}
-
 static void tick(void *opaque)
 {
     const struct unet *unet = opaque;
     if (unet->host)
         unet->host->tick(unet->host);
+}
+
+static int load(void *opaque, const struct network **out, char *error, size_t error_size)
+{
+    const struct unet *unet = opaque;
+    return source_load(unet->source, out, error, error_size);
+}
+
+static void pass_log(void *opaque, int level, const char *text)
+{
+    const struct unet *unet = opaque;
+    if (unet->host)
+        unet->host->log(unet->host, level, "%s", text);
 }
 
 static void log_choice(const struct unet *unet, const struct network *network)
@@ -134,14 +129,16 @@ static int allocate(struct unet *unet, const struct unetserve_interface *interfa
     return unet->inputs && unet->labels ? 0 : -ENOMEM;
 }
 
-int unet_create(const struct model_dir *dir, const struct network *network,
-                const struct unetserve_setup *setup, struct unet **out,
-                struct unetserve_interface *interface, char *error, size_t error_size)
+/* source: where the weights are, if the network comes without; else NULL. */
+static int create(const struct model_dir *dir, const struct network *network, struct source *source,
+                  const struct unetserve_setup *setup, struct unet **out,
+                  struct unetserve_interface *interface, char *error, size_t error_size)
 {
     struct unet *unet = calloc(1, sizeof *unet);
     if (!unet)
         return -ENOMEM;
     unet->host = setup->host;
+    unet->source = source;
     int failure = unet_interface(dir, network, setup, interface, error, error_size);
     if (!failure)
         failure = check_precision(setup->precision, error, error_size);
@@ -156,11 +153,16 @@ int unet_create(const struct model_dir *dir, const struct network *network,
         .threads = setup->threads ? setup->threads : 1,
         .preprocess = {dir->offset, dir->scale, dir->clip, dir->clip_low, dir->clip_high},
         .tick = tick,
-        .tick_opaque = unet,
+        .opaque = unet,
+        .cache_dir = source ? source->cache_dir : NULL,
+        .weights_id = source ? source->id : (struct packed_hash){0, 0},
+        .load = source ? load : NULL,
+        .log = pass_log,
     };
     failure = unet->backend->create(network, &options, &unet->instance, error, error_size);
     if (failure)
         goto fail;
+    unet->source = NULL;
     log_choice(unet, network);
     *out = unet;
     return 0;
@@ -170,34 +172,51 @@ fail:
     return failure;
 }
 
+int unet_create(const struct model_dir *dir, const struct network *network,
+                const struct unetserve_setup *setup, struct unet **out,
+                struct unetserve_interface *interface, char *error, size_t error_size)
+{
+    return create(dir, network, NULL, setup, out, interface, error, error_size);
+}
+
 int unet_describe(const struct unetserve_setup *setup, struct unetserve_interface *interface,
                   char *error, size_t error_size)
 {
-    struct model_dir dir;
-    struct network network;
+    struct source source;
+    const struct network *network = NULL;
     const struct backend *backend;
     int failure = unet_find_backend(setup, &backend, error, error_size);
     if (!failure)
         failure = check_precision(setup->precision, error, error_size);
     if (!failure)
-        failure = load_network(setup->path, &dir, &network, error, error_size);
+        failure = source_open(setup->path, false, &source, error, error_size);
     if (failure)
         return failure;
-    failure = unet_interface(&dir, &network, setup, interface, error, error_size);
-    network_free(&network);
+    failure = source_load(&source, &network, error, error_size);
+    if (!failure)
+        failure = unet_interface(&source.dir, network, setup, interface, error, error_size);
+    source_close(&source);
     return failure;
+}
+
+/* A worker of before cache_dir has none. */
+static const char *cache_dir_of(const struct unetserve_setup *setup)
+{
+    size_t end = offsetof(struct unetserve_setup, cache_dir) + sizeof setup->cache_dir;
+    return setup->size >= end ? setup->cache_dir : NULL;
 }
 
 int unet_setup(const struct unetserve_setup *setup, struct unet **out,
                struct unetserve_interface *interface, char *error, size_t error_size)
 {
-    struct model_dir dir;
-    struct network network;
-    int failure = load_network(setup->path, &dir, &network, error, error_size);
+    struct source source;
+    const char *cache_dir = cache_dir_of(setup);
+    int failure = source_open(setup->path, cache_dir != NULL, &source, error, error_size);
     if (failure)
         return failure;
-    failure = unet_create(&dir, &network, setup, out, interface, error, error_size);
-    network_free(&network);
+    source.cache_dir = cache_dir;
+    failure = create(&source.dir, &source.plan, &source, setup, out, interface, error, error_size);
+    source_close(&source);
     return failure;
 }
 

