@@ -1,10 +1,9 @@
 #include "broker/inbox.h"
+#include "lib/ipc_bind.h"
 #include "unetserve/wire.h"
 
 #include <errno.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <sys/stat.h>
 #include <zmq.h>
 
 #define INBOX_HIGH_WATER                                                                           \
@@ -27,19 +26,6 @@ static int set_options(void *socket)
     return error;
 }
 
-static int bind_privately(void *socket, const char *run_dir)
-{
-    char address[512];
-    int length = snprintf(address, sizeof address, "ipc://%s/%s", run_dir, WIRE_BROKER_ADDRESS);
-    if (length < 0 || (size_t)length >= sizeof address)
-        return -ENAMETOOLONG;
-    mode_t before = umask(0077);
-    int failed = zmq_bind(socket, address);
-    int error = failed ? -errno : 0;
-    umask(before);
-    return error;
-}
-
 int inbox_open(const char *run_dir, struct inbox *out)
 {
     struct inbox inbox = {.context = zmq_ctx_new(), .fd = -1};
@@ -52,7 +38,7 @@ int inbox_open(const char *run_dir, struct inbox *out)
         goto fail;
     error = set_options(inbox.socket);
     if (!error)
-        error = bind_privately(inbox.socket, run_dir);
+        error = ipc_bind(inbox.socket, run_dir, WIRE_BROKER_ADDRESS);
     if (!error && zmq_getsockopt(inbox.socket, ZMQ_FD, &inbox.fd, &fd_size))
         error = -errno;
     if (error)

@@ -4,11 +4,11 @@
 #include "gateway/negotiate.h"
 #include "gateway/pages.h"
 
+#include "lib/ipc_bind.h"
 #include "unetserve/log.h"
 #include "unetserve/protocol.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -365,20 +365,14 @@ static int set(void *socket, int option, int value)
 static int bind_router(struct front_zmq *front)
 {
     const struct config *config = &front->gateway->config;
-    char address[PATH_MAX];
-    int size = snprintf(address, sizeof address, "ipc://%s/%s", config->run_dir,
-                        WIRE_CLIENT_ADDRESS);
-    if (size < 0 || (size_t)size >= sizeof address)
-        return -ENAMETOOLONG;
     int64_t largest = (int64_t)config->max_body_bytes + PROTOCOL_HEAD_MAX;
     front->router = zmq_socket(front->gateway->batons.context, ZMQ_ROUTER);
     if (!front->router || set(front->router, ZMQ_ROUTER_MANDATORY, 1) ||
         set(front->router, ZMQ_LINGER, 0) || set(front->router, ZMQ_RCVHWM, MESSAGES_QUEUED) ||
         set(front->router, ZMQ_SNDHWM, MESSAGES_QUEUED) ||
-        zmq_setsockopt(front->router, ZMQ_MAXMSGSIZE, &largest, sizeof largest) ||
-        zmq_bind(front->router, address))
+        zmq_setsockopt(front->router, ZMQ_MAXMSGSIZE, &largest, sizeof largest))
         return -errno;
-    return 0;
+    return ipc_bind(front->router, config->run_dir, WIRE_CLIENT_ADDRESS);
 }
 
 static int add_sources(struct front_zmq *front)
