@@ -76,14 +76,13 @@ static int add_sources(struct broker *broker)
 }
 
 /* Is there nothing left to stay for? An orphan leaves after the gateways, as in a drain: they may
- * still accept jobs. */
+ * still accept jobs. When they are gone nobody waits for anything. */
 static bool may_leave(const struct broker *broker, bool busy)
 {
     if (!broker->stopping)
         return false;
-    if (broker->orphaned && queue_ready_gateways(&broker->seat->queue) > 0)
-        busy = true;
-    return !busy || queue_now_ns() >= broker->stop_at_ns;
+    bool done = broker->orphaned ? seat_gateways_gone() : !busy;
+    return done || queue_now_ns() >= broker->stop_at_ns;
 }
 
 static int run(struct broker *broker)

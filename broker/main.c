@@ -43,6 +43,7 @@ int main(int argc, char **argv)
         return EX_USAGE;
     if (seat_config(&config))
         return EX_CONFIG;
+    seat_outlive(config.drain_timeout_ms);
     log_init("broker", (int)seat.seat, config.log_format, config.log_level);
     int status = serve(&seat, &config);
     queue_close(&seat.queue);

@@ -113,7 +113,11 @@ static int add_sources(struct gateway *gateway)
     sd_event *event = gateway->event;
     int error = sd_event_add_io(event, NULL, gateway->seat.event_fd, EPOLLIN, on_woken, gateway);
     if (error >= 0)
-        error = sd_event_add_io(event, NULL, SEAT_FD_LIFE, EPOLLIN, on_life_over, gateway);
+        error = sd_event_add_io(event, &gateway->life, SEAT_FD_LIFE, EPOLLIN, on_life_over,
+                                gateway);
+    /* Before any accepting: who connects from then on waits for the next life's gateways. */
+    if (error >= 0)
+        error = sd_event_source_set_priority(gateway->life, SD_EVENT_PRIORITY_IMPORTANT);
     if (error >= 0)
         error = sd_event_add_signal(event, NULL, SIGTERM, on_signal, gateway);
     if (error >= 0)
@@ -157,9 +161,8 @@ int gateway_run(struct gateway *gateway)
 void gateway_close(struct gateway *gateway)
 {
     jobs_close(&gateway->jobs);
-    /* Orphaned workers and the broker wait for this. */
-    atomic_store(&gateway->seat.queue.processes[gateway->seat.index].ready, 0);
     models_close(&gateway->models);
+    sd_event_source_disable_unref(gateway->life);
     sd_event_source_disable_unref(gateway->rescan);
     sd_event_source_disable_unref(gateway->delay_timer);
     sd_event_source_disable_unref(gateway->drain_timer);

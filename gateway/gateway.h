@@ -29,7 +29,7 @@ struct gateway {
     struct jobs jobs;
     struct baton_line batons;
     struct front front;
-    sd_event_source *rescan, *delay_timer, *drain_timer;
+    sd_event_source *life, *rescan, *delay_timer, *drain_timer;
     bool rescan_armed;
     bool ending;   /* told to end: /health says so to balancers, but requests are still taken for
                       drain_delay_ms */

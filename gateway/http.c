@@ -133,9 +133,8 @@ static void set_accepting(struct http *http, bool accepting)
     if (http->accepting == accepting)
         return;
     http->accepting = accepting;
-    for (uint32_t i = 0; i < SEAT_MAX_LISTEN; i++)
-        if (http->listen[i])
-            sd_event_source_set_enabled(http->listen[i], accepting ? SD_EVENT_ON : SD_EVENT_OFF);
+    for (uint32_t i = 0; i < http->listen_count; i++)
+        sd_event_source_set_enabled(http->listen[i], accepting ? SD_EVENT_ON : SD_EVENT_OFF);
 }
 
 static int on_turn_over(sd_event_source *source, void *opaque)
@@ -289,12 +288,25 @@ static bool has_unread(const struct connection *connection)
     return recvfrom(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, NULL, NULL) > 0;
 }
 
+/* The backlog stays where the supervisor or the service manager holds the socket, too; where nobody
+ * does, who waits there is better refused, and the address free for the next supervisor. */
+static void stop_listening(struct http *http)
+{
+    set_accepting(http, false);
+    for (uint32_t i = 0; i < http->listen_count; i++) {
+        int fd = sd_event_source_get_io_fd(http->listen[i]);
+        sd_event_source_disable_unref(http->listen[i]);
+        close(fd);
+    }
+    http->listen_count = 0;
+}
+
 /* Connections between two requests are ended; the others end after their answer. One that has just
  * been made is about to send something: it has until the next sweep. */
 static void drain(void *opaque)
 {
     struct http *http = opaque;
-    set_accepting(http, false);
+    stop_listening(http);
     for (struct connection *connection = http->connections.first; connection;
          connection = connection->next)
         if (connection_idle(connection) && connection->answered > 0 && !has_unread(connection))
@@ -348,6 +360,26 @@ static int add_timers(struct http *http)
     return 0;
 }
 
+static bool is_listening(int fd)
+{
+    int listening = 0;
+    socklen_t size = sizeof listening;
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 && listening;
+}
+
+static int listen_add(struct http *http, int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+        return -errno;
+    int error = sd_event_add_io(http->gateway->event, &http->listen[http->listen_count], fd,
+                                EPOLLIN, on_listen, http);
+    if (error < 0)
+        return error;
+    http->listen_count++;
+    return 0;
+}
+
 static int add_sources(struct http *http)
 {
     sd_event *event = http->gateway->event;
@@ -358,14 +390,11 @@ static int add_sources(struct http *http)
                                 http);
     if (error >= 0)
         error = sd_event_add_post(event, &http->turn_over, on_turn_over, http);
-    for (uint32_t i = 0;
-         error >= 0 && i < http->gateway->config.listen_count && i < SEAT_MAX_LISTEN; i++) {
-        int fd = SEAT_FD_LISTEN + (int)i;
-        int flags = fcntl(fd, F_GETFL);
-        if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
-            return -errno;
-        error = sd_event_add_io(event, &http->listen[i], fd, EPOLLIN, on_listen, http);
-    }
+    uint32_t addresses = http->gateway->config.listen_count;
+    for (uint32_t i = 0; error >= 0 && i < addresses && i < SEAT_MAX_LISTEN; i++)
+        error = listen_add(http, SEAT_FD_LISTEN + (int)i);
+    for (int i = 0; error >= 0 && i < SEAT_MAX_MORE && is_listening(SEAT_FD_MORE + i); i++)
+        error = listen_add(http, SEAT_FD_MORE + i);
     return error < 0 ? error : 0;
 }
 
@@ -413,7 +442,7 @@ void http_close(struct http *http)
         MHD_stop_daemon(http->daemon);
     }
     linger_close(&http->lingerer);
-    for (uint32_t i = 0; i < SEAT_MAX_LISTEN; i++)
+    for (uint32_t i = 0; i < http->listen_count; i++)
         sd_event_source_disable_unref(http->listen[i]);
     sd_event_source_disable_unref(http->daemon_io);
     sd_event_source_disable_unref(http->turn_over);

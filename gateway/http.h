@@ -16,7 +16,8 @@ struct http {
     struct lingerer lingerer;
     struct api_keys keys;
     struct trusted trusted;
-    sd_event_source *listen[SEAT_MAX_LISTEN];
+    sd_event_source *listen[SEAT_MAX_LISTEN + SEAT_MAX_MORE];
+    uint32_t listen_count;
     sd_event_source *daemon_io, *turn_over, *daemon_timer, *sweep_timer, *accept_timer;
     uint64_t daemon_due_us;         /* when daemon_timer fires; UINT64_MAX: off */
     uint64_t accept_warning_due_ns; /* not before that is the next one logged */

@@ -57,6 +57,7 @@ int main(int argc, char **argv)
         return EX_USAGE;
     if (seat_config(&gateway.config))
         return EX_CONFIG;
+    seat_outlive(gateway.config.drain_timeout_ms);
     log_init("gateway", (int)gateway.seat.seat, gateway.config.log_format,
              gateway.config.log_level);
     bool zmq = argc == 3 && strcmp(argv[1], "--front") == 0 && strcmp(argv[2], "zmq") == 0;

@@ -661,12 +661,3 @@ unsigned queue_ready_workers(const struct queue *queue, uint32_t model)
     }
     return ready;
 }
-
-unsigned queue_ready_gateways(const struct queue *queue)
-{
-    unsigned ready = 0;
-    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++)
-        ready += queue_process_is(queue, i, QUEUE_GATEWAY) &&
-                 atomic_load(&queue->processes[i].ready);
-    return ready;
-}

@@ -7,11 +7,16 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
+
+/* Beyond the drain: who can end in order has done so by then. */
+#define OUTLIVE_GRACE_S 5
 
 /* The value of "--name" in argv, which is taken out of it with its option; NULL if it is not there.
  */
@@ -53,7 +58,7 @@ static void close_on_exec(int fd)
 
 static void inherited_close_on_exec(void)
 {
-    for (int fd = SEAT_FD_QUEUE; fd < SEAT_FD_EVENT + SEAT_MAX; fd++)
+    for (int fd = SEAT_FD_QUEUE; fd < SEAT_FD_MORE + SEAT_MAX_MORE; fd++)
         close_on_exec(fd);
 }
 
@@ -81,6 +86,32 @@ void seat_signals(void)
     signal(SIGINT, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
+}
+
+static volatile unsigned outlive_s;
+
+/* SIGALRM ends the process, in the middle of anything. */
+static void on_supervisor_gone(int number)
+{
+    (void)number;
+    alarm(outlive_s);
+}
+
+static bool supervisor_is_gone(void)
+{
+    struct pollfd line = {.fd = SEAT_FD_LIFE, .events = POLLIN};
+    return poll(&line, 1, 0) == 1 && (line.revents & POLLHUP);
+}
+
+void seat_outlive(uint32_t drain_timeout_ms)
+{
+    struct sigaction action = {.sa_handler = on_supervisor_gone, .sa_flags = SA_RESTART};
+    outlive_s = drain_timeout_ms / 1000 + OUTLIVE_GRACE_S;
+    sigaction(SIGUSR1, &action, NULL);
+    prctl(PR_SET_PDEATHSIG, SIGUSR1);
+    /* It may have ended before it was asked to tell. */
+    if (supervisor_is_gone())
+        raise(SIGUSR1);
 }
 
 int seat_take(enum queue_role role, int *argc, char **argv, struct seat *out)
@@ -132,6 +163,12 @@ void seat_ready(struct seat *seat)
     ssize_t written = write(SEAT_FD_READY, "\n", 1);
     (void)written;
     close(SEAT_FD_READY);
+}
+
+bool seat_gateways_gone(void)
+{
+    struct pollfd line = {.fd = SEAT_FD_GATEWAYS, .events = POLLIN};
+    return poll(&line, 1, 0) == 1 && (line.revents & POLLHUP);
 }
 
 void seat_wake_seat(uint32_t seat)

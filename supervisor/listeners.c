@@ -1,7 +1,9 @@
 #include "supervisor/listeners.h"
 
 #include "lib/config_address.h"
+#include "unetserve/log.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -123,13 +125,103 @@ static int unix_open(struct listeners *listeners, uint32_t number, struct addres
     return socket_listen(fd);
 }
 
-static int address_open(struct config *config, struct listeners *listeners, uint32_t number,
-                        char *error, size_t error_size)
+/* ---- sockets that an earlier life of this service left in the fd store ---- */
+
+/* Does it still listen for that address, where clients can find it? */
+static bool stored_is_sound(int fd, const struct address *address)
+{
+    struct stat status;
+    if (sd_is_socket(fd, address->storage.ss_family, SOCK_STREAM, 1) <= 0)
+        return false;
+    const char *path = ((const struct sockaddr_un *)&address->storage)->sun_path;
+    return address->storage.ss_family != AF_UNIX ||
+           (lstat(path, &status) == 0 && S_ISSOCK(status.st_mode));
+}
+
+/* More sockets than gateways: somebody may wait in the backlog of each, so none is closed, and they
+ * are dealt out. */
+static void extra_add(struct listeners *listeners, uint32_t number, int fd)
+{
+    assert(listeners->gateways > 0);
+    if (listeners->extra_count == LISTENERS_MAX_EXTRA) {
+        close(fd); /* sixty-four gateways fewer in one restart */
+        return;
+    }
+    uint32_t gateway = listeners->extra_count % listeners->gateways;
+    listeners->extras[listeners->extra_count++] = (struct listeners_extra){fd, gateway, number};
+}
+
+/* Fewer sockets than gateways: new ones join them. Where that does not work, sockets are shared. */
+static void stored_complete(struct listeners *listeners, uint32_t number, uint32_t count,
+                            bool is_unix)
+{
+    int one = 1;
+    struct address address;
+    bool joins = !is_unix && count < listeners->gateways &&
+                 socket_name(listeners->fds[0][number], &address) == 0;
+    for (uint32_t g = 0; joins && g < count; g++)
+        joins = setsockopt(listeners->fds[g][number], SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) ==
+                0;
+    for (uint32_t g = count; g < listeners->gateways; g++) {
+        int fd = joins ? socket_bind(&address, true) : -1;
+        if (fd >= 0 && socket_listen(fd)) {
+            close(fd);
+            fd = -1;
+        }
+        listeners->fds[g][number] = fd >= 0 ? fd : listeners->fds[g % count][number];
+    }
+}
+
+/* Take back what was stored for that address. False: nothing was. */
+static bool stored_open(struct listeners *listeners, struct passed *passed, uint32_t number,
+                        const char *text, struct address *address)
+{
+    uint32_t count = 0;
+    int fd;
+    while ((fd = passed_take_stored(passed, text)) >= 0) {
+        if (!stored_is_sound(fd, address)) {
+            close(fd);
+            continue;
+        }
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+        if (count < listeners->gateways)
+            listeners->fds[count++][number] = fd;
+        else
+            extra_add(listeners, number, fd);
+    }
+    if (count == 0)
+        return false;
+    bool is_unix = address->storage.ss_family == AF_UNIX;
+    stored_complete(listeners, number, count, is_unix);
+    if (is_unix)
+        snprintf(listeners->unix_paths[number], sizeof listeners->unix_paths[number], "%s",
+                 ((struct sockaddr_un *)&address->storage)->sun_path);
+    else
+        socket_name(listeners->fds[0][number], address);
+    listeners->taken_back += count;
+    return true;
+}
+
+/* Leave all of them to the next life, under the addresses as they were asked for. */
+static void store_all(const struct listeners *listeners)
+{
+    uint32_t place = 0;
+    for (uint32_t i = 0; i < listeners->count; i++)
+        for (uint32_t g = 0; g < listeners->gateways; g++)
+            passed_store(listeners->fds[g][i], place++, listeners->asked[i]);
+    for (uint32_t i = 0; i < listeners->extra_count; i++)
+        passed_store(listeners->extras[i].fd, place++,
+                     listeners->asked[listeners->extras[i].number]);
+}
+
+static int address_open(struct config *config, struct listeners *listeners, struct passed *passed,
+                        uint32_t number, char *error, size_t error_size)
 {
     struct address address = {.length = sizeof address.storage};
     char *text = config->listen[number];
+    snprintf(listeners->asked[number], CONFIG_ADDRESS_MAX, "%s", text);
     int failed = config_address_parse(text, &address.storage, &address.length);
-    if (!failed)
+    if (!failed && !stored_open(listeners, passed, number, text, &address))
         failed = address.storage.ss_family == AF_UNIX ? unix_open(listeners, number, &address)
                                                       : tcp_open(listeners, number, &address);
     if (failed) {
@@ -144,60 +236,75 @@ static int address_open(struct config *config, struct listeners *listeners, uint
     return 0;
 }
 
-static int passed_take(struct config *config, struct listeners *listeners, int count, char *error,
-                       size_t error_size)
+static int activated_take(struct config *config, struct listeners *listeners, int fd, char *error,
+                          size_t error_size)
 {
-    if (count > CONFIG_MAX_LISTEN) {
-        snprintf(error, error_size, "%d sockets were passed; allowed: %d", count,
+    uint32_t number = listeners->count;
+    struct address address;
+    if (number == CONFIG_MAX_LISTEN) {
+        close(fd);
+        snprintf(error, error_size, "more sockets were passed than are allowed: %d",
                  CONFIG_MAX_LISTEN);
         return -E2BIG;
     }
-    listeners->passed = true;
-    listeners->count = (uint32_t)count;
-    config->listen_count = (uint32_t)count;
-    for (int i = 0; i < count; i++) {
-        struct address address;
-        int fd = SD_LISTEN_FDS_START + i;
-        if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) <= 0 || socket_name(fd, &address) ||
-            config_address_format(&address.storage, address.length, config->listen[i],
-                                  CONFIG_ADDRESS_MAX)) {
-            snprintf(error, error_size, "the passed file descriptor %d is no listening socket", fd);
-            return -ENOTSOCK;
-        }
-        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-        for (uint32_t g = 0; g < listeners->gateways; g++)
-            listeners->fds[g][i] = fd;
+    if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) <= 0 || socket_name(fd, &address) ||
+        config_address_format(&address.storage, address.length, config->listen[number],
+                              CONFIG_ADDRESS_MAX)) {
+        close(fd);
+        snprintf(error, error_size, "passed file descriptor %u is no listening socket", number);
+        return -ENOTSOCK;
     }
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    for (uint32_t g = 0; g < listeners->gateways; g++)
+        listeners->fds[g][number] = fd;
+    listeners->passed = true;
+    config->listen_count = ++listeners->count;
     return 0;
 }
 
-int listeners_open(struct config *config, struct listeners *out, char *error, size_t error_size)
+int listeners_open(struct config *config, struct passed *passed, struct listeners *out, char *error,
+                   size_t error_size)
 {
-    struct listeners listeners = {.gateways = config->gateways, .count = config->listen_count};
+    static struct listeners listeners;
+    listeners = (struct listeners){.gateways = config->gateways};
     memset(listeners.fds, -1, sizeof listeners.fds);
     int failed = 0;
-    int passed = sd_listen_fds(1);
-    if (passed > 0)
-        failed = passed_take(config, &listeners, passed, error, error_size);
-    for (uint32_t i = 0; passed <= 0 && !failed && i < listeners.count; i++)
-        failed = address_open(config, &listeners, i, error, error_size);
-    if (failed)
+    int fd;
+    while (!failed && (fd = passed_take_activated(passed)) >= 0)
+        failed = activated_take(config, &listeners, fd, error, error_size);
+    if (!listeners.passed)
+        listeners.count = config->listen_count;
+    for (uint32_t i = 0; !listeners.passed && !failed && i < listeners.count; i++)
+        failed = address_open(config, &listeners, passed, i, error, error_size);
+    if (failed) {
         listeners_close(&listeners);
-    else
-        *out = listeners;
-    return failed;
+        return failed;
+    }
+    unsigned dropped = passed_drop_rest(passed);
+    if (!listeners.passed)
+        store_all(&listeners);
+    if (listeners.taken_back || dropped)
+        log_event(LOG_LEVEL_INFO, "listening sockets taken back",
+                  log_number("taken", listeners.taken_back + listeners.extra_count),
+                  log_number("no_longer_named", dropped));
+    *out = listeners;
+    return 0;
 }
 
 void listeners_close(struct listeners *listeners)
 {
     for (uint32_t i = 0; i < listeners->count; i++) {
         for (uint32_t g = 0; g < listeners->gateways; g++) {
-            bool again = g > 0 && listeners->fds[g][i] == listeners->fds[0][i];
+            bool again = false;
+            for (uint32_t before = 0; before < g; before++)
+                again = again || listeners->fds[before][i] == listeners->fds[g][i];
             if (listeners->fds[g][i] >= 0 && !again)
                 close(listeners->fds[g][i]);
         }
         if (listeners->unix_paths[i][0])
             unlink(listeners->unix_paths[i]);
     }
-    listeners->count = 0;
+    for (uint32_t i = 0; i < listeners->extra_count; i++)
+        close(listeners->extras[i].fd);
+    listeners->count = listeners->extra_count = 0;
 }

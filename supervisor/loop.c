@@ -201,6 +201,38 @@ static bool all_up(const struct server *server)
     return true;
 }
 
+/* ---- the start ---- */
+
+/* Is everything that a request needs behind its gateway there? */
+static bool backs_up(const struct server *server)
+{
+    for (uint32_t i = 0; i < server->seat_count; i++) {
+        const struct tree_seat *seat = &server->seats[i];
+        if (seat->role != QUEUE_GATEWAY && seat->want_up && seat->state != TREE_UP)
+            return false;
+    }
+    return true;
+}
+
+/* Whoever is to be up from the start. Where clients wait in the backlogs of sockets that were there
+ * before, gateways come last, so that nobody is answered "not ready". */
+static void seats_start(struct server *server)
+{
+    bool last = server->listeners.taken_back || server->listeners.passed;
+    server->gateways_wait = last;
+    for (uint32_t i = 0; i < server->seat_count && server->phase == SERVER_RUNNING; i++)
+        if (!last || server->seats[i].role != QUEUE_GATEWAY)
+            seat_want(&server->seats[i], true);
+}
+
+static void gateways_start(struct server *server)
+{
+    server->gateways_wait = false;
+    for (uint32_t i = 0; i < server->seat_count && server->phase == SERVER_RUNNING; i++)
+        if (server->seats[i].role == QUEUE_GATEWAY)
+            seat_want(&server->seats[i], true);
+}
+
 /* ---- reload: the workers one after the other ---- */
 
 /* Whether the models' files may be taken over: they are there, whole, and what they take and give
@@ -299,6 +331,8 @@ void loop_seat_changed(struct tree_seat *seat)
     struct server *server = seat->server;
     if (server->phase != SERVER_RUNNING)
         drain_advance(server);
+    else if (server->gateways_wait && seat->state == TREE_UP && backs_up(server))
+        gateways_start(server);
     else if (!server->announced && all_up(server))
         ready_announce(server);
     else if (seat->number == server->reload_next)
@@ -333,8 +367,7 @@ int loop_run(struct server *server)
         log_event(LOG_LEVEL_ERROR, "cannot make the event loop",
                   log_text("error", strerror(-error)));
     } else {
-        for (uint32_t i = 0; i < server->seat_count && server->phase == SERVER_RUNNING; i++)
-            seat_want(&server->seats[i], true);
+        seats_start(server);
         status = sd_event_loop(server->event);
         status = status < 0 ? EX_OSERR : status;
     }

@@ -2,6 +2,7 @@
  * serves them. */
 #include "supervisor/describe.h"
 #include "supervisor/options.h"
+#include "supervisor/passed.h"
 #include "supervisor/server.h"
 #include "unetserve/log.h"
 
@@ -13,7 +14,6 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sysexits.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #define DESCRIBE_TIMEOUT_MS 60000
@@ -21,13 +21,7 @@
 
 static struct config config;
 static struct server server;
-
-/* What a careless parent left open would stay open in every child. What systemd passes stays. */
-static void strays_close(void)
-{
-    int passed = sd_listen_fds(0);
-    close_range((unsigned)(SD_LISTEN_FDS_START + (passed > 0 ? passed : 0)), ~0u, 0);
-}
+static struct passed passed;
 
 /* A gateway holds a file descriptor a connection; the soft limit is inherited. */
 static void files_limit_raise(void)
@@ -101,7 +95,7 @@ static int serve(const struct options *options)
     } else if (status == 0 && options->check) {
         check_print(interfaces);
     } else if (status == 0) {
-        status = server_open(&server, &config, interfaces);
+        status = server_open(&server, &config, interfaces, &passed);
         if (status == 0) {
             server.config_path = options->config_path;
             status = loop_run(&server);
@@ -133,7 +127,7 @@ int main(int argc, char **argv)
                                                         : EX_CONFIG;
     }
     log_init("supervisor", -1, config.log_format, config.log_level);
-    strays_close();
     files_limit_raise();
+    passed_take(&passed);
     return serve(&options);
 }

@@ -118,6 +118,19 @@ static int command_make(const struct tree_seat *seat, struct command *command)
     return command->environment ? 0 : -ENOMEM;
 }
 
+static size_t fds_listening(const struct tree_seat *seat, struct spawn_fd *fds)
+{
+    const struct listeners *listeners = &seat->server->listeners;
+    size_t count = 0;
+    int more = SEAT_FD_MORE;
+    for (uint32_t i = 0; i < listeners->count; i++)
+        fds[count++] = (struct spawn_fd){listeners->fds[seat->gateway][i], SEAT_FD_LISTEN + (int)i};
+    for (uint32_t i = 0; i < listeners->extra_count; i++)
+        if (listeners->extras[i].gateway == seat->gateway)
+            fds[count++] = (struct spawn_fd){listeners->extras[i].fd, more++};
+    return count;
+}
+
 static size_t fds_collect(const struct tree_seat *seat, int ready_fd, struct spawn_fd *fds)
 {
     const struct server *server = seat->server;
@@ -126,10 +139,10 @@ static size_t fds_collect(const struct tree_seat *seat, int ready_fd, struct spa
     fds[count++] = (struct spawn_fd){server->config_fd, SEAT_FD_CONFIG};
     fds[count++] = (struct spawn_fd){ready_fd, SEAT_FD_READY};
     fds[count++] = (struct spawn_fd){server->life[0], SEAT_FD_LIFE};
+    fds[count++] = (struct spawn_fd){server->gateway_line[seat->role == QUEUE_GATEWAY],
+                                     SEAT_FD_GATEWAYS};
     if (seat->role == QUEUE_GATEWAY && seat->gateway < LISTENERS_MAX_GATEWAYS)
-        for (uint32_t i = 0; i < server->listeners.count; i++)
-            fds[count++] = (struct spawn_fd){server->listeners.fds[seat->gateway][i],
-                                             SEAT_FD_LISTEN + (int)i};
+        count += fds_listening(seat, fds + count);
     for (uint32_t i = 0; i < server->seat_count; i++)
         fds[count++] = (struct spawn_fd){SEAT_FD_EVENT + (int)i, SEAT_FD_EVENT + (int)i};
     return count;

@@ -181,12 +181,12 @@ static void instance_name(const struct config *config, char *name, size_t size)
     snprintf(name, size, "pid-%d", (int)getpid());
 }
 
-static int sockets_open(struct server *server)
+static int sockets_open(struct server *server, struct passed *passed)
 {
     char error[512];
     char name[32];
     struct config *config = server->config;
-    if (listeners_open(config, &server->listeners, error, sizeof error))
+    if (listeners_open(config, passed, &server->listeners, error, sizeof error))
         return complain(EX_UNAVAILABLE, "%s", error);
     instance_name(config, name, sizeof name);
     if (run_dir_open(config->run_dir, name, &server->run_dir, error, sizeof error))
@@ -196,12 +196,13 @@ static int sockets_open(struct server *server)
 }
 
 int server_open(struct server *server, struct config *config,
-                struct unetserve_interface *interfaces)
+                struct unetserve_interface *interfaces, struct passed *passed)
 {
     memset(server, 0, sizeof *server);
     server->config = config;
     server->interfaces = interfaces;
     server->config_fd = server->life[0] = server->life[1] = -1;
+    server->gateway_line[0] = server->gateway_line[1] = -1;
     server->run_dir.lock_fd = -1;
     server->queue.fd = -1;
     int status = seats_plan(server);
@@ -215,10 +216,10 @@ int server_open(struct server *server, struct config *config,
     if (!status)
         status = queue_open(server);
     if (!status)
-        status = sockets_open(server);
+        status = sockets_open(server, passed);
     if (!status)
         status = config_publish(server);
-    if (!status && pipe2(server->life, O_CLOEXEC))
+    if (!status && (pipe2(server->life, O_CLOEXEC) || pipe2(server->gateway_line, O_CLOEXEC)))
         status = complain(EX_OSERR, "cannot make a pipe: %s", strerror(errno));
     if (status)
         server_close(server);
@@ -233,8 +234,11 @@ void server_close(struct server *server)
         queue_close(&server->queue);
     if (server->config_fd >= 0)
         close(server->config_fd);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
         if (server->life[i] >= 0)
             close(server->life[i]);
+        if (server->gateway_line[i] >= 0)
+            close(server->gateway_line[i]);
+    }
     events_close(server);
 }

@@ -61,8 +61,9 @@ struct server {
     struct queue queue;
     struct listeners listeners;
     struct run_dir run_dir;
-    int config_fd; /* sealed memfd */
-    int life[2];   /* the children hold the read end; the write end ends with this process */
+    int config_fd;       /* sealed memfd */
+    int gateway_line[2]; /* gateways hold the write end, the others the read end */
+    int life[2];         /* the children hold the read end; the write end ends with this process */
     struct core_share cores;
     uint32_t workers; /* in all */
     struct tree_seat seats[SEAT_MAX];
@@ -72,8 +73,9 @@ struct server {
     sd_event *event;
     sd_event_source *rescan_timer, *drain_timer;
     enum server_phase phase;
-    bool announced; /* the ready line is out */
-    bool killing;   /* the drain is over */
+    bool gateways_wait; /* until the others are up */
+    bool announced;     /* the ready line is out */
+    bool killing;       /* the drain is over */
     int exit_status;
     uint32_t reload_next; /* the seat that a reload comes to next; seat_count: no reload */
     bool reload_restarting;
@@ -86,9 +88,9 @@ uint32_t server_workers(const struct config_model *model);
 
 /* Make everything but processes. 0, or an exit status after a sentence on stderr; nothing is left
  * behind then. config's listen and run_dir become what they really are. interfaces are kept by
- * reference. */
+ * reference, of the passed sockets those that are served. */
 int server_open(struct server *server, struct config *config,
-                struct unetserve_interface *interfaces);
+                struct unetserve_interface *interfaces, struct passed *passed);
 
 /* The opposite. No process is left. */
 void server_close(struct server *server);

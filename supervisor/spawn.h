@@ -15,7 +15,7 @@ struct spawn_fd {
     int from, to;
 };
 
-#define SPAWN_MAX_FDS 160
+#define SPAWN_MAX_FDS 224
 
 struct spawn {
     const char *path;

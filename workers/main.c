@@ -177,6 +177,7 @@ static int work(int argc, char **argv)
     }
     if (seat_config(&config))
         return EX_CONFIG;
+    seat_outlive(config.drain_timeout_ms);
     log_init("worker", (int)seat.seat, config.log_format, config.log_level);
     int status = prepare(&seat, &options, &config, &worker, &threads);
     if (!status)

@@ -59,19 +59,6 @@ static int add_sources(struct loop *loop)
     return error < 0 ? error : 0;
 }
 
-/* May a job of this model still come here? A slot in RECV may not say yet which model it is for. */
-static bool work_remains(const struct worker *worker)
-{
-    const struct queue *queue = &worker->seat->queue;
-    for (uint32_t slot = 0; slot < queue->slot_count; slot++) {
-        enum queue_state state = queue_word_state(queue_word(queue, slot));
-        bool mine = atomic_load(&queue->slots[slot].model) == worker->model;
-        if (state == QUEUE_RECV || (mine && (state == QUEUE_READY || state == QUEUE_LEASED)))
-            return true;
-    }
-    return false;
-}
-
 /* Asked when the worker has had nothing to do for a while. */
 static bool healthy(const struct worker *worker)
 {
@@ -82,16 +69,13 @@ static bool healthy(const struct worker *worker)
     return error == 0;
 }
 
-/* An orphan leaves after the gateways, as in a drain: one that has not seen the end of the life
- * line yet, or has connections left, may still accept a job. */
+/* An orphan leaves after the gateways, as in a drain: one of them may still accept a job. When they
+ * are gone nobody waits for anything. */
 static bool may_leave(const struct loop *loop)
 {
     if (loop->retiring)
         return true; /* asked only when nothing is leased to this worker */
-    if (!loop->orphaned)
-        return false;
-    bool gateways_left = queue_ready_gateways(&loop->worker->seat->queue) == 0;
-    return (gateways_left && !work_remains(loop->worker)) || queue_now_ns() >= loop->orphan_end_ns;
+    return loop->orphaned && (seat_gateways_gone() || queue_now_ns() >= loop->orphan_end_ns);
 }
 
 static int run(struct loop *loop)

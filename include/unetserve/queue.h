@@ -270,8 +270,4 @@ int queue_model_read(const struct queue *queue, uint32_t model,
 /* Live, ready, not condemned and not draining workers of a model. */
 unsigned queue_ready_workers(const struct queue *queue, uint32_t model);
 
-/* Gateways that have begun to serve and have not left. When the supervisor is dead, one that was
- * killed counts for ever. */
-unsigned queue_ready_gateways(const struct queue *queue);
-
 #endif

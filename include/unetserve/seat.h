@@ -19,6 +19,8 @@ enum {
         4,             /* memfd, read-only: the resolved configuration in configuration-file form */
     SEAT_FD_READY = 5, /* pipe, write end: one newline when ready, then close */
     SEAT_FD_LIFE = 6,  /* pipe, read end: end of file means that the supervisor is gone */
+    SEAT_FD_GATEWAYS = 7, /* pipe, gateways: its write end; others: its read end. End of file means
+                             that there is no gateway, and no supervisor to start one */
     SEAT_FD_LISTEN =
         8, /* HTTP gateways: listening sockets, in the configuration's order; others: closed */
     SEAT_MAX_LISTEN = 8,
@@ -26,6 +28,11 @@ enum {
 };
 
 #define SEAT_MAX COUNTERS_MAX_SEATS /* seats in all */
+
+/* HTTP gateways: more listening sockets, those of gateways that there are no more, without a gap.
+ */
+#define SEAT_FD_MORE  (SEAT_FD_EVENT + SEAT_MAX)
+#define SEAT_MAX_MORE 64
 
 struct seat {
     uint32_t seat;
@@ -44,6 +51,10 @@ bool seat_explain(int argc, char **argv, const char *name, const char *usage);
  * an error of write. */
 void seat_signals(void);
 
+/* Child, when it knows how long a drain may take: see to it that this process does not outlive the
+ * supervisor by much more than that, whatever its threads are doing then (a plugin may loop). */
+void seat_outlive(uint32_t drain_timeout_ms);
+
 /* Child: parse and remove --seat and --index from argv, attach the queue, check that the process
  * table agrees. Sets close-on-exec on all inherited fds. 0, or a negative errno after a log line.
  */
@@ -54,6 +65,9 @@ int seat_config(struct config *out);
 
 /* Child: set the ready flag in the process table, write the newline, close the pipe. */
 void seat_ready(struct seat *seat);
+
+/* Others than gateways, when the supervisor is gone: has every gateway left, however it ended? */
+bool seat_gateways_gone(void);
 
 /* "Look at your slots": write to the eventfd of the process with that index, if it is there. Never
  * blocks, never fails. */

@@ -394,6 +394,7 @@ def environment_of(pid):
 def test_children_get_only_what_is_theirs(start_server, simple_model, notify):
     server = start_server(simple_model, env={"UNETSERVE_API_KEY": "secret",
                                              "NOTIFY_SOCKET": notify.path})
+    notify.wait_for("READY=1")  # and so forgets the sockets that it was to store
     for pid, words in server.children().items():
         environment = environment_of(pid)
         is_gateway = words[0].endswith("gateway")

@@ -412,19 +412,20 @@ static void test_listeners(void **state)
     (void)state;
     static struct config config;
     struct config_error config_error = {""};
-    struct listeners listeners, others;
+    static struct listeners listeners, others;
+    static struct passed nothing;
     char error[512];
     config_init(&config);
     assert_int_equal(config_set(&config, "server", "listen", "127.0.0.1:0", &config_error), 0);
     config.gateways = 3;
-    assert_int_equal(listeners_open(&config, &listeners, error, sizeof error), 0);
+    assert_int_equal(listeners_open(&config, &nothing, &listeners, error, sizeof error), 0);
     assert_string_not_equal(config.listen[0], "127.0.0.1:0");
     assert_int_not_equal(listeners.fds[0][0], listeners.fds[2][0]);
     /* The same address again, with sockets that would share: refused all the same. */
-    assert_int_equal(listeners_open(&config, &others, error, sizeof error), -EADDRINUSE);
+    assert_int_equal(listeners_open(&config, &nothing, &others, error, sizeof error), -EADDRINUSE);
     assert_non_null(strstr(error, config.listen[0]));
     listeners_close(&listeners);
-    assert_int_equal(listeners_open(&config, &listeners, error, sizeof error), 0);
+    assert_int_equal(listeners_open(&config, &nothing, &listeners, error, sizeof error), 0);
     listeners_close(&listeners);
 }
 

@@ -45,7 +45,8 @@ struct scene {
     struct seat seat;
     struct worker worker;
     uint16_t gateway;
-    int life; /* the supervisor's end of the life line */
+    int life;     /* the supervisor's end of the life line */
+    int gateways; /* the gateways' end of their line */
     int ready;
 };
 
@@ -82,6 +83,7 @@ static void begin(struct scene *scene)
         assert_true(fd >= 0);
     scene->life = make_pipe(SEAT_FD_LIFE, 0);
     scene->ready = make_pipe(SEAT_FD_READY, 1);
+    scene->gateways = make_pipe(SEAT_FD_GATEWAYS, 0);
     assert_int_equal(queue_create(&geometry, &scene->queue), 0);
     assert_int_equal(queue_process_enter(&scene->queue, QUEUE_GATEWAY, 1, &scene->gateway), 0);
     assert_int_equal(queue_process_enter(&scene->queue, QUEUE_WORKER, WORKER_SEAT, &self), 0);
@@ -104,6 +106,8 @@ static void end(struct scene *scene)
     close(scene->ready);
     if (scene->life >= 0)
         close(scene->life);
+    if (scene->gateways >= 0)
+        close(scene->gateways);
     queue_close(&scene->queue);
     for (int fd = 3; fd <= 32; fd++)
         close(fd);
@@ -152,6 +156,8 @@ static void an_orphan_finishes_and_leaves(void **state)
     struct scene scene;
     begin(&scene);
     uint32_t slot = submit(&scene);
+    close(scene.gateways);
+    scene.gateways = -1;
     close(scene.life);
     scene.life = -1;
     assert_int_equal(worker_loop(&scene.worker, 60000), 0);
@@ -159,7 +165,7 @@ static void an_orphan_finishes_and_leaves(void **state)
     end(&scene);
 }
 
-static void an_orphan_waits_for_accepted_jobs_but_not_for_ever(void **state)
+static void an_orphan_waits_for_gateways_but_not_for_ever(void **state)
 {
     (void)state;
     struct scene scene;
@@ -178,20 +184,25 @@ static void an_orphan_waits_for_accepted_jobs_but_not_for_ever(void **state)
 static struct scene *late_scene;
 static uint32_t late_slot;
 
-/* The gateway accepts one more job, and leaves. */
-static void accept_late(void)
+static void leave(void)
 {
     when_idle = NULL;
-    late_slot = submit(late_scene);
-    atomic_store(&late_scene->queue.processes[late_scene->gateway].ready, 0);
+    close(late_scene->gateways);
+    late_scene->gateways = -1;
 }
 
-static void an_orphan_stays_as_long_as_a_gateway_serves(void **state)
+/* The gateway accepts one more job; it leaves when there is nothing more. */
+static void accept_late(void)
+{
+    when_idle = leave;
+    late_slot = submit(late_scene);
+}
+
+static void an_orphan_stays_as_long_as_a_gateway_is_there(void **state)
 {
     (void)state;
     struct scene scene;
     begin(&scene);
-    atomic_store(&scene.queue.processes[scene.gateway].ready, 1);
     late_scene = &scene;
     late_slot = UINT32_MAX;
     when_idle = accept_late;
@@ -222,8 +233,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(told_to_end_it_finishes_what_is_leased_to_it),
         cmocka_unit_test(an_orphan_finishes_and_leaves),
-        cmocka_unit_test(an_orphan_waits_for_accepted_jobs_but_not_for_ever),
-        cmocka_unit_test(an_orphan_stays_as_long_as_a_gateway_serves),
+        cmocka_unit_test(an_orphan_waits_for_gateways_but_not_for_ever),
+        cmocka_unit_test(an_orphan_stays_as_long_as_a_gateway_is_there),
         cmocka_unit_test(a_model_that_cannot_serve_ends_the_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
