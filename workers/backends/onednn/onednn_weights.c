@@ -34,13 +34,13 @@ int onednn_error(dnnl_status_t status)
 }
 
 /* [in][out][2][2] as [dy][dx][out][in]. */
-static void turn_up_weights(const struct network_layer *layer, size_t in, float *plain)
+static void turn_up_weights(const struct network_layer *layer, size_t in, float *turned)
 {
     size_t out = layer->channels;
     for (size_t i = 0; i < in; i++) {
         for (size_t o = 0; o < out; o++) {
             for (size_t k = 0; k < 4; k++) {
-                plain[(k * out + o) * in + i] = layer->weights[(i * out + o) * 4 + k];
+                turned[(k * out + o) * in + i] = layer->weights[(i * out + o) * 4 + k];
             }
         }
     }
@@ -76,17 +76,19 @@ int onednn_weights_create(const struct onednn_machine *machine, const struct net
 {
     struct onednn_weights weights = shape_of(layer, type, in_channels);
     size_t outputs = (size_t)weights.dims[0];
-    size_t elements = outputs * in_channels * (size_t)(weights.dims[2] * weights.dims[3]);
-    weights.plain = (float *)malloc(elements * sizeof(float));
-    int error = weights.plain == NULL ? -ENOMEM : make_bias(machine, &weights);
+    int error = make_bias(machine, &weights);
+    if (error == 0 && layer->op == NETWORK_CONV_UP) {
+        weights.turned = (float *)malloc(outputs * in_channels * sizeof(float));
+        error = weights.turned == NULL ? -ENOMEM : 0;
+    }
     if (error != 0) {
         onednn_weights_free(&weights);
         return error;
     }
-    if (layer->op == NETWORK_CONV_UP) {
-        turn_up_weights(layer, in_channels, weights.plain);
-    } else {
-        memcpy(weights.plain, layer->weights, elements * sizeof(float));
+    weights.plain = layer->weights;
+    if (weights.turned != NULL) {
+        turn_up_weights(layer, in_channels, weights.turned);
+        weights.plain = weights.turned;
     }
     for (size_t i = 0; i < outputs; i += layer->channels) {
         memcpy(weights.bias + i, layer->bias, layer->channels * sizeof(float));
@@ -145,7 +147,7 @@ void onednn_weights_free(struct onednn_weights *weights)
         dnnl_memory_destroy(weights->bias_memory);
     }
     free(weights->bias);
-    free(weights->plain);
+    free(weights->turned);
     *weights = (struct onednn_weights){0};
 }
 
@@ -176,14 +178,16 @@ static dnnl_status_t fill_from_plain(const struct onednn_machine *machine,
     dnnl_status_t status = dnnl_memory_desc_init_by_tag(&desc, 4, weights->dims, dnnl_f32,
                                                         dnnl_oihw);
     if (status == dnnl_success) {
-        status = dnnl_memory_create(&plain, &desc, machine->engine, weights->plain);
+        void *values = (void *)(uintptr_t)weights->plain; /* that a reorder only reads */
+        status = dnnl_memory_create(&plain, &desc, machine->engine, values);
     }
     if (status == dnnl_success) {
         status = reorder(machine, &desc, plain, &form->desc, form->memory);
         dnnl_memory_destroy(plain);
     }
     if (status == dnnl_success) {
-        free(weights->plain);
+        free(weights->turned);
+        weights->turned = NULL;
         weights->plain = NULL;
     }
     return status;

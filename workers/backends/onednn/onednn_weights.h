@@ -35,14 +35,16 @@ struct onednn_weights {
     enum onednn_type type;
     dnnl_dims_t dims; /* out, in, kernel, kernel, as oneDNN is told */
     struct onednn_form forms[ONEDNN_WEIGHT_FORMS];
-    float *plain;                     /* out x in x kernel x kernel; until the first form is made */
+    const float
+        *plain;    /* out x in x kernel x kernel, until the first form is made: the network's */
+    float *turned; /* or these, of CONV_UP */
     const struct packed_view *packed; /* where the first form is, instead of plain; or NULL */
     uint32_t layer;                   /* its number there */
     float *bias;
     dnnl_memory_t bias_memory;
 };
 
-/* Take a convolution's weights: a copy of them, in floats, until the first form is made.
+/* Take a convolution's weights, which must stay where they are until the first form is made.
  * in_channels: what the layer reads. CONV_UP becomes a 1 x 1 convolution to 4 x channels,
  * [dy][dx][channel]. 0, -ENOMEM, -EIO. Free with onednn_weights_free. */
 int onednn_weights_create(const struct onednn_machine *machine, const struct network_layer *layer,
