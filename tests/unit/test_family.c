@@ -147,6 +147,34 @@ static struct synthetic *make_mateuszbuda(void)
 
 static char report[65536];
 
+typedef int make_network(const struct weights *weights, const struct family_wish *wish,
+                         struct network *out, char *text, size_t size);
+
+/* Without its values, a network is the same. */
+static void expect_plan(make_network *make, const struct weights *weights,
+                        const struct family_wish *wish, const struct network *whole)
+{
+    struct network plan;
+    assert_int_equal(make(weights, wish, &plan, report, sizeof report), 0);
+    assert_int_equal(plan.layer_count, whole->layer_count);
+    assert_int_equal(plan.parameters, whole->parameters);
+    assert_int_equal(plan.classes, whole->classes);
+    assert_int_equal(plan.size_multiple, whole->size_multiple);
+    for (size_t i = 0; i < plan.layer_count; i++) {
+        const struct network_layer *a = &plan.layers[i];
+        const struct network_layer *b = &whole->layers[i];
+        assert_null(a->weights);
+        assert_null(a->bias);
+        assert_int_equal(a->op, b->op);
+        assert_memory_equal(a->inputs, b->inputs, sizeof a->inputs);
+        assert_int_equal(a->channels, b->channels);
+        assert_int_equal(a->kernel, b->kernel);
+        assert_int_equal(a->relu, b->relu);
+        assert_string_equal(a->name, b->name);
+    }
+    network_free(&plan);
+}
+
 static struct network build(const struct weights *weights, const char *family)
 {
     struct network network;
@@ -154,6 +182,8 @@ static struct network build(const struct weights *weights, const char *family)
     report[0] = '\0';
     if (family_build(weights, &wish, &network, report, sizeof report) < 0)
         fail_msg("%s", report);
+    expect_plan(family_plan, weights, &wish, &network);
+    expect_plan(family_check, weights, &wish, &network);
     return network;
 }
 
@@ -530,8 +560,13 @@ static void expect_refusal(const struct weights *weights, const char *family)
     struct network network;
     const struct family_wish wish = {.family = family};
     report[0] = '\0';
+    assert_int_equal(family_check(weights, &wish, &network, report, sizeof report), -EBADMSG);
+    char *first = strdup(report);
+    assert_non_null(first);
     assert_int_equal(family_build(weights, &wish, &network, report, sizeof report), -EBADMSG);
+    assert_string_equal(report, first);
     assert_true(strlen(report) > 10);
+    free(first);
 }
 
 static bool is_counter(const char *name)

@@ -393,8 +393,8 @@ static int build(struct layer_builder *builder, const struct family_wish *wish,
     return family_report_any(builder->report) ? -EBADMSG : 0;
 }
 
-static int make(const struct weights *weights, const struct family_wish *wish, bool shapes_only,
-                struct network *out, char *report, size_t report_size)
+static int make(const struct weights *weights, const struct family_wish *wish,
+                enum layers_values values, struct network *out, char *report, size_t report_size)
 {
     static const struct family_wish none = {NULL, NULL};
     const char *family_name = "";
@@ -407,7 +407,7 @@ static int make(const struct weights *weights, const struct family_wish *wish, b
     if (rc == 0) {
         collected.lines[0] = '\0';
         builder->set = &set;
-        builder->shapes_only = shapes_only;
+        builder->values = values;
         builder->report = &collected;
         rc = build(builder, wish ? wish : &none, &family_name);
         if (rc == 0)
@@ -428,11 +428,17 @@ static int make(const struct weights *weights, const struct family_wish *wish, b
 int family_build(const struct weights *weights, const struct family_wish *wish, struct network *out,
                  char *report, size_t report_size)
 {
-    return make(weights, wish, false, out, report, report_size);
+    return make(weights, wish, LAYERS_KEEP, out, report, report_size);
 }
 
 int family_plan(const struct weights *weights, const struct family_wish *wish, struct network *out,
                 char *report, size_t report_size)
 {
-    return make(weights, wish, true, out, report, report_size);
+    return make(weights, wish, LAYERS_SKIP, out, report, report_size);
+}
+
+int family_check(const struct weights *weights, const struct family_wish *wish, struct network *out,
+                 char *report, size_t report_size)
+{
+    return make(weights, wish, LAYERS_CHECK, out, report, report_size);
 }

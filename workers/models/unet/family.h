@@ -26,6 +26,10 @@ int family_build(const struct weights *weights, const struct family_wish *wish, 
 int family_plan(const struct weights *weights, const struct family_wish *wish, struct network *out,
                 char *report, size_t report_size);
 
+/* The same plan, and whatever family_build would find wrong with the values. */
+int family_check(const struct weights *weights, const struct family_wish *wish, struct network *out,
+                 char *report, size_t report_size);
+
 /* Names of the families known, NULL-terminated. */
 const char *const *family_names(void);
 

@@ -148,16 +148,11 @@ static bool all_finite(const float *values, size_t count)
     return true;
 }
 
-/* Give a layer its name and, where they are wanted, its numbers. Shapes are right by now. */
-static void fill_layer(struct layer_builder *builder, struct network_layer *layer,
-                       const struct module *conv, const struct module *norm)
+/* Read and fold a layer's numbers. */
+static void load_values(struct layer_builder *builder, struct network_layer *layer,
+                        const struct module *conv, const struct module *norm)
 {
     size_t count = (size_t)conv->leaves[LEAF_WEIGHT]->elements;
-    snprintf(layer->name, sizeof layer->name, "%.63s", conv->path);
-    count_parameters(builder, conv);
-    count_parameters(builder, norm);
-    if (builder->shapes_only)
-        return;
     layer->weights = load_leaf(builder, conv, LEAF_WEIGHT);
     layer->bias = conv->leaves[LEAF_BIAS] ? load_leaf(builder, conv, LEAF_BIAS)
                                           : calloc(layer->channels, sizeof *layer->bias);
@@ -171,6 +166,24 @@ static void fill_layer(struct layer_builder *builder, struct network_layer *laye
         family_report_object(builder->report,
                              "%.160s: the weights hold a NaN, an infinity or a negative variance",
                              conv->path);
+}
+
+/* Give a layer its name and, where they are wanted, its numbers. Shapes are right by now. */
+static void fill_layer(struct layer_builder *builder, struct network_layer *layer,
+                       const struct module *conv, const struct module *norm)
+{
+    snprintf(layer->name, sizeof layer->name, "%.63s", conv->path);
+    count_parameters(builder, conv);
+    count_parameters(builder, norm);
+    if (builder->values == LAYERS_SKIP)
+        return;
+    load_values(builder, layer, conv, norm);
+    if (builder->values == LAYERS_KEEP)
+        return;
+    free(layer->weights);
+    free(layer->bias);
+    layer->weights = NULL;
+    layer->bias = NULL;
 }
 
 static bool check_bias(struct layer_builder *builder, const struct module *conv, bool needed,

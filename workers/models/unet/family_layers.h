@@ -11,14 +11,18 @@
 #include "family_report.h"
 #include "network.h"
 
+/* What becomes of the weights: the layers get them; or they are read and folded, to see that they
+ * are numbers, and let go again; or they are not looked at. */
+enum layers_values { LAYERS_KEEP, LAYERS_CHECK, LAYERS_SKIP };
+
 struct layer_builder {
     const struct module_set *set;
     struct family_report *report;
     struct network network;
     uint32_t channels[NETWORK_MAX_LAYERS + 1]; /* by value number */
     size_t capacity;
-    bool shapes_only; /* layers get no weights */
-    int rc;           /* -ENOMEM once memory ran out */
+    enum layers_values values;
+    int rc; /* -ENOMEM once memory ran out */
 };
 
 /* A convolution with its norm (NULL: none) and whether a bias must be there. */

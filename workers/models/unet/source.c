@@ -21,7 +21,8 @@ static int make(const struct source *source, make_network *how, struct network *
     return how(&source->weights, &wish, out, error + used, error_size - used);
 }
 
-int source_open(const char *path, bool with_id, struct source *out, char *error, size_t error_size)
+static int open_source(const char *path, make_network *how, struct source *out, char *error,
+                       size_t error_size)
 {
     *out = (struct source){0};
     int failure = model_dir_load(path, &out->dir, error, error_size);
@@ -30,12 +31,23 @@ int source_open(const char *path, bool with_id, struct source *out, char *error,
     failure = weights_open(out->dir.weights_path, &out->weights, error, error_size);
     if (failure)
         return failure;
-    failure = make(out, family_plan, &out->plan, error, error_size);
+    failure = make(out, how, &out->plan, error, error_size);
     if (failure)
         weights_close(&out->weights);
-    else if (with_id)
+    return failure;
+}
+
+int source_open(const char *path, bool with_id, struct source *out, char *error, size_t error_size)
+{
+    int failure = open_source(path, family_plan, out, error, error_size);
+    if (!failure && with_id)
         out->id = weights_file_hash(&out->weights);
     return failure;
+}
+
+int source_open_checked(const char *path, struct source *out, char *error, size_t error_size)
+{
+    return open_source(path, family_check, out, error, error_size);
 }
 
 /* The same bytes as when it was opened? Somebody may be writing over them. */

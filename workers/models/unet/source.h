@@ -25,6 +25,9 @@ struct source {
  * source_close); -ENOENT, -EACCES, -EBADMSG, -ENOMEM with a sentence. */
 int source_open(const char *path, bool with_id, struct source *out, char *error, size_t error_size);
 
+/* The same, and -EBADMSG where source_load would find a weight that is no number. */
+int source_open_checked(const char *path, struct source *out, char *error, size_t error_size);
+
 /* The network with its weights, which stay the source's. -EBADMSG also when the file changed since
  * it was opened with an id. Errors as above. */
 int source_load(struct source *source, const struct network **out, char *error, size_t error_size);

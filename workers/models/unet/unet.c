@@ -183,18 +183,15 @@ int unet_describe(const struct unetserve_setup *setup, struct unetserve_interfac
                   char *error, size_t error_size)
 {
     struct source source;
-    const struct network *network = NULL;
     const struct backend *backend;
     int failure = unet_find_backend(setup, &backend, error, error_size);
     if (!failure)
         failure = check_precision(setup->precision, error, error_size);
     if (!failure)
-        failure = source_open(setup->path, false, &source, error, error_size);
+        failure = source_open_checked(setup->path, &source, error, error_size);
     if (failure)
         return failure;
-    failure = source_load(&source, &network, error, error_size);
-    if (!failure)
-        failure = unet_interface(&source.dir, network, setup, interface, error, error_size);
+    failure = unet_interface(&source.dir, &source.plan, setup, interface, error, error_size);
     source_close(&source);
     return failure;
 }
