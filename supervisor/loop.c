@@ -42,16 +42,17 @@ static void watch_process(struct tree_seat *seat, uint64_t now_ns)
     seat_handle(seat, TREE_TIMEOUT);
 }
 
-/* Killed, and still there: in uninterruptible sleep. It gets no more work, and its leases are taken
- * back. */
+/* Killed, and still there: in uninterruptible sleep. It gets no more work, and another process its
+ * seat. */
 static void watch_condemn(struct tree_seat *seat, uint64_t now_ns)
 {
-    struct queue_process *process = &seat->server->queue.processes[seat->index];
-    if (!seat->killed_ns || now_ns - seat->killed_ns < WATCH_GOING_NS ||
-        atomic_load(&process->life) == QUEUE_CONDEMNED)
+    struct server *server = seat->server;
+    if (!seat->killed_ns || now_ns - seat->killed_ns < WATCH_GOING_NS)
         return;
-    atomic_store(&process->life, QUEUE_CONDEMNED);
-    log_event(LOG_LEVEL_ERROR, "a killed process does not go", log_number("pid", seat->pid));
+    if (seats_condemned(server) < SERVER_MAX_GRAVES)
+        seat_handle(seat, TREE_STUCK);
+    else /* no replacement: something is wrong with the machine */
+        atomic_store(&server->queue.processes[seat->index].life, QUEUE_CONDEMNED);
 }
 
 static bool queue_is_idle(const struct queue *queue)
@@ -103,6 +104,13 @@ static void role_stop(struct server *server, bool gateways)
             seat_want(&server->seats[i], false);
 }
 
+/* What does not go even when it is killed is left to the kernel. */
+static void left_alone(struct server *server)
+{
+    log_event(LOG_LEVEL_ERROR, "processes are left that cannot be killed");
+    server->exit_status = EX_OSERR;
+}
+
 /* Gateways first: what they accepted still needs the broker and the workers. */
 static void drain_advance(struct server *server)
 {
@@ -110,8 +118,11 @@ static void drain_advance(struct server *server)
         server->phase = SERVER_ENDING;
         role_stop(server, false);
     }
-    if (server->phase == SERVER_ENDING && role_is_down(server, false))
+    if (server->phase == SERVER_ENDING && role_is_down(server, false)) {
+        if (seats_condemned(server))
+            left_alone(server);
         sd_event_exit(server->event, server->exit_status);
+    }
 }
 
 static int on_drain_over(sd_event_source *source, uint64_t now, void *opaque)
@@ -119,9 +130,8 @@ static int on_drain_over(sd_event_source *source, uint64_t now, void *opaque)
     (void)now;
     struct server *server = opaque;
     if (server->killing) {
-        /* What does not go even so is left to the kernel. */
-        log_event(LOG_LEVEL_ERROR, "processes are left that cannot be killed");
-        return sd_event_exit(server->event, EX_OSERR);
+        left_alone(server);
+        return sd_event_exit(server->event, server->exit_status);
     }
     log_event(LOG_LEVEL_WARNING, "killing what is left");
     server->phase = SERVER_ENDING;

@@ -4,6 +4,7 @@
 #include "supervisor/spawn.h"
 #include "unetserve/log.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -349,6 +350,80 @@ static void action_bury(struct tree_seat *seat, siginfo_t *end)
     }
 }
 
+static void settle(struct queue *queue)
+{
+    queue_apply_standing_rules(queue);
+    seat_wake_role(queue, QUEUE_GATEWAY);
+    seat_wake_role(queue, QUEUE_BROKER);
+}
+
+/* ---- the graveyard ---- */
+
+unsigned seats_condemned(const struct server *server)
+{
+    unsigned count = 0;
+    for (uint32_t i = 0; i < SERVER_MAX_GRAVES; i++)
+        count += server->graves[i].index != 0;
+    return count;
+}
+
+static struct tree_grave *grave_find(struct server *server)
+{
+    for (uint32_t i = 0; i < SERVER_MAX_GRAVES; i++)
+        if (!server->graves[i].index)
+            return &server->graves[i];
+    return NULL;
+}
+
+static int on_grave_gone(sd_event_source *source, int fd, uint32_t events, void *opaque)
+{
+    (void)source;
+    (void)events;
+    struct tree_grave *grave = opaque;
+    struct queue *queue = &grave->server->queue;
+    siginfo_t end;
+    while (waitid(P_PIDFD, (id_t)fd, &end, WEXITED) && errno == EINTR)
+        ;
+    log_event(LOG_LEVEL_WARNING, "a condemned process is gone", log_number("pid", grave->pid));
+    queue_process_leave(queue, grave->index, grave->by_fault);
+    grave->gone_source = sd_event_source_disable_unref(grave->gone_source);
+    close(grave->pidfd);
+    *grave = (struct tree_grave){.index = 0};
+    settle(queue);
+    return 0;
+}
+
+/* Its index stays live in the queue, so that what it ran is out of use, and is given no more work.
+ */
+static void action_abandon(struct tree_seat *seat)
+{
+    struct server *server = seat->server;
+    struct tree_grave *grave = grave_find(server);
+    assert(grave && seat->index);
+    *grave = (struct tree_grave){.server = server,
+                                 .index = seat->index,
+                                 .pid = seat->pid,
+                                 .pidfd = fcntl(seat->pidfd, F_DUPFD_CLOEXEC, 0),
+                                 .by_fault = seat->hung && !seat->stopped};
+    clock_stop(seat);
+    seat->index = 0;
+    process_forget(seat);
+    atomic_store(&server->queue.processes[grave->index].life, QUEUE_CONDEMNED);
+    if (grave->pidfd < 0 || sd_event_add_io(server->event, &grave->gone_source, grave->pidfd,
+                                            EPOLLIN, on_grave_gone, grave) < 0)
+        log_event(LOG_LEVEL_ERROR, "a condemned process will not be missed",
+                  log_number("pid", grave->pid));
+    log_event(LOG_LEVEL_ERROR, "a killed process does not go: it is condemned, and replaced",
+              log_text("program", seat_program(seat)), log_number("pid", grave->pid));
+    counter_add(&server->queue.seats[seat->number].deaths, 1);
+    settle(&server->queue);
+    seat->up_ns = 0;
+    if (seat->state == TREE_BACKOFF)
+        clock_set(seat, tree_delay_ms(seat->failures));
+}
+
+/* ---- what an end means for the next start ---- */
+
 /* A process that was ready and was killed from outside (by hand, for memory) did nothing that
  * waiting would cure. */
 static bool came_too_soon(const struct tree_seat *seat, const siginfo_t *end)
@@ -414,6 +489,7 @@ void seat_handle(struct tree_seat *seat, enum tree_event event)
                   log_number("pid", seat->pid), log_text("state", tree_state_name(before)));
         action_signal(seat, SIGKILL);
         break;
+    case TREE_ABANDON: action_abandon(seat); break;
     case TREE_DISARM: clock_stop(seat); break;
     case TREE_ACTION_COUNT: break;
     }

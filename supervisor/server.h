@@ -21,6 +21,7 @@
 #include <systemd/sd-event.h>
 
 #define SERVER_START_TIMEOUT_MS 120000
+#define SERVER_MAX_GRAVES       16 /* beyond that a stuck process keeps its seat */
 #define SERVER_FIRST_TRIES      5 /* a seat that has never been up and ends so often ends the server */
 
 struct server;
@@ -48,6 +49,17 @@ struct tree_seat {
     sd_event_source *gone_source, *ready_source, *timer;
 };
 
+/* A process that was killed and does not go: in uninterruptible sleep. It is condemned in the queue
+ * until it does; its seat has another. */
+struct tree_grave {
+    struct server *server;
+    uint16_t index; /* 0: nobody lies here */
+    pid_t pid;
+    int pidfd;
+    bool by_fault; /* its end counts against the jobs that it runs */
+    sd_event_source *gone_source;
+};
+
 enum server_phase {
     SERVER_RUNNING,
     SERVER_DRAINING, /* gateways finish what they accepted; the others serve them */
@@ -68,6 +80,7 @@ struct server {
     uint32_t workers; /* in all */
     struct tree_seat seats[SEAT_MAX];
     uint32_t seat_count;
+    struct tree_grave graves[SERVER_MAX_GRAVES];
     char programs[QUEUE_ROLE_COUNT][PATH_MAX];
     /* the loop */
     sd_event *event;
@@ -105,6 +118,9 @@ void seat_want(struct tree_seat *seat, bool up);
 
 /* What its program is called. */
 const char *seat_program(const struct tree_seat *seat);
+
+/* How many processes do not go although they were killed. */
+unsigned seats_condemned(const struct server *server);
 
 bool seat_has_process(const struct tree_seat *seat);
 

@@ -20,7 +20,8 @@
     X(WANT_DOWN)                                                                                   \
     X(READY)   /* the newline on the ready pipe */                                                 \
     X(GONE)    /* the pidfd says so; or it could not be started */                                 \
-    X(TIMEOUT) /* the state has lasted long enough */
+    X(TIMEOUT) /* the state has lasted long enough */                                              \
+    X(STUCK)   /* it was killed, and does not go */
 
 #define TREE_ACTIONS(X)                                                                            \
     X(NOTHING)                                                                                     \
@@ -30,7 +31,8 @@
     X(DELAY)    /* bury, and set the clock for the next start */                                   \
     X(TERM)                                                                                        \
     X(KILL)                                                                                        \
-    X(DISARM) /* stop the clock */
+    X(ABANDON) /* leave the process to the graveyard; set the clock if one is wanted */            \
+    X(DISARM)  /* stop the clock */
 
 /* What is not listed changes nothing. */
 #define TREE_EDGES(X)                                                                              \
@@ -39,6 +41,9 @@
     X(STARTING, GONE, BACKOFF, DELAY)                                                              \
     X(STARTING, TIMEOUT, STARTING, KILL)                                                           \
     X(STARTING, WANT_DOWN, STOPPING, TERM)                                                         \
+    X(STARTING, STUCK, BACKOFF, ABANDON)                                                           \
+    X(UP, STUCK, BACKOFF, ABANDON)                                                                 \
+    X(STOPPING, STUCK, DOWN, ABANDON)                                                              \
     X(UP, GONE, BACKOFF, DELAY)                                                                    \
     X(UP, TIMEOUT, UP, KILL)                                                                       \
     X(UP, WANT_DOWN, STOPPING, TERM)                                                               \

@@ -1,6 +1,8 @@
 """Models that crash or hang, processes that are stopped: who is answered what, and what comes back by itself."""
 
 import concurrent.futures
+import ctypes
+import json
 import os
 import shutil
 import signal
@@ -214,6 +216,88 @@ def test_reload_is_not_held_up_by_a_stopped_worker(poison_server):
     wait_until(lambda: "msg=reloaded" in server.log_text(), WAIT_S, "the reload")
     assert ask(server, "hello").text == "hello" and not process_alive(worker)
     server.stop()
+
+
+# ---- processes that cannot be killed -----------------------------------------------------------------
+
+
+class Unkillable:
+    """A process that a signal cannot end until release(): its tracer holds it on its way out, as a device may that
+    does not answer."""
+
+    SEIZE, DETACH, TRACE_EXIT = 0x4206, 17, 0x40
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+        if self.libc.ptrace(self.SEIZE, pid, None, self.TRACE_EXIT):
+            pytest.skip(f"no tracing here: {os.strerror(ctypes.get_errno())}")
+
+    def release(self):
+        assert process_alive(self.pid)
+        # Its stop belongs to this thread until it has been seen.
+        os.waitpid(self.pid, os.WUNTRACED | 0x40000000)  # __WALL
+        assert self.libc.ptrace(self.DETACH, self.pid, None, None) == 0
+        wait_until(lambda: not process_alive(self.pid), WAIT_S, "the end at last")
+
+
+def condemned(server):
+    with Client(server) as client:
+        processes = json.loads(client.status()[1])["processes"]
+    return [process["pid"] for process in processes if process["life"] == "condemned"]
+
+
+def test_worker_that_cannot_be_killed(poison_server):
+    """Its client is told at the deadline, its slot is out of use, its lease goes to the process that replaces it; and
+    when it goes after all, nothing of it stays."""
+    server = poison_server(model="run_timeout_ms = 6000\nmax_batch_size = 1\n")
+    worker = server.role("worker")[0]
+    unkillable = Unkillable(worker)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        stuck = pool.submit(ask, server, "hang")
+        wait_until(lambda: slots(server)["RUN"], WAIT_S, "the job's running")
+        behind = pool.submit(ask, server, "behind")
+        hasty = pool.submit(ask, server, "hasty", {"X-Unetserve-Timeout-Ms": "300"})
+        assert hasty.result().status_code == 504
+        assert stuck.result().status_code == 504
+        assert behind.result().text == "behind"
+    assert process_alive(worker) and condemned(server) == [worker]
+    assert ask(server, "hello").text == "hello"
+    assert len(server.role("worker")) == 2 and taken(server) == 1
+    assert requests.get(server.url + "/health", timeout=WAIT_S).status_code == 200
+    unkillable.release()
+    wait_slots_free(server)
+    wait_until(lambda: not condemned(server), WAIT_S, "the burial")
+    assert len(server.role("worker")) == 1
+    server.stop()
+
+
+@pytest.mark.parametrize("role", ["broker", "gateway"])
+def test_others_that_cannot_be_killed_are_replaced(poison_server, role):
+    server = poison_server()
+    pids = server.role(role)
+    held = [Unkillable(pid) for pid in pids]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    assert ask(server, "hello").text == "hello"
+    assert all(map(process_alive, pids)) and set(condemned(server)) == set(pids)
+    for one in held:
+        one.release()
+    wait_until(lambda: not condemned(server), WAIT_S, "the burial")
+    server.stop()
+
+
+def test_server_ends_without_those_that_cannot_be_killed(poison_server):
+    server = poison_server(server="drain_timeout_ms = 100\n")
+    worker = server.role("worker")[0]
+    unkillable = Unkillable(worker)
+    os.kill(worker, signal.SIGSTOP)
+    server.send(signal.SIGTERM)
+    assert server.wait() == 71 and process_alive(worker)
+    assert "cannot be killed" in server.log_text()
+    unkillable.release()
+    server.assert_nothing_left()
 
 
 def test_killed_supervisor_leaves_nobody_unanswered(poison_server):
