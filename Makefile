@@ -112,7 +112,12 @@ $(BUILD)/models/%.so: $(BUILD)/obj/workers/models/examples/%.o $(BUILD)/lib.a
 # Models that misbehave, for the system tests.
 TEST_PLUGINS := $(patsubst tests/plugins/%.c,$(BUILD)/tests/models/%.so,$(wildcard tests/plugins/*.c))
 .PHONY: test-plugins
-test-plugins: $(TEST_PLUGINS)
+test-plugins: $(TEST_PLUGINS) $(BUILD)/tests/failing_calls.so
+# For LD_PRELOAD; without the sanitizers, which have a malloc of their own.
+$(BUILD)/tests/failing_calls.so: tests/faults/failing_calls.c
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARNINGS) -O1 -g -fno-builtin -fPIC -fvisibility=hidden -shared -o $@ $< -ldl
 $(BUILD)/tests/models/%.so: $(BUILD)/obj/tests/plugins/%.o
 	@mkdir -p $(@D)
 	$(call program,-shared)
@@ -145,6 +150,11 @@ ALL_LIBS   := -lmicrohttpd -lzmq -lmsgpackc -lsystemd -linih -ljansson -lpng -lz
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(EVERYTHING)
 	@mkdir -p $(@D)
 	$(call program,$(ALL_LIBS) -lcmocka)
+
+# Our own code's calls go through that test's functions, which let them fail; the libraries' do not.
+FAILING := malloc calloc realloc reallocarray aligned_alloc strdup strndup open_memstream fmemopen mmap memfd_create socket \
+	   eventfd pipe2 open fopen opendir dup
+$(BUILD)/tests/test_failing_calls: LINK += $(FAILING:%=-Wl,--wrap=%)
 
 # Every fuzz target also replays its corpus under the ordinary compiler, as a test.
 $(BUILD)/tests/corpus_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuzz/replay.o $(EVERYTHING)

@@ -73,8 +73,6 @@ static void emit_to_response(void *out, const char *name, const char *value)
 
 enum MHD_Result answer_queue(struct answer *answer, struct MHD_Connection *connection)
 {
-    metrics_answered(answer->model - 1u, answer->status, answer->size);
-    answer->queued = true;
     enum MHD_ResponseMemoryMode mode = answer->size ? MHD_RESPMEM_MUST_FREE
                                                     : MHD_RESPMEM_PERSISTENT;
     static char nothing[1];
@@ -82,6 +80,8 @@ enum MHD_Result answer_queue(struct answer *answer, struct MHD_Connection *conne
         answer->size, answer->size ? answer->body : nothing, mode);
     if (!response)
         return MHD_NO;
+    metrics_answered(answer->model - 1u, answer->status, answer->size);
+    answer->queued = true;
     if (!answer->size)
         free(answer->body);
     answer->body = NULL;

@@ -97,6 +97,8 @@ static void reply_status(const struct caller *caller)
     struct protocol_reply reply = {.status = 200, .type = "application/json"};
     memcpy(reply.id, caller->id, sizeof reply.id);
     char *body = pages_status(&caller->front->gateway->models);
+    if (!body)
+        reply.status = 503;
     reply_send(caller, &reply, body, body ? strlen(body) : 0);
 }
 

@@ -2,19 +2,14 @@
 
 #include "gateway/metrics.h"
 
+#include "lib/json_whole.h"
+
 #include "unetserve/interface_text.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static char *finish(json_t *root)
-{
-    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
-    json_decref(root);
-    return text;
-}
 
 /* ---- /info ---- */
 
@@ -24,7 +19,7 @@ static json_t *devices(const char *text)
 {
     json_t *list = json_array();
     if (strspn(text, "0123456789,") != strlen(text) || !text[0]) {
-        json_array_append_new(list, json_string(strcmp(text, "auto") == 0 ? "cpu" : text));
+        json_whole_append(&list, json_string(strcmp(text, "auto") == 0 ? "cpu" : text));
         return list;
     }
     bool numbers = strchr(text, ',') != NULL;
@@ -33,7 +28,7 @@ static json_t *devices(const char *text)
     char name[32];
     for (unsigned long i = 0; i < count && i < 64 && (!numbers || *at); i++) {
         snprintf(name, sizeof name, "cuda:%lu", numbers ? strtoul(at, NULL, 10) : i);
-        json_array_append_new(list, json_string(name));
+        json_whole_append(&list, json_string(name));
         at += strcspn(at, ",");
         at += *at == ',';
     }
@@ -43,19 +38,21 @@ static json_t *devices(const char *text)
 /* LitServe's two keys, and the classes of a segmentation model as a legend: "color" as in CSS. */
 static json_t *info_model(const struct unetserve_interface *interface)
 {
-    json_t *model = json_pack("{s:s, s:s}", "name", interface->name, "version", interface->version);
+    json_t *model = json_pack("{s:o, s:o}", "name",
+                              json_whole_string(interface->name, sizeof interface->name), "version",
+                              json_whole_string(interface->version, sizeof interface->version));
     if (interface->class_count == 0)
         return model;
     json_t *classes = json_array();
     for (uint32_t i = 0; i < interface->class_count; i++) {
         const struct unetserve_class *class = &interface->classes[i];
-        char color[8], name[sizeof class->name + 1] = {0};
+        char color[8];
         snprintf(color, sizeof color, "#%02x%02x%02x", class->rgb[0], class->rgb[1], class->rgb[2]);
-        memcpy(name, class->name, sizeof class->name);
-        json_array_append_new(classes, json_pack("{s:s, s:i, s:s}", "name", name, "code",
-                                                 (int)class->code, "color", color));
+        json_whole_append(&classes, json_pack("{s:o, s:i, s:s}", "name",
+                                              json_whole_string(class->name, sizeof class->name),
+                                              "code", (int)class->code, "color", color));
     }
-    json_object_set_new(model, "classes", classes);
+    json_whole_set(&model, "classes", classes);
     return model;
 }
 
@@ -64,7 +61,7 @@ char *pages_info(struct models *models)
     const struct config *config = models->config;
     json_t *stream = json_object();
     for (uint32_t i = 0; i < config->model_count; i++)
-        json_object_set_new(stream, config->models[i].route, json_false());
+        json_whole_set(&stream, config->models[i].route, json_false());
     json_t *model = json_null();
     struct model_view *view = config->model_count ? models_view(models, 0) : NULL;
     if (view) {
@@ -72,25 +69,24 @@ char *pages_info(struct models *models)
         model_view_drop(view);
     }
     const struct config_model *first = &config->models[0];
-    return finish(json_pack("{s:o, s:{s:o, s:I, s:f, s:o, s:I, s:b}}", "model", model, "server",
-                            "devices", devices(first->devices), "workers_per_device",
-                            (json_int_t)first->workers_per_device, "timeout",
-                            first->timeout_ms / 1000.0, "stream", stream, "max_payload_size",
-                            (json_int_t)config->max_body_bytes, "track_requests", 0));
+    return json_whole_text(json_pack(
+        "{s:o, s:{s:o, s:I, s:f, s:o, s:I, s:b}}", "model", model, "server", "devices",
+        devices(first->devices), "workers_per_device", (json_int_t)first->workers_per_device,
+        "timeout", first->timeout_ms / 1000.0, "stream", stream, "max_payload_size",
+        (json_int_t)config->max_body_bytes, "track_requests", 0));
 }
 
 /* ---- status ---- */
 
 /* Answers so far, all of them and those with 200. */
-static void status_answers(json_t *entry, const struct counters_model *counts)
+static void status_answers(json_t **entry, const struct counters_model *counts)
 {
     uint64_t answered = 0;
     for (unsigned place = 0; place < COUNTERS_STATUSES; place++)
         answered += counter_read(&counts->answers[place]);
-    json_object_set_new(entry, "answered", json_integer((json_int_t)answered));
-    json_object_set_new(
-        entry, "answered_200",
-        json_integer((json_int_t)counter_read(&counts->answers[counters_status(200)])));
+    json_whole_set(entry, "answered", json_integer((json_int_t)answered));
+    json_whole_set(entry, "answered_200",
+                   json_integer((json_int_t)counter_read(&counts->answers[counters_status(200)])));
 }
 
 static json_t *status_model(struct models *models, uint32_t index, const struct counters *total)
@@ -101,13 +97,12 @@ static json_t *status_model(struct models *models, uint32_t index, const struct 
         (json_int_t)queue_ready_workers(models->queue, index), "workers_needed",
         (json_int_t)models_workers_needed(model), "generation",
         (json_int_t)atomic_load(&models->queue->models[index].generation));
-    status_answers(entry, &total->models[index]);
+    status_answers(&entry, &total->models[index]);
     struct model_view *view = models_view(models, index);
     if (view) {
         char *interface = interface_to_json(&view->interface);
-        json_t *document = interface ? json_loads(interface, 0, NULL) : NULL;
-        if (document)
-            json_object_set_new(entry, "interface", document);
+        json_whole_set(&entry, "interface",
+                       interface ? json_whole_load(interface, strlen(interface), 0, NULL) : NULL);
         free(interface);
         model_view_drop(view);
     }
@@ -133,9 +128,9 @@ static json_t *status_process(const struct queue *queue, uint32_t index)
         "draining", atomic_load(&process->draining) != 0, "jobs",
         (json_int_t)atomic_load(&process->jobs));
     if (role == QUEUE_WORKER) {
-        json_object_set_new(entry, "model", json_integer(atomic_load(&process->model)));
-        json_object_set_new(entry, "busy_ms",
-                            json_integer((json_int_t)(atomic_load(&process->busy_ns) / 1000000)));
+        json_whole_set(&entry, "model", json_integer(atomic_load(&process->model)));
+        json_whole_set(&entry, "busy_ms",
+                       json_integer((json_int_t)(atomic_load(&process->busy_ns) / 1000000)));
     }
     return entry;
 }
@@ -149,10 +144,10 @@ static json_t *status_slots(const struct queue *queue)
             counts[state]++;
     }
     json_t *slots = json_object();
-    json_object_set_new(slots, "total", json_integer(queue->slot_count));
+    json_whole_set(&slots, "total", json_integer(queue->slot_count));
     for (unsigned state = 0; state < QUEUE_STATE_COUNT; state++)
-        json_object_set_new(slots, queue_state_name((enum queue_state)state),
-                            json_integer(counts[state]));
+        json_whole_set(&slots, queue_state_name((enum queue_state)state),
+                       json_integer(counts[state]));
     return slots;
 }
 
@@ -164,11 +159,12 @@ char *pages_status(struct models *models)
     metrics_total(models->queue, total);
     json_t *served = json_array(), *processes = json_array();
     for (uint32_t i = 0; i < models->config->model_count; i++)
-        json_array_append_new(served, status_model(models, i, total));
+        json_whole_append(&served, status_model(models, i, total));
     free(total);
     for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++)
         if (atomic_load(&models->queue->processes[i].life) != QUEUE_VACANT)
-            json_array_append_new(processes, status_process(models->queue, i));
-    return finish(json_pack("{s:b, s:o, s:o, s:o}", "ready", models_ready(models), "models", served,
-                            "slots", status_slots(models->queue), "processes", processes));
+            json_whole_append(&processes, status_process(models->queue, i));
+    return json_whole_text(json_pack("{s:b, s:o, s:o, s:o}", "ready", models_ready(models),
+                                     "models", served, "slots", status_slots(models->queue),
+                                     "processes", processes));
 }

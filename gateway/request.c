@@ -142,8 +142,8 @@ static void set_timing(struct answer *answer, const struct job_times *times)
 
 static enum MHD_Result request_refuse(struct request *request, const struct problem *problem)
 {
-    if (answer_set_problem(&request->answer, problem))
-        return MHD_NO;
+    /* Without memory the status goes out without its sentence. */
+    (void)answer_set_problem(&request->answer, problem);
     request->answer.retry_after_s = problem->retry_after_s;
     if (problem->status == 401)
         request->answer.authenticate = "APIKey";
@@ -215,32 +215,27 @@ static enum MHD_Result request_show(struct request *request, enum route_kind kin
     struct gateway *gateway = request->http->gateway;
     struct answer *answer = &request->answer;
     bool ready = kind == ROUTE_HEALTH && !gateway->ending && models_ready(&gateway->models);
-    char *info = NULL;
+    char *page = NULL;
     size_t size = 0;
-    int error = 0;
     switch (kind) {
-    case ROUTE_ROOT:
-        error = answer_set_text(answer, 200, ANSWER_TYPE_TEXT, "unetserve running");
-        break;
-    case ROUTE_HEALTH:
-        error = answer_set_text(answer, ready ? 200 : 503, ANSWER_TYPE_TEXT,
-                                ready ? "ok" : "not ready");
-        break;
-    case ROUTE_METRICS:
-        info = metrics_page(&gateway->models, &size);
-        if (!info)
-            return MHD_NO;
-        answer_set_body(answer, 200, METRICS_TYPE, info, size);
-        break;
+    case ROUTE_ROOT: page = strdup("unetserve running"); break;
+    case ROUTE_HEALTH: page = strdup(ready ? "ok" : "not ready"); break;
+    case ROUTE_METRICS: page = metrics_page(&gateway->models, &size); break;
     case ROUTE_INFO:
-    case ROUTE_MODEL:
-        info = pages_info(&gateway->models);
-        if (!info)
-            return MHD_NO;
-        answer_set_body(answer, 200, ANSWER_TYPE_JSON, info, strlen(info));
-        break;
+    case ROUTE_MODEL: page = pages_info(&gateway->models); break;
     }
-    return error ? MHD_NO : request_answer_early(request);
+    if (!page) {
+        struct problem problem;
+        problem_set(&problem, 503, "Out of memory, try again later");
+        return request_refuse(request, &problem);
+    }
+    bool info = kind == ROUTE_INFO || kind == ROUTE_MODEL;
+    answer_set_body(answer, kind == ROUTE_HEALTH && !ready ? 503 : 200,
+                    kind == ROUTE_METRICS ? METRICS_TYPE
+                    : info                ? ANSWER_TYPE_JSON
+                                          : ANSWER_TYPE_TEXT,
+                    page, strlen(page));
+    return request_answer_early(request);
 }
 
 /* ---- predictions ---- */
@@ -401,8 +396,11 @@ static struct request *request_make(struct http *http, struct MHD_Connection *mh
         mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     struct connection *connection = info ? info->socket_context : NULL;
     struct request *request = connection ? malloc(sizeof *request) : NULL;
-    if (!request)
+    if (!request) {
+        if (connection)
+            connection_refuse_text(connection, 503, "Out of memory, try again later", false);
         return NULL;
+    }
     *request = (struct request){
         .http = http,
         .connection = connection,
@@ -477,6 +475,16 @@ static enum MHD_Result request_body(struct request *request, const char *bytes, 
     return request_refuse(request, &problem);
 }
 
+/* What libmicrohttpd has no memory for goes past it. */
+static enum MHD_Result request_answer(struct request *request)
+{
+    if (answer_queue(&request->answer, request->mhd) == MHD_YES)
+        return MHD_YES;
+    if (!request->answer.queued)
+        connection_refuse(request->connection, &request->answer, false);
+    return MHD_NO;
+}
+
 static enum MHD_Result request_submit(struct request *request)
 {
     struct problem problem;
@@ -484,7 +492,7 @@ static enum MHD_Result request_submit(struct request *request)
     if (job_submit(request->job, &problem)) {
         metrics_job_refused(problem.status);
         enum MHD_Result result = request_refuse(request, &problem);
-        return result == MHD_YES ? answer_queue(&request->answer, request->mhd) : result;
+        return result == MHD_YES ? request_answer(request) : result;
     }
     request->state = REQUEST_WAITING;
     MHD_suspend_connection(request->mhd);
@@ -501,7 +509,7 @@ static enum MHD_Result request_whole(struct request *request)
     case REQUEST_PAGE:
     case REQUEST_ANSWER:
         request->answer.close |= request->http->gateway->draining;
-        return answer_queue(&request->answer, request->mhd);
+        return request_answer(request);
     case REQUEST_WAITING: return MHD_YES;
     case REQUEST_GONE: break;
     }

@@ -254,10 +254,11 @@ static int entry_read(const struct config_key *key, const char *text, char *out,
 static int list_read(const struct config_key *key, char *entries, size_t entry_size,
                      uint32_t *count, const char *value, bool append)
 {
-    char(*fresh)[CONFIG_ADDRESS_MAX] = calloc(key->most, sizeof *fresh);
+    char fresh[CONFIG_MAX_PROXIES][CONFIG_ADDRESS_MAX] = {""};
+    _Static_assert(CONFIG_MAX_PROXIES >= CONFIG_MAX_LISTEN, "the longer of the lists");
     uint32_t had = append ? *count : 0;
     uint32_t got = 0;
-    int error = fresh ? 0 : -EINVAL;
+    int error = 0;
     while (!error) {
         value += strspn(value, " \t,");
         size_t length = strcspn(value, " \t,");
@@ -279,7 +280,6 @@ static int list_read(const struct config_key *key, char *entries, size_t entry_s
         memcpy(entries + (had + i) * entry_size, fresh[i], entry_size);
     if (!error)
         *count = had + got;
-    free(fresh);
     return error;
 }
 

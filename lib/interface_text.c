@@ -1,6 +1,7 @@
 #include "unetserve/interface_text.h"
 
-#include <ctype.h>
+#include "lib/json_whole.h"
+
 #include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -12,22 +13,6 @@
 
 /* ---- writing ---- */
 
-/* A name from a plugin, of at most size bytes; JSON is UTF-8, so what is not becomes '?'. */
-static json_t *text_to_json(const char *text, size_t size)
-{
-    size_t length = strnlen(text, size);
-    json_t *json = json_stringn(text, length);
-    if (json)
-        return json;
-    char *ascii = strndup(text, length);
-    for (size_t i = 0; ascii && i < length; i++)
-        if (!isascii((unsigned char)ascii[i]))
-            ascii[i] = '?';
-    json = ascii ? json_string(ascii) : NULL;
-    free(ascii);
-    return json;
-}
-
 static const char *kind_name(uint32_t kind)
 {
     return kind == UNETSERVE_TENSOR ? "tensor" : "document";
@@ -38,7 +23,7 @@ static json_t *dtypes_to_json(uint32_t mask)
     json_t *list = json_array();
     for (uint32_t dtype = 1; dtype < 32; dtype++)
         if ((mask & UINT32_C(1) << dtype) && unetserve_dtype_size(dtype) > 0)
-            json_array_append_new(list, json_string(unetserve_dtype_name(dtype)));
+            json_whole_append(&list, json_string(unetserve_dtype_name(dtype)));
     return list;
 }
 
@@ -47,10 +32,10 @@ static json_t *classes_to_json(const struct unetserve_interface *interface)
     json_t *list = json_array();
     for (uint32_t i = 0; i < interface->class_count && i < UNETSERVE_MAX_CLASSES; i++) {
         const struct unetserve_class *class = &interface->classes[i];
-        json_array_append_new(list, json_pack("{s:o, s:i, s:[i,i,i]}", "name",
-                                              text_to_json(class->name, sizeof class->name), "code",
-                                              class->code, "rgb", class->rgb[0], class->rgb[1],
-                                              class->rgb[2]));
+        json_whole_append(&list, json_pack("{s:o, s:i, s:[i,i,i]}", "name",
+                                           json_whole_string(class->name, sizeof class->name),
+                                           "code", class->code, "rgb", class->rgb[0], class->rgb[1],
+                                           class->rgb[2]));
     }
     return list;
 }
@@ -73,16 +58,16 @@ static json_t *fields_to_json(const struct unetserve_field *fields, uint32_t cou
                                ? field_types[field->type]
                                : "?";
         json_t *entry = json_pack("{s:o, s:s, s:I}", "name",
-                                  text_to_json(field->name, sizeof field->name), "type", type,
+                                  json_whole_string(field->name, sizeof field->name), "type", type,
                                   "depth", (json_int_t)field->depth);
         if (field->optional && field->type == UNETSERVE_STR)
-            json_object_set_new(entry, "default",
-                                text_to_json(field->fallback_text, sizeof field->fallback_text));
+            json_whole_set(&entry, "default",
+                           json_whole_string(field->fallback_text, sizeof field->fallback_text));
         else if (field->optional)
-            json_object_set_new(entry, "default", json_real(field->fallback));
+            json_whole_set(&entry, "default", json_real(field->fallback));
         if (field->or_bare)
-            json_object_set_new(entry, "bare", json_true());
-        json_array_append_new(list, entry);
+            json_whole_set(&entry, "bare", json_true());
+        json_whole_append(&list, entry);
     }
     return list;
 }
@@ -92,7 +77,7 @@ char *interface_to_json(const struct unetserve_interface *interface)
     json_t *input = json_pack(
         "{s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "kind",
         kind_name(interface->input_kind), "field",
-        text_to_json(interface->input_field, sizeof interface->input_field), "dtypes",
+        json_whole_string(interface->input_field, sizeof interface->input_field), "dtypes",
         dtypes_to_json(interface->input_dtypes), "channels", (json_int_t)interface->channels,
         "size_multiple", (json_int_t)interface->size_multiple, "size_min",
         (json_int_t)interface->size_min, "size_max", (json_int_t)interface->size_max, "tile",
@@ -102,17 +87,15 @@ char *interface_to_json(const struct unetserve_interface *interface)
         fields_to_json(interface->request_fields, interface->request_field_count));
     json_t *output = json_pack(
         "{s:s, s:o, s:s, s:o, s:b, s:o}", "kind", kind_name(interface->output_kind), "field",
-        text_to_json(interface->output_field, sizeof interface->output_field), "dtype",
+        json_whole_string(interface->output_field, sizeof interface->output_field), "dtype",
         unetserve_dtype_name(interface->output_dtype), "classes", classes_to_json(interface),
         "stream", (interface->flags & UNETSERVE_STREAMS) != 0, "fields",
         fields_to_json(interface->response_fields, interface->response_field_count));
     json_t *root = json_pack("{s:o, s:o, s:o, s:o}", "name",
-                             text_to_json(interface->name, sizeof interface->name), "version",
-                             text_to_json(interface->version, sizeof interface->version), "input",
-                             input, "output", output);
-    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
-    json_decref(root);
-    return text;
+                             json_whole_string(interface->name, sizeof interface->name), "version",
+                             json_whole_string(interface->version, sizeof interface->version),
+                             "input", input, "output", output);
+    return json_whole_text(root);
 }
 
 /* ---- reading ---- */
@@ -276,7 +259,7 @@ static int output_read(const json_t *object, struct unetserve_interface *out)
 int interface_from_json(const char *text, size_t size, struct unetserve_interface *out)
 {
     json_error_t where;
-    json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &where);
+    json_t *root = json_whole_load(text, size, JSON_REJECT_DUPLICATES, &where);
     struct unetserve_interface *interface = calloc(1, sizeof *interface);
     int error = -EBADMSG;
     if (root && interface && !text_read(root, "name", interface->name, sizeof interface->name) &&

@@ -58,7 +58,10 @@ static int instance_take(struct run_dir *run_dir)
     int error = directory_take(run_dir->path, &run_dir->made);
     if (!error)
         error = directory_lock(run_dir->path, &run_dir->lock_fd);
-    /* What another instance left behind, or its life: not ours to remove. */
+    /* What another instance left behind, or its life, is not ours to remove; that which was made
+     * here is empty. */
+    if (error && run_dir->made)
+        rmdir(run_dir->path);
     if (error)
         run_dir->made = false;
     return error;
@@ -94,6 +97,8 @@ static int private_take(const char *name, struct run_dir *run_dir)
         snprintf(second, sizeof second, "%.20s-%d", name, (int)getpid());
         error = place(run_dir, second);
     }
+    if (error && made)
+        rmdir(run_dir->root); /* fails while another instance lives in it, as it should */
     return error;
 }
 

@@ -135,11 +135,12 @@ static int events_open(struct server *server)
         int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
         if (fd == to)
             continue;
+        if (fd < 0)
+            return complain(EX_OSERR, "cannot make an eventfd: %s", strerror(errno));
         bool taken = fcntl(to, F_GETFD) >= 0;
-        if (fd < 0 || taken || dup3(fd, to, O_CLOEXEC) < 0) {
+        if (taken || dup3(fd, to, O_CLOEXEC) < 0) {
             int error = taken ? EBUSY : errno;
-            if (fd >= 0)
-                close(fd);
+            close(fd);
             return complain(EX_OSERR, "cannot make an eventfd: %s", strerror(error));
         }
         close(fd);

@@ -1,6 +1,7 @@
 #include "workers/fields.h"
 
 #include "lib/json_text.h"
+#include "lib/json_whole.h"
 #include "unetserve/problem.h"
 
 #include <ctype.h>
@@ -353,15 +354,15 @@ static void read_fields(struct reading *reading, const struct unetserve_interfac
 static json_t *parse(const char *text, size_t size, json_error_t *error)
 {
     size_t flags = JSON_DECODE_ANY | JSON_ALLOW_NUL;
-    json_t *document = json_loadb(text, size, flags, error);
-    if (!document && json_error_code(error) == json_error_numeric_overflow)
-        document = json_loadb(text, size, flags | JSON_DECODE_INT_AS_REAL, error);
+    json_t *document = json_whole_load(text, size, flags, error);
+    if (!document && errno != ENOMEM && json_error_code(error) == json_error_numeric_overflow)
+        document = json_whole_load(text, size, flags | JSON_DECODE_INT_AS_REAL, error);
     return document;
 }
 
-/* What is wrong with the body before any field is looked at; status 0: nothing, *document is its.
- */
-static void read_body(const struct unetserve_item *item, struct problem *problem, json_t **document)
+/* What is wrong with the body before any field is looked at; status 0: nothing, *document is its. 0
+ * or -ENOMEM. */
+static int read_body(const struct unetserve_item *item, struct problem *problem, json_t **document)
 {
     const char *text = item->input;
     json_error_t error;
@@ -369,17 +370,19 @@ static void read_body(const struct unetserve_item *item, struct problem *problem
     *document = NULL;
     if (item->input_bytes == 0) {
         problem_set_missing(problem, NULL, "null");
-        return;
+        return 0;
     }
     if (item->input_bytes > FIELDS_DOCUMENT_MAX) {
         problem_set(problem, 413,
                     "Payload too large: a document of declared fields has at most %zu bytes",
                     FIELDS_DOCUMENT_MAX);
-        return;
+        return 0;
     }
     /* Some clients put a byte order mark in front. Python's json reads over it. */
     size_t mark = item->input_bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     json_t *read = parse(text + mark, item->input_bytes - mark, &error);
+    if (!read && errno == ENOMEM)
+        return -ENOMEM;
     if (!read) {
         problem_set_json_invalid(problem, error.position > 0 ? (size_t)error.position : 0,
                                  error.text);
@@ -393,6 +396,7 @@ static void read_body(const struct unetserve_item *item, struct problem *problem
     } else {
         *document = read;
     }
+    return 0;
 }
 
 static int refuse(struct unetserve_item *item, int status, const char *body, size_t size)
@@ -434,10 +438,10 @@ int fields_read(const struct unetserve_interface *interface, struct unetserve_it
     *out = NULL;
     if (!fields)
         return -ENOMEM;
-    read_body(item, &problem, &fields->document);
-    if (problem.status) {
+    int failed = read_body(item, &problem, &fields->document);
+    if (failed || problem.status) {
         fields_free(fields);
-        return refuse(item, problem.status, problem.body, strlen(problem.body));
+        return failed ? failed : refuse(item, problem.status, problem.body, strlen(problem.body));
     }
     reading.fields = fields;
     read_fields(&reading, interface);

@@ -7,6 +7,8 @@
  */
 #include "lib/json_text.h"
 #include "unetserve/model.h"
+
+#include "lib/json_whole.h"
 #include "unetserve/problem.h"
 
 #include <assert.h>
@@ -121,9 +123,11 @@ static int decode_request(void *model, struct unetserve_item *item)
     const char *text = item->input;
     /* Some clients put a byte order mark in front. Python's json reads over it. */
     size_t mark = item->input_bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
-    json_t *document = json_loadb(text + mark, item->input_bytes - mark,
-                                  JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL,
-                                  &error);
+    json_t *document = json_whole_load(text + mark, item->input_bytes - mark,
+                                       JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL,
+                                       &error);
+    if (!document && errno == ENOMEM)
+        return -ENOMEM;
     if (!document) {
         struct problem problem;
         problem_set_json_invalid(&problem, error.position > 0 ? (size_t)error.position : 0,

@@ -1,5 +1,7 @@
 #include "model_dir.h"
 
+#include "lib/json_whole.h"
+
 #include "class_colours.h"
 
 #include <dirent.h>
@@ -27,6 +29,13 @@ static int refuse(char *error, size_t error_size, const char *format, ...)
     vsnprintf(error, error_size, format, arguments);
     va_end(arguments);
     return -EBADMSG;
+}
+
+/* Not the data's fault: whoever starts workers tries again. */
+static int no_memory(char *error, size_t error_size)
+{
+    snprintf(error, error_size, "out of memory");
+    return -ENOMEM;
 }
 
 /* Where a value goes and where a complaint about it goes. */
@@ -290,11 +299,13 @@ int model_dir_parse(const char *text, size_t size, struct model_dir *out, char *
                     size_t error_size)
 {
     json_error_t problem;
-    json_t *document = json_loadb(text, size, JSON_REJECT_DUPLICATES, &problem);
+    json_t *document = json_whole_load(text, size, JSON_REJECT_DUPLICATES, &problem);
+    if (!document && errno == ENOMEM)
+        return no_memory(error, error_size);
     if (!document)
         return refuse(error, error_size, "line %d: %s", problem.line, problem.text);
     struct model_dir *parsed = malloc(sizeof *parsed);
-    int rc = parsed ? 0 : -ENOMEM;
+    int rc = parsed ? 0 : no_memory(error, error_size);
     if (rc == 0 && !json_is_object(document))
         rc = refuse(error, error_size, "not a JSON object");
     if (rc == 0) {
@@ -337,6 +348,8 @@ static int read_text(const char *path, char **out, size_t *out_bytes, char *erro
             used += (size_t)got;
     }
     close(fd);
+    if (!text)
+        return no_memory(error, error_size);
     if (got < 0 || used > MODEL_JSON_MAX_BYTES) {
         free(text);
         return refuse(error, error_size, "%s: cannot be read, or is larger than %u bytes", path,
@@ -497,7 +510,7 @@ int model_dir_load(const char *path, struct model_dir *out, char *error, size_t 
     }
     struct model_dir *loaded = malloc(sizeof *loaded);
     if (!loaded)
-        return -ENOMEM;
+        return no_memory(error, error_size);
     int rc = S_ISDIR(status.st_mode) ? load_directory(path, loaded, error, error_size)
                                      : load_file(path, loaded, error, error_size);
     if (rc == 0)

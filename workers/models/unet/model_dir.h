@@ -31,7 +31,7 @@ struct model_dir {
 
 /* path: a directory with model.json (then "weights" names the file, default the only .safetensors,
  * .pth, .pt or .ckpt in it), or a weights file (a model.json beside it counts if it names that
- * file). 0, -ENOENT, -EBADMSG; error gets a sentence. */
+ * file). 0, -ENOENT, -EBADMSG, -ENOMEM; error gets a sentence. */
 int model_dir_load(const char *path, struct model_dir *out, char *error, size_t error_size);
 
 /* The same from model.json's text, for tests and fuzzers. */

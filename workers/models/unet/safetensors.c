@@ -5,6 +5,8 @@
  */
 #include "weights_builder.h"
 
+#include "lib/json_whole.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -204,8 +206,10 @@ int weights_parse_safetensors(const void *data, size_t size, struct weights *out
                               " bytes; the file has %zu (was it cut off?) and %u are allowed",
                               header_bytes, size, HEADER_MAX_BYTES);
     json_error_t problem;
-    json_t *header = json_loadb((const char *)bytes + 8, (size_t)header_bytes,
-                                JSON_REJECT_DUPLICATES, &problem);
+    json_t *header = json_whole_load((const char *)bytes + 8, (size_t)header_bytes,
+                                     JSON_REJECT_DUPLICATES, &problem);
+    if (!header && errno == ENOMEM)
+        return -ENOMEM;
     if (!json_is_object(header)) {
         json_decref(header);
         return weights_refuse(error, error_size, "the safetensors header is not a JSON object%s%s",
