@@ -2,6 +2,9 @@
 
 #include "gateway/metrics.h"
 
+#define MS_NS           UINT64_C(1000000)
+#define RETRY_AFTER_MAX 3600
+
 void admit_init(struct admit *admit, const struct queue *queue, const struct config *config)
 {
     *admit = (struct admit){
@@ -27,4 +30,74 @@ int admit_rate(const struct admit *admit, const struct client *client, struct pr
                 admit->config->rate_limit_milli / 1000.0, wait_s);
     problem->retry_after_s = wait_s;
     return -1;
+}
+
+/* ---- what the queue has before it ---- */
+
+void admit_look(const struct admit *admit, uint32_t model, struct admit_load *out)
+{
+    const struct queue *queue = admit->queue;
+    *out = (struct admit_load){0};
+    for (uint32_t i = 0; i < queue->slot_count; i++) {
+        enum queue_state state = queue_word_state(queue_word(queue, i));
+        if (state == QUEUE_RECV)
+            out->receiving++;
+        if (state != QUEUE_READY && state != QUEUE_LEASED && state != QUEUE_RUN &&
+            state != QUEUE_STREAM)
+            continue;
+        if (atomic_load_explicit(&queue->slots[i].model, memory_order_relaxed) != model)
+            continue;
+        bool runs = state == QUEUE_RUN || state == QUEUE_STREAM;
+        out->running += runs;
+        out->waiting += !runs;
+    }
+}
+
+static struct wait_work work_of(const struct queue *queue, uint32_t model)
+{
+    struct wait_work work = {0};
+    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++) {
+        const struct queue_process *process = &queue->processes[i];
+        if (!queue_process_is(queue, i, QUEUE_WORKER) ||
+            atomic_load_explicit(&process->model, memory_order_relaxed) != model)
+            continue;
+        work.jobs += atomic_load_explicit(&process->jobs, memory_order_relaxed);
+        work.busy_ns += atomic_load_explicit(&process->busy_ns, memory_order_relaxed);
+    }
+    return work;
+}
+
+int admit_wait(struct admit *admit, uint32_t model, const struct admit_load *load,
+               uint64_t timeout_ms, struct problem *problem)
+{
+    struct wait_estimate *estimate = &admit->waits[model];
+    uint64_t now_ns = queue_now_ns();
+    if (wait_due(estimate, now_ns)) {
+        struct wait_work work = work_of(admit->queue, model);
+        wait_observe(estimate, &work, now_ns);
+    }
+    if (load->waiting + load->running == 0)
+        return 0;
+    struct wait_queue before = {load->waiting, load->running,
+                                queue_ready_workers(admit->queue, model)};
+    uint64_t worth_ms = admit->config->models[model].timeout_ms;
+    if (timeout_ms && timeout_ms < worth_ms)
+        worth_ms = timeout_ms;
+    uint64_t wait_ms = wait_predict(estimate, &before, now_ns) / MS_NS;
+    if (wait_ms <= worth_ms)
+        return 0;
+    metrics_refused(COUNTERS_REFUSED_WAIT);
+    uint64_t later_s = (wait_ms - worth_ms + 999) / 1000;
+    problem_set(problem, 503,
+                "The queue is %.1f s long and the request is worth waiting %.1f s: try again later",
+                (double)wait_ms / 1000, (double)worth_ms / 1000);
+    problem->retry_after_s = later_s < RETRY_AFTER_MAX ? (uint32_t)later_s : RETRY_AFTER_MAX;
+    return -1;
+}
+
+bool admit_body(const struct admit *admit, const struct admit_load *load)
+{
+    uint64_t most = (uint64_t)admit->queue->slot_count * admit->config->max_receiving_percent / 100;
+    bool capped = admit->config->max_receiving_percent < 100;
+    return !capped || load->receiving < (most ? most : 1);
 }

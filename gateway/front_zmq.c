@@ -178,14 +178,24 @@ static int start_job(struct caller *caller, const struct protocol_request *reque
     struct job_order order;
     struct job *job;
     if (zmq_msg_size(tensor) > jobs->config->max_body_bytes) {
+        metrics_refused(COUNTERS_REFUSED_SIZE);
         problem_set(problem, 413, "Payload too large");
         return -1;
     }
-    if (make_order(request, view, tensor, &order, problem) ||
-        job_open(jobs, &order, on_job_done, caller, problem, &job))
+    if (make_order(request, view, tensor, &order, problem))
         return -1;
+    struct admit *admit = &caller->front->gateway->admit;
+    struct admit_load load;
+    admit_look(admit, view->model, &load);
+    if (admit_wait(admit, view->model, &load, order.timeout_ms, problem))
+        return -1;
+    if (job_open(jobs, &order, on_job_done, caller, problem, &job)) {
+        metrics_job_refused(problem->status);
+        return -1;
+    }
     if (job_feed(job, zmq_msg_data(tensor), zmq_msg_size(tensor), problem) ||
         job_submit(job, problem)) {
+        metrics_job_refused(problem->status);
         job_drop(job);
         return -1;
     }
@@ -214,8 +224,6 @@ static int predict(struct caller *caller, const struct protocol_request *request
     if (kept) {
         *kept = *caller;
         refused = start_job(kept, request, view, tensor, problem);
-        if (refused)
-            metrics_job_refused(problem->status);
     } else {
         problem_set(problem, 503, "Out of memory, try again later");
     }

@@ -168,10 +168,9 @@ static bool request_receives(const struct request *request)
 
 /* Slots that wait for bodies do no work. If that is what they are taken by, free the one whose body
  * comes slowest, unless that one is still in order. */
-static bool free_slowest(struct http *http)
+static bool free_slowest(struct http *http, const struct admit_load *load)
 {
-    const struct jobs *jobs = &http->gateway->jobs;
-    if (jobs->receiving_count < jobs->seat->queue.slot_count / 4)
+    if (load->receiving < http->gateway->seat.queue.slot_count / 4)
         return false;
     struct request *slowest = NULL;
     uint64_t now_ns = queue_now_ns(), least = HURRIED_BYTES_A_SECOND;
@@ -308,10 +307,21 @@ static int request_open_job(struct request *request, struct model_view *view,
         return -1;
     if (order.format == BODY_RAW && read_raw_shape(request, &shape, problem))
         return -1;
-    struct jobs *jobs = &request->http->gateway->jobs;
-    int refused = job_open(jobs, &order, on_job_done, request, problem, &request->job);
-    if (refused && problem->status == 503 && free_slowest(request->http))
-        refused = job_open(jobs, &order, on_job_done, request, problem, &request->job);
+    struct gateway *gateway = request->http->gateway;
+    struct admit_load load;
+    admit_look(&gateway->admit, view->model, &load);
+    if (admit_wait(&gateway->admit, view->model, &load, order.timeout_ms, problem))
+        return -1;
+    if (!admit_body(&gateway->admit, &load) && !free_slowest(request->http, &load)) {
+        metrics_refused(COUNTERS_REFUSED_RECEIVING);
+        problem_set(problem, 503, "Too many requests are sending their bodies, try again later");
+        return -1;
+    }
+    int refused = job_open(&gateway->jobs, &order, on_job_done, request, problem, &request->job);
+    if (refused && problem->status == 503 && free_slowest(request->http, &load))
+        refused = job_open(&gateway->jobs, &order, on_job_done, request, problem, &request->job);
+    if (refused)
+        metrics_job_refused(problem->status);
     return refused;
 }
 
@@ -369,8 +379,6 @@ static int request_admit(struct request *request, uint32_t model, struct problem
         return -1;
     }
     int refused = request_open_job(request, view, problem);
-    if (refused)
-        metrics_job_refused(problem->status);
     model_view_drop(view);
     return refused;
 }

@@ -85,6 +85,7 @@ void config_init(struct config *config)
     config->drain_timeout_ms = 30000;
     config->header_timeout_ms = 10000;
     config->max_connections = 8192;
+    config->max_receiving_percent = 75;
     config->log_format = LOG_FORMAT_TEXT;
     config->log_level = LOG_LEVEL_INFO;
 }

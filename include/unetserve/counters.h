@@ -38,6 +38,8 @@
     X(KEY, "key")             /* none, or a wrong one */                                           \
     X(RATE, "rate")           /* over the client's rate */                                         \
     X(SIZE, "size")           /* larger than any slot, or than max_body_bytes */                   \
+    X(WAIT, "wait")           /* its time would be over before a worker is free */                 \
+    X(RECEIVING, "receiving") /* max_receiving_percent of the slots wait for bodies */             \
     X(SLOTS, "slots")         /* all that would hold it are taken */                               \
     X(NOT_READY, "not_ready") /* no worker has been ready yet */                                   \
     X(DRAINING, "draining")   /* the server is shutting down */

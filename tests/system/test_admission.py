@@ -1,14 +1,16 @@
-"""Who is let in: rates by key and by address, over all gateways."""
+"""Who is let in: rates by key and by address over all gateways, and what the queue has room and time for."""
 
+import concurrent.futures
 import os
 import signal
 import socket
 
 import numpy
+import pytest
 import requests
 
 import protocol_client
-from conftest import wait_until
+from conftest import BUILD, wait_until
 from metrics_text import Metrics
 
 WAIT_S = 60
@@ -122,3 +124,80 @@ def test_refused_before_100_continue(start_server, simple_model):
             answer += piece
     assert answer.startswith(b"HTTP/1.1 429 ")
     assert b"\r\nRetry-After: " in answer and b" 100 " not in answer
+
+
+# ---- what the queue has before it ----------------------------------------------------------------
+
+
+@pytest.fixture
+def slow_server(start_server):
+    """One worker, one job at a time, each as long as it says."""
+    path = BUILD / "tests" / "models" / "poison.so"
+    assert path.exists(), f"{path} is not built: make test-plugins"
+
+    def start(workers=1, server="", model="max_batch_size = 1"):
+        return start_server(config=f"[server]\n{server}\n[model poison]\npath = {path}\nroute = /predict\n"
+                                   f"workers = {workers}\n{model}\n")
+
+    return start
+
+
+def post(server, text, **headers):
+    return requests.post(server.url + "/predict", data=text, timeout=WAIT_S,
+                         headers={"Content-Type": "application/json", **headers})
+
+
+def test_refused_when_the_queue_is_longer_than_its_patience(slow_server):
+    server = slow_server()
+    short = {"X-Unetserve-Timeout-Ms": "400"}
+    # A queue that nothing is known about refuses nobody.
+    for _ in range(4):
+        assert post(server, "slow 200").status_code == 200
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        long_ones = [pool.submit(post, server, "slow 200") for _ in range(12)]
+        wait_until(lambda: scrape(server).value("queue_depth", model="poison") >= 8, WAIT_S, "a queue")
+        refused = post(server, "hello", **short)
+        assert refused.status_code == 503
+        assert 1 <= int(refused.headers["Retry-After"]) <= 60
+        assert refused.json()["detail"].startswith("The queue is ")
+        with protocol_client.Client(server) as client:
+            # This front has seen nothing yet, so it may only say 504 in time.
+            head, _ = client.predict(numpy.zeros(1, "uint8"), timeout=400)
+            assert head["status"] in (503, 504)
+        assert [one.result().status_code for one in long_ones] == [200] * 12, "who has time is let in"
+    metrics = scrape(server)
+    assert metrics.value("refused_total", reason="wait") >= 1
+    assert metrics.value("requests_total", model="poison", code="503") == metrics.value("refused_total", reason="wait")
+    # The queue is empty: it is let in again, whatever was measured.
+    assert post(server, "hello", **short).status_code == 200
+    server.stop()
+
+
+def test_slots_that_wait_for_bodies_are_capped_over_gateways(start_server, simple_model):
+    server = start_server(simple_model, ["--gateways", "2"], config="[server]\nheader_timeout_ms = 3600000\n"
+                          "max_receiving_percent = 25\n")
+    most = int(scrape(server).sum("slots")) // 4
+    lines, first = [], []
+    try:
+        for _ in range(most + 20):
+            line = socket.create_connection(("127.0.0.1", server.port), WAIT_S)
+            lines.append(line)
+            line.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 14\r\n\r\n")
+            first.append(line.recv(65536))
+        # Those that came too late were told so, or got the slot of one that was too slow by then.
+        admitted = [line for line, text in zip(lines, first) if text.startswith(b"HTTP/1.1 100 ")]
+        refused = [text for text in first if text.startswith(b"HTTP/1.1 503 ")]
+        assert len(admitted) + len(refused) == most + 20
+        assert all(b"\r\nRetry-After: 1\r\n" in text for text in refused)
+        metrics = scrape(server)
+        assert metrics.value("slots", state="RECV") == most
+        assert metrics.value("refused_total", reason="receiving") == len(refused)
+        assert metrics.sum("requests_total", code="408") == len(admitted) - most
+        # There is room for programs that hold no slot while they speak.
+        with protocol_client.Client(server) as client:
+            assert client.predict(numpy.zeros(3, "uint8"))[0]["status"] != 503
+    finally:
+        for line in lines:
+            line.close()
+    wait_until(lambda: ask(server) == [200], WAIT_S, "an answer when they have left")
+    server.stop()

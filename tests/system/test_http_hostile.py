@@ -139,7 +139,8 @@ def test_slow_body_is_refused_with_its_id(start_server, simple_model):
 
 def test_slow_bodies_do_not_keep_honest_clients_out(start_server, demo_model):
     """Each slot is taken by a body that does not come, for an hour. The slowest give way."""
-    server = start_server(demo_model, config="[server]\nheader_timeout_ms = 3600000\nqueue_memory = 128M\n")
+    server = start_server(demo_model, config="[server]\nheader_timeout_ms = 3600000\n"
+                                              "max_receiving_percent = 100\nqueue_memory = 128M\n")
     before = descriptors_at_rest(server)
     total = slots(server)["total"]
     body = npy(numpy.zeros((12, 32, 32), numpy.uint16))

@@ -204,7 +204,7 @@ def test_refusals_by_reason(start_server, simple_model):
 
 def test_refused_when_all_slots_are_taken(start_server, simple_model):
     """One for each that was refused in the end, whatever was tried before."""
-    server = start_server(simple_model)
+    server = start_server(simple_model, config="[server]\nmax_receiving_percent = 100\n")
     slots = int(scrape(server).sum("slots"))
     lines = []
     try:
