@@ -174,11 +174,11 @@ static void *job_grow(void *opaque, size_t used, size_t needed, size_t *capacity
 {
     struct job *job = opaque;
     struct queue *queue = &job->jobs->seat->queue;
-    if (used > queue->slots[job->slot].input_capacity)
+    if (used > queue_input_capacity(queue, job->slot))
         return NULL;
     if (job_move_slot(job, used, needed, 1, problem))
         return NULL;
-    *capacity = queue->slots[job->slot].input_capacity;
+    *capacity = queue_input_capacity(queue, job->slot);
     return queue_input(queue, job->slot);
 }
 
@@ -225,7 +225,7 @@ int job_open(struct jobs *jobs, const struct job_order *order, job_done *done, v
     }
     struct queue *queue = &jobs->seat->queue;
     if (body_reader_init(&job->reader, &job->view->interface, order->format, order->shape,
-                         queue_input(queue, job->slot), queue->slots[job->slot].input_capacity,
+                         queue_input(queue, job->slot), queue_input_capacity(queue, job->slot),
                          job_grow, job, problem)) {
         job_drop(job);
         return -1;
@@ -288,7 +288,7 @@ int job_submit(struct job *job, struct problem *problem)
     uint64_t labels = job->view->interface.output_kind == UNETSERVE_TENSOR
                           ? label_bytes(&job->view->interface, &shape)
                           : 0;
-    if (labels > queue->slots[job->slot].output_capacity &&
+    if (labels > queue_output_capacity(queue, job->slot) &&
         job_move_slot(job, input_bytes, input_bytes, labels, problem))
         return -1;
     if (job->jobs->waiting_count == QUEUE_MAX_SLOTS) {
@@ -393,8 +393,7 @@ static void job_take_answer(struct job *job, uint64_t word)
     else if (failed)
         outcome_fail(&outcome, queue_word_faults(word), queue_word_kills(word));
     else
-        outcome_encode(&outcome, &job->view->interface, job->form, slot,
-                       queue_output(queue, job->slot));
+        outcome_encode(&outcome, &job->view->interface, job->form, queue, job->slot);
     job_answer(job, &outcome);
 }
 

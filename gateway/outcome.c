@@ -91,14 +91,16 @@ static void encode_labels(struct job_outcome *outcome, const struct unetserve_in
 }
 
 void outcome_encode(struct job_outcome *outcome, const struct unetserve_interface *interface,
-                    enum job_form form, const struct queue_slot *slot, const void *output)
+                    enum job_form form, const struct queue *queue, uint32_t number)
 {
+    const struct queue_slot *slot = &queue->slots[number];
+    const void *output = queue_output(queue, number);
     uint64_t begun_ns = queue_now_ns();
     uint32_t status = slot->status;
     uint64_t bytes = slot->output_bytes;
     struct unetserve_shape shape = slot->output_shape;
     bool tensor = status == 200 && interface->output_kind == UNETSERVE_TENSOR;
-    bool sound = bytes <= slot->output_capacity &&
+    bool sound = bytes <= queue_output_capacity(queue, number) &&
                  (status == 200 || (status >= 400 && status <= 499));
     if (!sound || (tensor && !labels_fit(&shape, bytes)))
         outcome_say(outcome, 500, "The model gave an answer that makes no sense");

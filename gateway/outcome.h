@@ -16,6 +16,6 @@ void outcome_fail(struct job_outcome *outcome, unsigned faults, unsigned kills);
 /* A slot in SEND that came from DONE: encode its output. What the worker wrote there is checked;
  * adds the time to encode. */
 void outcome_encode(struct job_outcome *outcome, const struct unetserve_interface *interface,
-                    enum job_form form, const struct queue_slot *slot, const void *output);
+                    enum job_form form, const struct queue *queue, uint32_t slot);
 
 #endif

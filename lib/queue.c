@@ -5,6 +5,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -13,6 +15,19 @@
 
 #define QUEUE_ALIGN 4096u
 #define QUEUE_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+/* Where the areas of a slot lie in the inputs and the outputs: at pages. */
+struct queue_place {
+    uint64_t input_offset;
+    uint64_t input_capacity;
+    uint64_t output_offset;
+    uint64_t output_capacity;
+};
+
+struct queue_layout {
+    struct queue_geometry geometry;
+    struct queue_place first[QUEUE_MAX_CLASSES]; /* of each class */
+};
 
 struct queue_header {
     uint64_t magic;
@@ -25,7 +40,8 @@ struct queue_header {
     uint64_t seats_offset;
     uint64_t counters_offset;
     uint64_t admission_offset;
-    uint64_t areas_offset; /* inputs and outputs */
+    uint64_t inputs_size;
+    uint64_t outputs_size;
     uint64_t created_unix_ms;
     struct queue_geometry geometry;
     _Alignas(64) _Atomic uint32_t next_process; /* the supervisor's: where its next search begins */
@@ -187,53 +203,116 @@ static void layout_plan(const struct queue_geometry *geometry, uint32_t slot_cou
     at += round_up(sizeof(struct counters) * COUNTERS_MAX_SEATS, QUEUE_ALIGN);
     plan->admission_offset = at;
     at += round_up(sizeof(struct admission), QUEUE_ALIGN);
-    plan->areas_offset = at;
+    plan->size = at;
     uint32_t first = 0;
     for (uint32_t i = 0; i < geometry->class_count; i++) {
         struct queue_class *class = &plan->geometry.classes[i];
         class->first = first;
         first += class->count;
-        at += class->count * (round_up(class->input_bytes, QUEUE_ALIGN) +
-                              round_up(class->output_bytes, QUEUE_ALIGN));
-    }
-    plan->size = at;
-}
-
-static void slots_fill(struct queue *queue, const struct queue_header *plan)
-{
-    uint64_t at = plan->areas_offset;
-    uint32_t number = 0;
-    for (uint32_t i = 0; i < plan->geometry.class_count; i++) {
-        const struct queue_class *class = &plan->geometry.classes[i];
-        for (uint32_t k = 0; k < class->count; k++) {
-            struct queue_slot *slot = &queue->slots[number++];
-            slot->input_offset = at;
-            slot->input_capacity = round_up(class->input_bytes, QUEUE_ALIGN);
-            at += slot->input_capacity;
-            slot->output_offset = at;
-            slot->output_capacity = round_up(class->output_bytes, QUEUE_ALIGN);
-            at += slot->output_capacity;
-            /* Generation 1 upwards, so that an all-zero cancel word never matches. */
-            atomic_store(&slot->word, word_make(QUEUE_FREE, 0, 0, 0, 1));
-        }
+        plan->inputs_size += class->count * round_up(class->input_bytes, QUEUE_ALIGN);
+        plan->outputs_size += class->count * round_up(class->output_bytes, QUEUE_ALIGN);
     }
 }
 
-static int map_fd(int fd, size_t size, struct queue *out)
+/* Generation 1 upwards, so that an all-zero cancel word never matches. */
+static void slots_fill(struct queue *queue)
 {
-    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    for (uint32_t i = 0; i < queue->slot_count; i++)
+        atomic_store(&queue->slots[i].word, word_make(QUEUE_FREE, 0, 0, 0, 1));
+}
+
+/* A process's own copy of what must not change under it: whoever can write the table could lead it
+ * astray by an offset. NULL: out of memory. */
+static struct queue_layout *layout_make(const struct queue_geometry *geometry)
+{
+    struct queue_layout *layout = calloc(1, sizeof *layout);
+    uint64_t inputs = 0;
+    uint64_t outputs = 0;
+    if (!layout)
+        return NULL;
+    layout->geometry = *geometry;
+    for (uint32_t i = 0; i < geometry->class_count; i++) {
+        const struct queue_class *class = &geometry->classes[i];
+        struct queue_place *first = &layout->first[i];
+        *first = (struct queue_place){
+            .input_offset = inputs,
+            .input_capacity = round_up(class->input_bytes, QUEUE_ALIGN),
+            .output_offset = outputs,
+            .output_capacity = round_up(class->output_bytes, QUEUE_ALIGN),
+        };
+        inputs += class->count * first->input_capacity;
+        outputs += class->count * first->output_capacity;
+    }
+    return layout;
+}
+
+/* Mapped as the descriptor allows. 0, -EBADMSG if it is not a memfd of that size with our seals. */
+static int map_fd(int fd, uint64_t size, void **out)
+{
+    struct stat status;
+    if (fstat(fd, &status))
+        return -errno;
+    int seals = fcntl(fd, F_GET_SEALS);
+    int flags = fcntl(fd, F_GETFL);
+    if (seals < 0 || (seals & QUEUE_SEALS) != QUEUE_SEALS || flags < 0 || status.st_size < 0 ||
+        (uint64_t)status.st_size != size)
+        return -EBADMSG;
+    int protection = (flags & O_ACCMODE) == O_RDWR ? PROT_READ | PROT_WRITE : PROT_READ;
+    void *base = mmap(NULL, size, protection, MAP_SHARED, fd, 0);
     if (base == MAP_FAILED)
         return errno == ENOMEM ? -ENOMEM : -EIO;
     /* A Python model may fork: its children must not hold the slots. */
     madvise(base, size, MADV_DONTFORK);
-    *out = (struct queue){.fd = fd, .size = size, .header = base};
+    *out = base;
     return 0;
 }
 
-static void pointers_set(struct queue *queue, const struct queue_header *plan)
+static int map_table(int fd, uint64_t size, struct queue *out)
+{
+    void *base;
+    int error = map_fd(fd, size, &base);
+    if (!error)
+        *out = (struct queue){
+            .fd = fd, .size = size, .header = base, .inputs_fd = -1, .outputs_fd = -1};
+    return error;
+}
+
+static int map_areas(int inputs_fd, int outputs_fd, const struct queue_header *plan,
+                     struct queue *out)
+{
+    void *inputs;
+    void *outputs;
+    int error = map_fd(inputs_fd, plan->inputs_size, &inputs);
+    if (error)
+        return error;
+    error = map_fd(outputs_fd, plan->outputs_size, &outputs);
+    if (error) {
+        munmap(inputs, plan->inputs_size);
+        return error;
+    }
+    out->inputs_fd = inputs_fd;
+    out->outputs_fd = outputs_fd;
+    out->inputs_size = plan->inputs_size;
+    out->outputs_size = plan->outputs_size;
+    out->inputs = inputs;
+    out->outputs = outputs;
+    return 0;
+}
+
+static void unmap(struct queue *queue)
+{
+    queue_leave_areas(queue);
+    free(queue->layout);
+    munmap(queue->header, queue->size);
+}
+
+static int pointers_set(struct queue *queue, const struct queue_header *plan)
 {
     char *base = (char *)queue->header;
-    queue->geometry = &queue->header->geometry;
+    queue->layout = layout_make(&plan->geometry);
+    if (!queue->layout)
+        return -ENOMEM;
+    queue->geometry = &queue->layout->geometry;
     queue->processes = (struct queue_process *)(base + plan->processes_offset);
     queue->models = (struct queue_model *)(base + plan->models_offset);
     queue->slots = (struct queue_slot *)(base + plan->slots_offset);
@@ -241,6 +320,45 @@ static void pointers_set(struct queue *queue, const struct queue_header *plan)
     queue->seats = (struct counters_seat *)(base + plan->seats_offset);
     queue->counters = (struct counters *)(base + plan->counters_offset);
     queue->admission = (struct admission *)(base + plan->admission_offset);
+    return 0;
+}
+
+/* A descriptor, or a negative errno. */
+static int memory_make(const char *name, uint64_t size)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    if (ftruncate(fd, (off_t)size) || fcntl(fd, F_ADD_SEALS, QUEUE_SEALS)) {
+        int error = -errno;
+        close(fd);
+        return error;
+    }
+    return fd;
+}
+
+static int create_mapped(const struct queue_header *plan, const int fds[3], struct queue *out)
+{
+    for (int i = 0; i < 3; i++)
+        if (fds[i] < 0)
+            return fds[i];
+    struct queue queue;
+    int error = map_table(fds[0], plan->size, &queue);
+    if (error)
+        return error;
+    *queue.header = *plan;
+    error = map_areas(fds[1], fds[2], plan, &queue);
+    if (!error)
+        error = pointers_set(&queue, plan);
+    if (!error)
+        error = admission_init(queue.admission);
+    if (error) {
+        unmap(&queue);
+        return error;
+    }
+    slots_fill(&queue);
+    *out = queue;
+    return 0;
 }
 
 int queue_create(const struct queue_geometry *geometry, struct queue *out)
@@ -251,58 +369,68 @@ int queue_create(const struct queue_geometry *geometry, struct queue *out)
         return error;
     struct queue_header plan;
     layout_plan(geometry, slot_count, &plan);
-
-    int fd = memfd_create("unetserve-queue", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0)
-        return -errno;
-    struct queue queue;
-    if (ftruncate(fd, (off_t)plan.size) || fcntl(fd, F_ADD_SEALS, QUEUE_SEALS)) {
-        error = -errno;
-        goto fail;
-    }
-    error = map_fd(fd, plan.size, &queue);
-    if (error)
-        goto fail;
     plan.created_unix_ms = unix_ms();
-    *queue.header = plan;
-    pointers_set(&queue, &plan);
-    slots_fill(&queue, &plan);
-    error = admission_init(queue.admission);
-    if (error) {
-        munmap(queue.header, queue.size);
-        goto fail;
-    }
-    *out = queue;
-    return 0;
-fail:
-    close(fd);
+    const int fds[] = {
+        memory_make("unetserve-queue", plan.size),
+        memory_make("unetserve-inputs", plan.inputs_size),
+        memory_make("unetserve-outputs", plan.outputs_size),
+    };
+    error = create_mapped(&plan, fds, out);
+    for (int i = 0; error && i < 3; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
     return error;
 }
 
-static bool slots_inside(const struct queue *queue)
+void queue_leave_areas(struct queue *queue)
 {
-    for (uint32_t i = 0; i < queue->slot_count; i++) {
-        const struct queue_slot *slot = &queue->slots[i];
-        if (slot->input_offset > queue->size ||
-            slot->input_capacity > queue->size - slot->input_offset ||
-            slot->output_offset > queue->size ||
-            slot->output_capacity > queue->size - slot->output_offset)
-            return false;
-    }
-    return true;
+    if (queue->inputs)
+        munmap(queue->inputs, queue->inputs_size);
+    if (queue->outputs)
+        munmap(queue->outputs, queue->outputs_size);
+    queue->inputs = queue->outputs = NULL;
 }
 
-int queue_attach(int fd, struct queue *out)
+/* The same memory under a descriptor that only reads; or a negative errno. */
+static int reader_open(int fd)
+{
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int reader = open(path, O_RDONLY | O_CLOEXEC);
+    return reader < 0 ? -errno : reader;
+}
+
+int queue_open_readers(const struct queue *queue, int *inputs_fd, int *outputs_fd)
+{
+    int inputs = reader_open(queue->inputs_fd);
+    if (inputs < 0)
+        return inputs;
+    int outputs = reader_open(queue->outputs_fd);
+    int error = outputs < 0 ? outputs : 0;
+    if (!error && (fchmod(queue->fd, 0) || fchmod(inputs, 0) || fchmod(outputs, 0)))
+        error = -errno;
+    if (error) {
+        close(inputs);
+        if (outputs >= 0)
+            close(outputs);
+        return error;
+    }
+    *inputs_fd = inputs;
+    *outputs_fd = outputs;
+    return 0;
+}
+
+int queue_attach(int fd, int inputs_fd, int outputs_fd, struct queue *out)
 {
     struct stat status;
+    if ((inputs_fd < 0) != (outputs_fd < 0))
+        return -EBADF;
     if (fstat(fd, &status))
         return -errno;
-    int seals = fcntl(fd, F_GET_SEALS);
-    if (seals < 0 || (seals & QUEUE_SEALS) != QUEUE_SEALS ||
-        status.st_size < (off_t)sizeof(struct queue_header))
+    if (status.st_size < (off_t)sizeof(struct queue_header))
         return -EBADMSG;
     struct queue queue;
-    int error = map_fd(fd, (size_t)status.st_size, &queue);
+    int error = map_table(fd, (uint64_t)status.st_size, &queue);
     if (error)
         return error;
     struct queue_header plan;
@@ -316,40 +444,71 @@ int queue_attach(int fd, struct queue *out)
     layout_plan(&geometry, slot_count, &plan);
     if (plan.size != queue.size || queue.header->size != queue.size)
         goto fail;
-    pointers_set(&queue, &plan);
-    if (!slots_inside(&queue))
+    error = pointers_set(&queue, &plan);
+    if (!error && inputs_fd >= 0)
+        error = map_areas(inputs_fd, outputs_fd, &plan, &queue);
+    if (error)
         goto fail;
     *out = queue;
     return 0;
 fail:
-    munmap(queue.header, queue.size);
+    unmap(&queue);
     return error;
 }
 
 void queue_close(struct queue *queue)
 {
-    munmap(queue->header, queue->size);
+    unmap(queue);
     close(queue->fd);
-    *queue = (struct queue){.fd = -1};
+    if (queue->inputs_fd >= 0)
+        close(queue->inputs_fd);
+    if (queue->outputs_fd >= 0)
+        close(queue->outputs_fd);
+    *queue = (struct queue){.fd = -1, .inputs_fd = -1, .outputs_fd = -1};
 }
 
 /* ---- slots ---- */
 
-void *queue_input(const struct queue *queue, uint32_t slot)
+/* The first slot of its class lies there; the others follow. */
+static struct queue_place place_of(const struct queue *queue, uint32_t slot)
 {
     assert(slot < queue->slot_count);
-    return (char *)queue->header + queue->slots[slot].input_offset;
+    const struct queue_layout *layout = queue->layout;
+    uint32_t i = layout->geometry.class_count - 1;
+    while (layout->geometry.classes[i].first > slot)
+        i--;
+    struct queue_place place = layout->first[i];
+    uint64_t before = slot - layout->geometry.classes[i].first;
+    place.input_offset += before * place.input_capacity;
+    place.output_offset += before * place.output_capacity;
+    return place;
+}
+
+void *queue_input(const struct queue *queue, uint32_t slot)
+{
+    assert(queue->inputs);
+    return queue->inputs + place_of(queue, slot).input_offset;
 }
 
 void *queue_output(const struct queue *queue, uint32_t slot)
 {
-    assert(slot < queue->slot_count);
-    return (char *)queue->header + queue->slots[slot].output_offset;
+    assert(queue->outputs);
+    return queue->outputs + place_of(queue, slot).output_offset;
+}
+
+uint64_t queue_input_capacity(const struct queue *queue, uint32_t slot)
+{
+    return place_of(queue, slot).input_capacity;
+}
+
+uint64_t queue_output_capacity(const struct queue *queue, uint32_t slot)
+{
+    return place_of(queue, slot).output_capacity;
 }
 
 uint64_t queue_largest_input(const struct queue *queue)
 {
-    return queue->slots[queue->slot_count - 1].input_capacity;
+    return queue_input_capacity(queue, queue->slot_count - 1);
 }
 
 /* The first free slot of that class: those in use stay few, so that the pages of the others are

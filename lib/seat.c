@@ -130,7 +130,9 @@ int seat_take(enum queue_role role, int *argc, char **argv, struct seat *out)
         .role = role,
         .event_fd = SEAT_FD_EVENT + (int)number,
     };
-    int error = queue_attach(SEAT_FD_QUEUE, &seat.queue);
+    bool areas = role != QUEUE_BROKER;
+    int error = queue_attach(SEAT_FD_QUEUE, areas ? SEAT_FD_INPUTS : -1,
+                             areas ? SEAT_FD_OUTPUTS : -1, &seat.queue);
     if (error) {
         log_event(LOG_LEVEL_ERROR, "cannot attach the queue", log_text("error", strerror(-error)));
         return error;

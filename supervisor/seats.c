@@ -137,6 +137,13 @@ static size_t fds_collect(const struct tree_seat *seat, int ready_fd, struct spa
     const struct server *server = seat->server;
     size_t count = 0;
     fds[count++] = (struct spawn_fd){server->queue.fd, SEAT_FD_QUEUE};
+    if (seat->role == QUEUE_GATEWAY) {
+        fds[count++] = (struct spawn_fd){server->queue.inputs_fd, SEAT_FD_INPUTS};
+        fds[count++] = (struct spawn_fd){server->read_outputs_fd, SEAT_FD_OUTPUTS};
+    } else if (seat->role == QUEUE_WORKER) {
+        fds[count++] = (struct spawn_fd){server->read_inputs_fd, SEAT_FD_INPUTS};
+        fds[count++] = (struct spawn_fd){server->queue.outputs_fd, SEAT_FD_OUTPUTS};
+    }
     fds[count++] = (struct spawn_fd){server->config_fd, SEAT_FD_CONFIG};
     fds[count++] = (struct spawn_fd){ready_fd, SEAT_FD_READY};
     fds[count++] = (struct spawn_fd){server->life[0], SEAT_FD_LIFE};

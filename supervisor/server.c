@@ -65,6 +65,11 @@ static int queue_open(struct server *server)
     int error = queue_create(&geometry, &server->queue);
     if (error)
         return complain(EX_OSERR, "cannot make the job queue: %s", strerror(-error));
+    queue_leave_areas(&server->queue);
+    error = queue_open_readers(&server->queue, &server->read_inputs_fd, &server->read_outputs_fd);
+    if (error)
+        return complain(EX_OSERR, "cannot open the job queue for reading, is /proc mounted: %s",
+                        strerror(-error));
     for (uint32_t i = 0; i < config->model_count; i++) {
         struct queue_model *model = &server->queue.models[i];
         snprintf(model->name, sizeof model->name, "%s", config->models[i].name);
@@ -205,7 +210,7 @@ int server_open(struct server *server, struct config *config,
     server->config_fd = server->life[0] = server->life[1] = -1;
     server->gateway_line[0] = server->gateway_line[1] = -1;
     server->run_dir.lock_fd = -1;
-    server->queue.fd = -1;
+    server->queue.fd = server->read_inputs_fd = server->read_outputs_fd = -1;
     int status = seats_plan(server);
     if (status)
         return status;
@@ -233,6 +238,10 @@ void server_close(struct server *server)
     run_dir_remove(&server->run_dir);
     if (server->queue.fd >= 0)
         queue_close(&server->queue);
+    if (server->read_inputs_fd >= 0) {
+        close(server->read_inputs_fd);
+        close(server->read_outputs_fd);
+    }
     if (server->config_fd >= 0)
         close(server->config_fd);
     for (int i = 0; i < 2; i++) {

@@ -70,7 +70,9 @@ struct server {
     struct config *config;
     const char *config_path;                /* NULL: none */
     struct unetserve_interface *interfaces; /* a model each */
-    struct queue queue;
+    struct queue queue;                     /* the table; the areas are not mapped */
+    int read_inputs_fd;                     /* the areas, for those who only read them */
+    int read_outputs_fd;
     struct listeners listeners;
     struct run_dir run_dir;
     int config_fd;       /* sealed memfd */

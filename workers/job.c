@@ -4,12 +4,6 @@
 #include <assert.h>
 #include <string.h>
 
-/* Offset and length of an area, as the slot says: inside the mapping? */
-static bool area_inside(const struct queue *queue, uint64_t offset, uint64_t size)
-{
-    return offset <= queue->size && size <= queue->size - offset && offset % 64 == 0;
-}
-
 static bool shape_sound(const struct unetserve_shape *shape, uint64_t bytes)
 {
     if (shape->rank == 0)
@@ -26,26 +20,21 @@ static uint32_t count_tiles(const struct unetserve_shape *shape)
     return shape->dims[0] > UINT32_MAX ? UINT32_MAX : (uint32_t)shape->dims[0];
 }
 
-static void read_areas(const struct queue *queue, const struct queue_slot *from, struct job *job)
+static void read_areas(const struct queue *queue, uint32_t slot, struct job *job)
 {
-    uint64_t input_offset = from->input_offset;
-    uint64_t input_capacity = from->input_capacity;
-    uint64_t output_offset = from->output_offset;
-    uint64_t output_capacity = from->output_capacity;
+    const struct queue_slot *from = &queue->slots[slot];
     job->item.input_bytes = from->input_bytes;
     job->item.input_shape = from->input_shape;
-    job->sound = area_inside(queue, input_offset, input_capacity) &&
-                 area_inside(queue, output_offset, output_capacity) &&
-                 job->item.input_bytes <= input_capacity &&
+    job->sound = job->item.input_bytes <= queue_input_capacity(queue, slot) &&
                  shape_sound(&job->item.input_shape, job->item.input_bytes);
     if (!job->sound) {
         job->item.input_bytes = 0;
         job->item.input_shape = (struct unetserve_shape){0};
         return;
     }
-    job->item.input = (const char *)queue->header + input_offset;
-    job->item.output = (char *)queue->header + output_offset;
-    job->item.output_capacity = output_capacity;
+    job->item.input = queue_input(queue, slot);
+    job->item.output = queue_output(queue, slot);
+    job->item.output_capacity = queue_output_capacity(queue, slot);
 }
 
 void job_read(const struct queue *queue, uint32_t slot, uint64_t word, struct job *out)
@@ -64,7 +53,7 @@ void job_read(const struct queue *queue, uint32_t slot, uint64_t word, struct jo
     };
     memcpy(out->request_id, from->request_id, sizeof out->request_id);
     out->request_id[sizeof out->request_id - 1] = '\0';
-    read_areas(queue, from, out);
+    read_areas(queue, slot, out);
     out->alone = out->alone || !out->sound;
     out->tiles = count_tiles(&out->item.input_shape);
 }

@@ -1,6 +1,8 @@
 /*
- * The shared-memory job queue: one sealed memfd that the supervisor creates and every process maps.
- * The slot table in it is the only truth about jobs; messages and eventfds are hints. What is
+ * The shared-memory job queue: three sealed memfds that the supervisor creates. Every process maps
+ * the first, with the slot table, which is the only truth about jobs; messages and eventfds are
+ * hints. The second holds the slots' input areas, the third their output areas; who only reads
+ * them is handed a descriptor that only reads, so that not even a plugin can write there. What is
  * written here by whom:
  *
  * - header: the supervisor, before any other process exists; constant afterwards
@@ -31,7 +33,7 @@
 #include <stdbool.h>
 
 #define QUEUE_MAGIC          UINT64_C(0x3176655374656e75)
-#define QUEUE_LAYOUT_VERSION 3
+#define QUEUE_LAYOUT_VERSION 4
 #define QUEUE_MAX_PROCESSES  256 /* index 0 is nobody */
 #define QUEUE_MAX_MODELS     16
 #define QUEUE_MAX_CLASSES    8
@@ -121,12 +123,6 @@ struct queue_slot {
     _Atomic uint64_t cancel; /* generation:32 << 32 | flags: QUEUE_CANCEL; counts only while the
                                 word has that generation */
 
-    /* constant after creation */
-    uint64_t input_offset; /* from the start of the mapping, 64-byte aligned */
-    uint64_t input_capacity;
-    uint64_t output_offset;
-    uint64_t output_capacity;
-
     /* by the gateway in RECV */
     _Atomic uint32_t reply_to; /* the gateway's process index; never cleared, only overwritten */
     _Atomic uint32_t model;
@@ -167,15 +163,23 @@ struct queue_geometry {
 };
 
 struct queue_header; /* lib/queue.c */
+struct queue_layout;
 
 /* A process's mapping of the queue. Copy freely; pointers end with queue_close. */
 struct queue {
-    int fd;
+    int fd; /* the table's */
     size_t size;
+    int inputs_fd; /* -1 where the process has no areas */
+    int outputs_fd;
+    size_t inputs_size;
+    size_t outputs_size;
+    char *inputs; /* NULL where they are not mapped */
+    char *outputs;
     struct queue_header *header;
-    const struct queue_geometry *geometry;
-    struct queue_process *processes; /* QUEUE_MAX_PROCESSES */
-    struct queue_model *models;      /* geometry->model_count */
+    struct queue_layout *layout;           /* this process's own copy: nobody else can change it */
+    const struct queue_geometry *geometry; /* in it */
+    struct queue_process *processes;       /* QUEUE_MAX_PROCESSES */
+    struct queue_model *models;            /* geometry->model_count */
     struct queue_slot *slots;
     uint32_t slot_count;
     struct counters_seat *seats; /* COUNTERS_MAX_SEATS */
@@ -185,13 +189,24 @@ struct queue {
 
 /* ---- life of the queue ---- */
 
-/* Supervisor: make the memfd (close-on-exec), size and seal it. 0, -EINVAL (geometry out of bounds
- * or unsorted), -ENOMEM, ... */
+/* Supervisor: make the memfds (close-on-exec), size and seal them, and map them for reading and
+ * writing. 0, -EINVAL (geometry out of bounds or unsorted), -ENOMEM, ... */
 int queue_create(const struct queue_geometry *geometry, struct queue *out);
 
-/* Others: map an inherited fd. Checks magic, layout version, seals and that everything lies inside.
- * -EBADMSG if not. Keeps fd; the mapping is not inherited by children (MADV_DONTFORK). */
-int queue_attach(int fd, struct queue *out);
+/* Supervisor: unmap the areas, which are not its business. The descriptors stay, to be handed on;
+ * queue_input and queue_output must not be called any more. */
+void queue_leave_areas(struct queue *queue);
+
+/* Supervisor: descriptors of the areas that can be mapped for reading only, for the caller to
+ * close. Takes the memfds' permissions away, so that the user's processes without CAP_DAC_OVERRIDE
+ * cannot open them again by /proc: to be called once. 0 or a negative errno. */
+int queue_open_readers(const struct queue *queue, int *inputs_fd, int *outputs_fd);
+
+/* Others: map inherited fds. The areas are mapped as their descriptors allow, for reading only or
+ * for writing too; -1 for both (one alone: -EBADF): not at all. Checks magic, layout version, seals
+ * and that everything lies inside. -EBADMSG if not. Keeps the fds; the mappings are not inherited
+ * by children (MADV_DONTFORK). */
+int queue_attach(int fd, int inputs_fd, int outputs_fd, struct queue *out);
 
 void queue_close(struct queue *queue);
 
@@ -228,9 +243,11 @@ int queue_reserve(struct queue *queue, uint16_t self, uint64_t input_bytes, uint
 /* Largest input that any slot holds. */
 uint64_t queue_largest_input(const struct queue *queue);
 
-/* Areas of a slot. Never NULL for slot < slot_count. */
+/* Areas of a slot. Never NULL for slot < slot_count; the areas must be mapped (asserted). */
 void *queue_input(const struct queue *queue, uint32_t slot);
 void *queue_output(const struct queue *queue, uint32_t slot);
+uint64_t queue_input_capacity(const struct queue *queue, uint32_t slot);
+uint64_t queue_output_capacity(const struct queue *queue, uint32_t slot);
 
 /* Gateway or supervisor: ask whoever runs this generation of the slot to give it up. */
 void queue_cancel(struct queue *queue, uint32_t slot, uint32_t generation);

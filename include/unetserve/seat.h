@@ -14,17 +14,21 @@
 #include "unetserve/queue.h"
 
 enum {
-    SEAT_FD_QUEUE = 3, /* the queue's memfd */
+    SEAT_FD_QUEUE = 3, /* the queue's memfd with the table */
     SEAT_FD_CONFIG =
         4,             /* memfd, read-only: the resolved configuration in configuration-file form */
     SEAT_FD_READY = 5, /* pipe, write end: one newline when ready, then close */
     SEAT_FD_LIFE = 6,  /* pipe, read end: end of file means that the supervisor is gone */
     SEAT_FD_GATEWAYS = 7, /* pipe, gateways: its write end; others: its read end. End of file means
                              that there is no gateway, and no supervisor to start one */
+    /* The queue's areas, with the access that the role has: gateways write inputs and read outputs,
+     * workers the other way round; the broker: closed */
+    SEAT_FD_INPUTS = 8,
+    SEAT_FD_OUTPUTS = 9,
     SEAT_FD_LISTEN =
-        8, /* HTTP gateways: listening sockets, in the configuration's order; others: closed */
+        10, /* HTTP gateways: listening sockets, in the configuration's order; others: closed */
     SEAT_MAX_LISTEN = 8,
-    SEAT_FD_EVENT = 16, /* SEAT_FD_EVENT + seat: that seat's eventfd (non-blocking) */
+    SEAT_FD_EVENT = 32, /* SEAT_FD_EVENT + seat: that seat's eventfd (non-blocking) */
 };
 
 #define SEAT_MAX COUNTERS_MAX_SEATS /* seats in all */

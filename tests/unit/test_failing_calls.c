@@ -427,9 +427,12 @@ static int try_queue(void)
     int error = queue_create(&geometry, &queue);
     if (error)
         return error;
-    error = queue_attach(queue.fd, &again);
+    int fds[] = {dup(queue.fd), dup(queue.inputs_fd), dup(queue.outputs_fd)};
+    error = queue_attach(fds[0], fds[1], fds[2], &again);
     if (!error)
-        munmap(again.header, again.size);
+        queue_close(&again);
+    for (size_t i = 0; error && i < 3; i++)
+        close(fds[i]);
     queue_close(&queue);
     return error;
 }

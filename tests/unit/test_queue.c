@@ -162,8 +162,8 @@ static void test_reserve(void **state)
             assert_true(slot < 4);
         else
             assert_true(slot >= 4);
-        memset(queue_input(&queue, slot), 1, queue.slots[slot].input_capacity);
-        memset(queue_output(&queue, slot), 2, queue.slots[slot].output_capacity);
+        memset(queue_input(&queue, slot), 1, queue_input_capacity(&queue, slot));
+        memset(queue_output(&queue, slot), 2, queue_output_capacity(&queue, slot));
     }
     assert_int_equal(queue_reserve(&queue, 3, 100, 100, &slot, &word), -EBUSY);
     assert_int_equal(queue_reserve(&queue, 3, 65537, 1, &slot, &word), -E2BIG);
@@ -176,29 +176,35 @@ static void test_reserve(void **state)
     queue_close(&queue);
 }
 
+static int attach(const struct queue *queue, struct queue *other)
+{
+    return queue_attach(dup(queue->fd), dup(queue->inputs_fd), dup(queue->outputs_fd), other);
+}
+
 static void test_attach(void **state)
 {
     (void)state;
     struct queue queue = make_queue();
     struct queue other;
-    assert_int_equal(queue_attach(dup(queue.fd), &other), 0);
+    assert_int_equal(attach(&queue, &other), 0);
     assert_int_equal(other.slot_count, 6);
     memcpy(queue_input(&queue, 2), "hello", 6);
     assert_string_equal(queue_input(&other, 2), "hello");
     /* Sealed: nobody can cut it short under the others. */
     assert_int_equal(ftruncate(queue.fd, 4096), -1);
     queue_close(&other);
-    queue.slots[1].output_offset = queue.size - 8;
     int fd = dup(queue.fd);
-    assert_int_equal(queue_attach(fd, &other), -EBADMSG);
+    assert_int_equal(queue_attach(fd, queue.outputs_fd, queue.inputs_fd, &other), -EBADMSG);
+    ((uint64_t *)queue.header)[0]++;
+    assert_int_equal(queue_attach(fd, -1, -1, &other), -EBADMSG);
     close(fd);
     queue_close(&queue);
 
     int plain = memfd_create("plain", MFD_ALLOW_SEALING | MFD_CLOEXEC);
     assert_int_equal(ftruncate(plain, 1 << 20), 0);
-    assert_int_equal(queue_attach(plain, &other), -EBADMSG);
+    assert_int_equal(queue_attach(plain, -1, -1, &other), -EBADMSG);
     assert_int_equal(fcntl(plain, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), 0);
-    assert_int_equal(queue_attach(plain, &other), -EBADMSG);
+    assert_int_equal(queue_attach(plain, -1, -1, &other), -EBADMSG);
     close(plain);
 
     struct queue_geometry bad = {.class_count = 2,
@@ -208,6 +214,48 @@ static void test_attach(void **state)
     bad = (struct queue_geometry){
         .class_count = 1, .classes = {{.input_bytes = 1, .output_bytes = 1, .count = 5000}}};
     assert_int_equal(queue_create(&bad, &other), -EINVAL);
+}
+
+/* Can somebody without privileges have that memory writable, by the descriptor or by its name? */
+static bool writable(int fd)
+{
+    char path[32];
+    pid_t child = fork();
+    if (child == 0) {
+        if (geteuid() == 0 && (setgid(65534) || setuid(65534)))
+            _exit(2);
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        void *base = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        void *read_only = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+        _exit(base != MAP_FAILED || mprotect(read_only, 4096, PROT_WRITE) == 0 ||
+              open(path, O_RDWR) >= 0);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) < 2);
+    return WEXITSTATUS(status) == 1;
+}
+
+static void test_readers(void **state)
+{
+    (void)state;
+    struct queue queue = make_queue();
+    struct queue worker;
+    int inputs;
+    int outputs;
+    assert_int_equal(queue_open_readers(&queue, &inputs, &outputs), 0);
+    assert_true(writable(queue.outputs_fd));
+    assert_false(writable(inputs));
+    assert_false(writable(outputs));
+    assert_int_equal(queue_attach(dup(queue.fd), inputs, dup(queue.outputs_fd), &worker), 0);
+    memcpy(queue_input(&queue, 2), "hello", 6);
+    assert_string_equal(queue_input(&worker, 2), "hello");
+    memcpy(queue_output(&worker, 2), "world", 6);
+    queue_leave_areas(&worker);
+    assert_string_equal(queue_output(&queue, 2), "world");
+    queue_close(&worker);
+    close(outputs);
+    queue_close(&queue);
 }
 
 static void test_processes(void **state)
@@ -709,17 +757,12 @@ static void test_roles_race_with_deaths(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_edge),
-        cmocka_unit_test(test_no_other_edge),
-        cmocka_unit_test(test_reserve),
-        cmocka_unit_test(test_attach),
-        cmocka_unit_test(test_processes),
-        cmocka_unit_test(test_standing_rules),
-        cmocka_unit_test(test_condemned),
-        cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_models),
-        cmocka_unit_test(test_roles_race),
-        cmocka_unit_test(test_roles_race_with_deaths),
+        cmocka_unit_test(test_every_edge),     cmocka_unit_test(test_no_other_edge),
+        cmocka_unit_test(test_reserve),        cmocka_unit_test(test_attach),
+        cmocka_unit_test(test_readers),        cmocka_unit_test(test_processes),
+        cmocka_unit_test(test_standing_rules), cmocka_unit_test(test_condemned),
+        cmocka_unit_test(test_cancel),         cmocka_unit_test(test_models),
+        cmocka_unit_test(test_roles_race),     cmocka_unit_test(test_roles_race_with_deaths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

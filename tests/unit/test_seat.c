@@ -43,7 +43,11 @@ static int in_child(int (*body)(struct queue *queue, uint16_t index), enum queue
             _exit(99);
         int queue_fd = fcntl(queue.fd, F_DUPFD, 200);
         int write_fd = fcntl(ready[1], F_DUPFD, 200);
+        int inputs_fd = fcntl(queue.inputs_fd, F_DUPFD, 200);
+        int outputs_fd = fcntl(queue.outputs_fd, F_DUPFD, 200);
         dup2(queue_fd, SEAT_FD_QUEUE);
+        dup2(inputs_fd, SEAT_FD_INPUTS);
+        dup2(outputs_fd, SEAT_FD_OUTPUTS);
         dup2(write_fd, SEAT_FD_READY);
         for (int seat = 0; seat < 2; seat++)
             dup2(fcntl(eventfd(0, EFD_NONBLOCK), F_DUPFD, 200), SEAT_FD_EVENT + seat);
@@ -99,11 +103,15 @@ static int body_takes(struct queue *queue, uint16_t index)
     return fcntl(SEAT_FD_READY, F_GETFD) == -1 ? 0 : 6;
 }
 
+static int spare_areas[2];
+
 /* A refusal closes the queue, so each try gets it anew. */
 static int retake(int spare, enum queue_role role, const char *seat_text, uint16_t index)
 {
     struct seat seat;
     dup2(spare, SEAT_FD_QUEUE);
+    dup2(spare_areas[0], SEAT_FD_INPUTS);
+    dup2(spare_areas[1], SEAT_FD_OUTPUTS);
     return take(role, seat_text, index, &seat);
 }
 
@@ -111,6 +119,8 @@ static int body_refuses(struct queue *queue, uint16_t index)
 {
     (void)queue;
     int spare = fcntl(SEAT_FD_QUEUE, F_DUPFD, 200);
+    spare_areas[0] = fcntl(SEAT_FD_INPUTS, F_DUPFD, 200);
+    spare_areas[1] = fcntl(SEAT_FD_OUTPUTS, F_DUPFD, 200);
     if (retake(spare, QUEUE_GATEWAY, "1", index) != -EPROTO)
         return 1;
     if (retake(spare, QUEUE_WORKER, "0", index) != -EPROTO)
