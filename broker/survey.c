@@ -1,5 +1,6 @@
 #include "broker/survey.h"
 #include "broker/placement.h"
+#include "unetserve/log.h"
 #include "unetserve/seat.h"
 
 #include <stdlib.h>
@@ -153,6 +154,14 @@ static void read_slot(struct survey *survey, struct queue *queue, uint32_t slot)
     }
 }
 
+static void lease_tell(const struct queue *queue, const struct placement_lease *lease)
+{
+    char request_id[QUEUE_ID_MAX];
+    queue_request_id(queue, lease->slot, request_id);
+    log_event(LOG_LEVEL_DEBUG, "job leased", log_text("request_id", request_id),
+              log_number("slot", lease->slot), log_number("worker", lease->worker));
+}
+
 static void carry_out(struct survey *survey, struct queue *queue, size_t lease_count)
 {
     for (size_t i = 0; i < lease_count; i++) {
@@ -160,6 +169,7 @@ static void carry_out(struct survey *survey, struct queue *queue, size_t lease_c
         if (!queue_move(queue, QUEUE_BROKER, lease->slot, lease->word, QUEUE_LEASED, lease->worker,
                         NULL))
             continue; /* its gateway has withdrawn it */
+        lease_tell(queue, lease);
         survey->result.leased++;
         survey->wake[lease->worker] = true;
     }

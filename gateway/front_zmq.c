@@ -64,7 +64,7 @@ static void reply_send(const struct caller *caller, const struct protocol_reply 
     long head_size = protocol_reply_write(reply, head, sizeof head);
     zmq_msg_t last;
     if (head_size < 0 || send_piece(front, caller->identity, caller->identity_size, true)) {
-        log_event(LOG_LEVEL_DEBUG, "an answer found no client", log_text("request", caller->id));
+        log_event(LOG_LEVEL_DEBUG, "an answer found no client", log_text("request_id", caller->id));
         free(body);
         return;
     }

@@ -348,12 +348,34 @@ void job_drop(struct job *job)
     job_release(job);
 }
 
+/* A line for each request that failed, or took more than half of the time that it may wait: its id
+ * is in the lines of the broker, the worker and the supervisor too. All others at the level debug.
+ */
+static void job_tell(const struct job *job, const struct job_outcome *outcome)
+{
+    const struct config_model *model = &job->jobs->config->models[job->view->model];
+    uint64_t took_ns = queue_now_ns() - job->begun_ns;
+    bool failed = outcome->status >= 500, slow = took_ns > model->timeout_ms * MS_NS / 2;
+    log_event(failed ? LOG_LEVEL_WARNING
+              : slow ? LOG_LEVEL_INFO
+                     : LOG_LEVEL_DEBUG,
+              failed ? "request failed"
+              : slow ? "request was slow"
+                     : "request answered",
+              log_text("request_id", job->request_id), log_text("model", model->name),
+              log_number("slot", job->slot), log_number("status", outcome->status),
+              log_real("took_ms", (double)took_ns / 1e6),
+              log_real("queue_ms", outcome->times.queue_ms),
+              log_real("forward_ms", outcome->times.forward_ms));
+}
+
 static void job_answer(struct job *job, struct job_outcome *outcome)
 {
     job_done *done = job->done;
     void *opaque = job->opaque;
     job->done = NULL;
     metrics_job(job->view->model, job->begun_ns, outcome);
+    job_tell(job, outcome);
     job_release(job);
     done(opaque, outcome);
 }
@@ -400,7 +422,7 @@ static void job_take_answer(struct job *job, uint64_t word)
 static void job_lost(struct job *job)
 {
     log_event(LOG_LEVEL_ERROR, "a job lost its slot", log_number("slot", job->slot),
-              log_text("request", job->request_id));
+              log_text("request_id", job->request_id));
     struct job_outcome outcome = {.times = {0}};
     outcome_say(&outcome, 503, "The request lost its slot, try again");
     job_answer(job, &outcome);

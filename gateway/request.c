@@ -6,6 +6,8 @@
 #include "gateway/pages.h"
 #include "gateway/routes.h"
 
+#include "unetserve/log.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -145,6 +147,9 @@ static enum MHD_Result request_refuse(struct request *request, const struct prob
     /* Without memory the status goes out without its sentence. */
     (void)answer_set_problem(&request->answer, problem);
     request->answer.retry_after_s = problem->retry_after_s;
+    log_event(LOG_LEVEL_DEBUG, "request refused",
+              log_text("request_id", request->answer.request_id),
+              log_number("status", problem->status));
     if (problem->status == 401)
         request->answer.authenticate = "APIKey";
     set_timing(

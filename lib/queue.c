@@ -549,6 +549,12 @@ int queue_reserve(struct queue *queue, uint16_t self, uint64_t input_bytes, uint
     return fits ? -EBUSY : -E2BIG;
 }
 
+void queue_request_id(const struct queue *queue, uint32_t slot, char id[QUEUE_ID_MAX])
+{
+    memcpy(id, queue->slots[slot].request_id, QUEUE_ID_MAX);
+    id[QUEUE_ID_MAX - 1] = '\0';
+}
+
 void queue_cancel(struct queue *queue, uint32_t slot, uint32_t generation)
 {
     assert(slot < queue->slot_count);

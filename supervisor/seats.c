@@ -337,6 +337,24 @@ static bool is_final(const siginfo_t *end)
                                           status == EX_UNAVAILABLE || status == EX_CONFIG);
 }
 
+/* What a worker that is gone was running: the lines that tell its clients' requests. */
+static void jobs_tell(const struct tree_seat *seat)
+{
+    const struct queue *queue = &seat->server->queue;
+    for (uint32_t slot = 0; slot < queue->slot_count; slot++) {
+        uint64_t word = queue_word(queue, slot);
+        enum queue_state state = queue_word_state(word);
+        if ((state != QUEUE_RUN && state != QUEUE_STREAM) || queue_word_owner(word) != seat->index)
+            continue;
+        char request_id[QUEUE_ID_MAX];
+        queue_request_id(queue, slot, request_id);
+        log_event(LOG_LEVEL_WARNING, "a job lost its worker", log_text("request_id", request_id),
+                  log_number("slot", slot), log_number("seat_number", seat->number),
+                  log_number("pid", seat->pid),
+                  log_number("deaths_before", queue_word_faults(word) + queue_word_kills(word)));
+    }
+}
+
 /* Reap, then settle what the process held. The seat may have had no process if it could not be
  * started. */
 static void action_bury(struct tree_seat *seat, siginfo_t *end)
@@ -349,6 +367,8 @@ static void action_bury(struct tree_seat *seat, siginfo_t *end)
     while (waitid(P_PIDFD, (id_t)seat->pidfd, end, WEXITED) && errno == EINTR)
         ;
     end_tell(seat, end);
+    if (seat->role == QUEUE_WORKER && seat->index)
+        jobs_tell(seat);
     index_leave(seat, by_fault(seat, end));
     process_forget(seat);
     if (queue_apply_standing_rules(queue) > 0 || seat->role == QUEUE_WORKER) {

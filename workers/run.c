@@ -63,8 +63,12 @@ static size_t take_batch(const struct worker *worker, struct job *jobs, size_t c
         tiles = jobs[i].tiles > UINT32_MAX - tiles ? UINT32_MAX : tiles + jobs[i].tiles;
         jobs[taken++] = jobs[i];
     }
-    for (size_t i = 0; i < taken; i++)
+    for (size_t i = 0; i < taken; i++) {
         jobs[i].batch = (uint32_t)taken;
+        log_event(LOG_LEVEL_DEBUG, "job started", log_text("model", worker_model_name(worker)),
+                  log_text("request_id", jobs[i].request_id), log_number("slot", jobs[i].slot),
+                  log_number("batch", (int64_t)taken));
+    }
     return taken;
 }
 

@@ -249,6 +249,9 @@ void *queue_output(const struct queue *queue, uint32_t slot);
 uint64_t queue_input_capacity(const struct queue *queue, uint32_t slot);
 uint64_t queue_output_capacity(const struct queue *queue, uint32_t slot);
 
+/* The id of the request in a slot, terminated; for logs: it may be changing meanwhile. */
+void queue_request_id(const struct queue *queue, uint32_t slot, char id[QUEUE_ID_MAX]);
+
 /* Gateway or supervisor: ask whoever runs this generation of the slot to give it up. */
 void queue_cancel(struct queue *queue, uint32_t slot, uint32_t generation);
 bool queue_cancelled(const struct queue *queue, uint32_t slot, uint32_t generation);
