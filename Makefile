@@ -68,6 +68,10 @@ all: deps
 .PHONY: outputs
 outputs: $(OUTPUTS)
 
+# What serves, without unetctl and what it needs (GDAL): for containers.
+.PHONY: server install-server
+server: $(addprefix $(BUILD)/,$(filter-out unetctl,$(PROGRAMS))) $(PLUGINS:%=$(BUILD)/models/%.so)
+
 .PHONY: deps
 deps:
 	@packaging/install-deps.sh build
@@ -195,6 +199,13 @@ system: outputs test-plugins
 	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) -m pytest -q tests/system $(PYTEST)
 
 # ---- faults ----------------------------------------------------------------------------------------------------------
+# Builds the container image from what unetctl dockerize writes, and runs it: two minutes, as root.
+.PHONY: test-container
+test-container: test-deps
+	@packaging/install-deps.sh container
+	@$(MAKE) --no-print-directory -j$(JOBS) outputs
+	@UNETSERVE_TEST_CONTAINER=1 UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) -m pytest -q tests/system/test_container.py
+
 .PHONY: chaos
 SEED ?=
 chaos: test-deps
@@ -246,6 +257,9 @@ format:
 
 install: all
 	@BUILD=$(BUILD) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) VERSION=$(VERSION) packaging/install.sh
+
+install-server: server
+	@BUILD=$(BUILD) PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) VERSION=$(VERSION) packaging/install.sh server
 
 clean:
 	rm -rf build build-*

@@ -1,23 +1,26 @@
 #!/bin/sh
-# install-deps.sh GROUP...: make sure that the Debian packages of these groups are there (build, test, lint, bench, model).
+# install-deps.sh GROUP...: make sure that the Debian packages of these groups are there (server, build, test, lint, bench, container, model).
 # Installs what is missing when it may; else says in one line what to run.
 set -eu
 
-packages_build="gcc make curl libc6-dev libzmq3-dev libmsgpack-dev libmicrohttpd-dev libcurl4-openssl-dev libjansson-dev
- libsystemd-dev libinih-dev libdnnl-dev libzip-dev libpng-dev libgdal-dev
- libxxhash-dev"
+packages_server="gcc make libc6-dev libzmq3-dev libmsgpack-dev libmicrohttpd-dev libjansson-dev libsystemd-dev libinih-dev
+ libdnnl-dev libzip-dev libpng-dev libxxhash-dev"
+packages_build="$packages_server curl libcurl4-openssl-dev libgdal-dev"
 packages_test="libcmocka-dev python3 python3-pytest python3-requests python3-numpy python3-zmq python3-msgpack python3-yaml python3-venv curl gdal-bin qemu-user"
 packages_lint="clang clang-tidy clang-format cppcheck shellcheck libclang-rt-14-dev mandoc"
 packages_bench="python3 python3-numpy"
+packages_container="buildah debootstrap"
 packages_model="spin python3"
 
 wanted=
 for group in "$@"; do
     case $group in
+    server) wanted="$wanted $packages_server" ;;
     build) wanted="$wanted $packages_build" ;;
     test) wanted="$wanted $packages_test" ;;
     lint) wanted="$wanted $packages_lint" ;;
     bench) wanted="$wanted $packages_bench" ;;
+    container) wanted="$wanted $packages_container" ;;
     model) wanted="$wanted $packages_model" ;;
     *)
         echo "install-deps.sh: no group '$group'" >&2

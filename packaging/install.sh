@@ -1,5 +1,6 @@
 #!/bin/sh
-# install.sh: put what was built into DESTDIR/PREFIX. From the environment: BUILD, PREFIX, DESTDIR, VERSION.
+# install.sh [server]: put what was built into DESTDIR/PREFIX; with "server" only what serves. From the environment:
+# BUILD, PREFIX, DESTDIR, VERSION.
 set -eu
 
 build=${BUILD:-build}
@@ -32,9 +33,12 @@ put() { # MODE SOURCE... DIRECTORY
     done
 }
 
-put 755 "$build/unetserve" "$build/unetctl" "$root/bin"
+put 755 "$build/unetserve" "$root/bin"
 put 755 "$build/unetserve-gateway" "$build/unetserve-broker" "$build/unetserve-worker" "$root/lib/unetserve"
 put 755 "$build"/models/*.so "$root/lib/unetserve/models"
+[ "${1:-all}" != server ] || exit 0
+
+put 755 "$build/unetctl" "$root/bin"
 
 install -d "$root/lib"
 install -m 755 "$build/libunetserve.so" "$root/lib/libunetserve.so.$version"

@@ -3,6 +3,7 @@
 #include "supervisor/describe.h"
 #include "supervisor/options.h"
 #include "supervisor/passed.h"
+#include "supervisor/probe.h"
 #include "supervisor/server.h"
 #include "unetserve/log.h"
 
@@ -119,6 +120,8 @@ int main(int argc, char **argv)
         printf("%s", options.help ? options_help : "unetserve " UNETSERVE_VERSION "\n");
         return fflush(stdout) ? EX_IOERR : 0;
     }
+    if (options.probe)
+        return probe_health(options.probe);
     int failed = options_apply(&options, &config, &config_error);
     if (failed) {
         fprintf(stderr, "unetserve: %s\n", config_error.text);

@@ -25,6 +25,7 @@ const char options_help[] =
     "  --run-dir DIR           where the sockets between processes lie\n"
     "  --log-format text|json  log lines on stderr\n"
     "  --check                 say what would be served, and end\n"
+    "  --probe ADDRESS         is the server there healthy? The exit status says so\n"
     "  --version, --help\n";
 
 enum {
@@ -38,6 +39,7 @@ enum {
     OPTION_RUN_DIR,
     OPTION_LOG_FORMAT,
     OPTION_CHECK,
+    OPTION_PROBE,
     OPTION_VERSION,
     OPTION_HELP,
 };
@@ -54,6 +56,7 @@ static const struct option long_options[] = {
     {"run-dir", required_argument, NULL, OPTION_RUN_DIR},
     {"log-format", required_argument, NULL, OPTION_LOG_FORMAT},
     {"check", no_argument, NULL, OPTION_CHECK},
+    {"probe", required_argument, NULL, OPTION_PROBE},
     {"version", no_argument, NULL, OPTION_VERSION},
     {"help", no_argument, NULL, OPTION_HELP},
     {NULL, 0, NULL, 0},
@@ -81,6 +84,7 @@ static int option_take(int which, struct options *options)
     case OPTION_RUN_DIR: options->run_dir = optarg; return 0;
     case OPTION_LOG_FORMAT: options->log_format = optarg; return 0;
     case OPTION_CHECK: options->check = true; return 0;
+    case OPTION_PROBE: options->probe = optarg; return 0;
     case OPTION_VERSION: options->version = true; return 0;
     default: options->help = true; return 0;
     }

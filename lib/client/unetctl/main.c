@@ -25,6 +25,7 @@ static const struct command_row command_rows[] = {
     {"status", command_status, "what runs: models, workers, slots"},
     {"inspect", command_inspect, "what a model file is, or why it is none"},
     {"check", command_check, "look at a tile, a model or a configuration without a server"},
+    {"dockerize", command_dockerize, "write a Dockerfile for a model"},
 };
 
 #define COMMAND_COUNT (sizeof command_rows / sizeof *command_rows)
@@ -120,7 +121,7 @@ static void print_usage(FILE *stream)
 {
     fputs("usage: unetctl COMMAND [ARGUMENTS]; unetctl COMMAND --help tells more\n\n", stream);
     for (size_t i = 0; i < COMMAND_COUNT; i++)
-        fprintf(stream, "  %-9s %s\n", command_rows[i].name, command_rows[i].summary);
+        fprintf(stream, "  %-10s %s\n", command_rows[i].name, command_rows[i].summary);
     fputs("\n  --help, --version\n", stream);
 }
 
@@ -146,6 +147,7 @@ int main(int argc, char **argv)
             return command_fail(EX_IOERR, "cannot write to standard output: %s", strerror(errno));
         return code;
     }
-    return command_fail(EX_USAGE, "'%s' is no command; there are predict, status, inspect, check",
+    return command_fail(EX_USAGE,
+                        "'%s' is no command; there are predict, status, inspect, check, dockerize",
                         argv[1]);
 }
