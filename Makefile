@@ -18,9 +18,12 @@ OPTIMIZE  ?= -O2 -g
 WARNINGS  := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla
 # "address" brings UBSan along: they run together, and findings end the process.
 SANITIZE  := $(if $(SANITIZER),-fsanitize=$(if $(filter address,$(SANITIZER)),address$(comma)undefined,$(SANITIZER)) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-COMPILE    = $(CC) -std=c11 -D_GNU_SOURCE -Iinclude -I. $(WARNINGS) $(OPTIMIZE) $(SANITIZE) -fPIC -fvisibility=hidden \
+# What a distribution builds its servers with; sanitizers have their own checks.
+HARDEN    := -fstack-protector-strong -fstack-clash-protection -fcf-protection $(if $(SANITIZER)$(findstring -fsanitize,$(CFLAGS))$(findstring -O0,$(OPTIMIZE)),,-D_FORTIFY_SOURCE=2)
+HARDEN_LINK := -Wl,-z,relro,-z,now
+COMPILE    = $(CC) -std=c11 -D_GNU_SOURCE -Iinclude -I. $(WARNINGS) $(OPTIMIZE) $(SANITIZE) $(HARDEN) -fPIC -fvisibility=hidden \
 	     -DUNETSERVE_VERSION='"$(VERSION)"' -DUNETSERVE_PREFIX='"$(PREFIX)"' $(CFLAGS) -MMD -MP
-LINK       = $(CC) $(SANITIZE) $(LDFLAGS) -Wl,--as-needed
+LINK       = $(CC) $(SANITIZE) $(HARDEN_LINK) $(LDFLAGS) -Wl,--as-needed
 VERSION   := 0.1.0
 
 # V=1 shows the commands.
