@@ -172,12 +172,13 @@ static void print_result(const struct bench *bench, const char *precision, const
     const struct peak_loop *loop = peak_find(precision);
     double gflops = gflop / ms[0] * 1e3;
     printf("{\"precision\": \"%s\", \"batch\": %u, \"size\": %u, \"threads\": %u, "
-           "\"parameters\": %llu, \"ms\": %.3f, \"median_ms\": %.3f, \"ms_a_tile\": %.3f, "
+           "\"parameters\": %llu, \"arena_bytes\": %zu, \"ms\": %.3f, \"median_ms\": %.3f, "
+           "\"ms_a_tile\": %.3f, "
            "\"gflop\": %.3f, \"gflops\": %.1f, \"peak_isa\": \"%s\", \"peak_gflops\": %.1f, "
            "\"share_of_peak\": %.4f, \"samples_ms\": [",
            precision, s->batch, s->size, s->threads, (unsigned long long)bench->network->parameters,
-           ms[0], ms[runs / 2], ms[0] / s->batch, gflop, gflops, loop != NULL ? loop->isa : "",
-           peak, peak > 0 ? gflops / peak : 0.0);
+           onednn_arena_bytes(bench->instance), ms[0], ms[runs / 2], ms[0] / s->batch, gflop,
+           gflops, loop != NULL ? loop->isa : "", peak, peak > 0 ? gflops / peak : 0.0);
     for (uint32_t i = 0; i < runs; i++) {
         printf("%s%.3f", i > 0 ? ", " : "", ms[i]);
     }

@@ -558,6 +558,39 @@ static void what_does_not_fit_is_refused(void **state)
     network_free(&network);
 }
 
+/* Tiles that are too large to run together run one after the other, as if they had come so. */
+static void large_batches_run_in_parts(void **state)
+{
+    (void)state;
+    enum { MOST_BYTES = 50 << 20, HEIGHT = 256, WIDTH = 512 };
+    struct network network;
+    two_levels(&network, 2, 16, 3, true);
+    struct backend_options options = {.precision = "f32", .threads = 1, .preprocess = plain};
+    char error[256] = "";
+    void *instance = NULL;
+    assert_int_equal(backend_onednn.create(&network, &options, &instance, error, sizeof error), 0);
+    struct tiles tiles;
+    tiles_make(&network, UNETSERVE_U8, 3, HEIGHT, WIDTH, &tiles);
+    tiles.batch.labels = NULL;
+    assert_int_equal(backend_onednn.forward(instance, &tiles.batch), 0);
+    assert_in_range(onednn_arena_bytes(instance), MOST_BYTES / 2 + 1, MOST_BYTES);
+    size_t bytes = tiles.pixels * tiles.classes * sizeof(float);
+    float *alone = (float *)malloc(bytes);
+    assert_non_null(alone);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct backend_batch one = tiles.batch;
+        one.count = 1;
+        one.inputs = &tiles.inputs[i];
+        one.logits = &alone;
+        assert_int_equal(backend_onednn.forward(instance, &one), 0);
+        assert_memory_equal(alone, tiles.logits[i], bytes);
+    }
+    free(alone);
+    tiles_free(&tiles);
+    backend_onednn.destroy(instance);
+    network_free(&network);
+}
+
 static void check_refused(const struct network *network, const char *precision, uint32_t threads)
 {
     struct backend_options options = {
@@ -871,6 +904,7 @@ int main(void)
         cmocka_unit_test(shapes_come_and_go),
         cmocka_unit_test(answers_are_optional),
         cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test(large_batches_run_in_parts),
         cmocka_unit_test(precisions),
         cmocka_unit_test(forms_of_weights),
         cmocka_unit_test(packed_weights_are_shared),

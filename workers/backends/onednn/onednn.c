@@ -14,6 +14,11 @@
 /* oneDNN keeps primitives of its own accord (1024 by default), whatever we free. Plans hold what is
  * in use, so this many, enough for a plan to share the layers that repeat. */
 #define KEPT_PRIMITIVES 64
+/* How much room for activations a thread may ask for: with more, a batch is run in parts. Two tiles
+ * of the 31M-parameter network on two threads; more tiles at once make neither of them busier. */
+#define ARENA_BYTES_A_THREAD ((size_t)50 << 20)
+/* More tiles than any caller can mean. */
+#define MOST_TILES 65536u
 /* How long a worker waits for another one that packs the same weights, before it packs its own. */
 #define PACKING_WAIT_MS 30000u
 #define NOTE_BYTES      512
@@ -542,9 +547,70 @@ int onednn_forward_timed(void *opaque, const struct backend_batch *batch, struct
     return onednn_plan_run(plan, &run, batch);
 }
 
-static int forward(void *instance, const struct backend_batch *batch)
+/* Room that one tile of that size takes. 0, -EINVAL, -ENOMEM. */
+static int tile_bytes(const struct instance *instance, uint32_t height, uint32_t width, size_t *out)
 {
-    return onednn_forward_timed(instance, batch, NULL);
+    struct onednn_layout layout;
+    for (size_t i = 0; i < ONEDNN_PLANS; i++) {
+        const struct onednn_layout *known = &instance->plans[i].plan.layout;
+        if (known->count > 0 && known->height == height && known->width == width) {
+            *out = known->arena_bytes / known->count;
+            return 0;
+        }
+    }
+    int error = onednn_layout_create(&instance->network, instance->type, 1, height, width, &layout);
+    if (error == 0) {
+        *out = layout.arena_bytes;
+        onednn_layout_free(&layout);
+    }
+    return error;
+}
+
+/* Part of a batch. */
+static struct backend_batch part_of(const struct backend_batch *batch, uint32_t first,
+                                    uint32_t count)
+{
+    struct backend_batch part = *batch;
+    part.count = count;
+    part.inputs += first;
+    part.labels = batch->labels != NULL ? batch->labels + first : NULL;
+    part.logits = batch->logits != NULL ? batch->logits + first : NULL;
+    return part;
+}
+
+/* How many tiles of a batch run together. */
+static int choose_part(const struct instance *instance, const struct backend_batch *batch,
+                       uint32_t *out)
+{
+    size_t bytes = 0;
+    if (batch->count > MOST_TILES) {
+        return -EINVAL;
+    }
+    int error = batch->count < 2 ? 0 : tile_bytes(instance, batch->height, batch->width, &bytes);
+    if (error == 0) {
+        size_t room = instance->options.threads * ARENA_BYTES_A_THREAD;
+        size_t fit = bytes > 0 ? room / bytes : batch->count;
+        *out = fit < 1 ? 1 : fit < batch->count ? (uint32_t)fit : batch->count;
+    }
+    return error;
+}
+
+static int forward(void *opaque, const struct backend_batch *batch)
+{
+    uint32_t most = 0;
+    int error = choose_part((const struct instance *)opaque, batch, &most);
+    for (uint32_t done = 0; error == 0 && (done < batch->count || done == 0); done += most) {
+        uint32_t left = batch->count - done;
+        struct backend_batch part = part_of(batch, done, left < most ? left : most);
+        error = onednn_forward_timed(opaque, &part, NULL);
+    }
+    return error;
+}
+
+size_t onednn_arena_bytes(const void *opaque)
+{
+    const struct instance *instance = (const struct instance *)opaque;
+    return instance->arena_bytes;
 }
 
 const char *onednn_implementation(const void *opaque, size_t layer)
