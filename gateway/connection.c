@@ -55,6 +55,8 @@ void connection_close(struct connections *connections, struct connection *connec
     else
         connections->last = connection->previous;
     connections->count--;
+    if (connection->place)
+        peers_leave(&connections->addresses, connection->place);
     metrics_connections(connections->count);
     free(connection);
 }

@@ -9,6 +9,7 @@
 #include "gateway/answer.h"
 #include "gateway/client.h"
 #include "gateway/head_gate.h"
+#include "gateway/peers.h"
 
 #include <stdatomic.h>
 #include <sys/types.h>
@@ -20,6 +21,7 @@ struct request;
 struct connection {
     int fd;
     struct client peer; /* the other end; a proxy, perhaps */
+    struct peer *place; /* among its address's connections; NULL: not counted */
     struct head_gate gate;
     uint64_t head_since_ns; /* when the head that is under way began; 0: none is */
     struct head_gate_report
@@ -35,6 +37,7 @@ struct connection {
 struct connections {
     struct connection *first, *last; /* the newest, the oldest */
     uint32_t count;
+    struct peers addresses;
 };
 
 /* Take over a socket. NULL: no memory, or a number beyond CONNECTION_FD_MAX (fd is still the

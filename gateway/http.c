@@ -8,6 +8,7 @@
 
 #include "gateway/gate_recv.h"
 #include "gateway/metrics.h"
+#include "gateway/negotiate.h"
 #include "gateway/request.h"
 
 #include "unetserve/log.h"
@@ -161,18 +162,57 @@ static int on_turn_over(sd_event_source *source, void *opaque)
 
 /* ---- accepting ---- */
 
+/* One address has all the connections that it may have: it is told, as far as its socket takes that
+ * at once. No more than half of the lingering closer's places are spent on such. */
+static void refuse_socket(struct http *http, int fd)
+{
+    struct answer answer = {.retry_after_s = 1};
+    struct problem problem;
+    problem_set(&problem, 429, "Too many connections from one address: %u are allowed",
+                http->gateway->config.max_connections_per_address);
+    metrics_refused(COUNTERS_REFUSED_CONNECTIONS);
+    negotiate_request_id(NULL, answer.request_id);
+    if (answer_set_problem(&answer, &problem) == 0 && answer_send(&answer, fd) == 0 &&
+        http->lingerer.count < LINGER_MAX_SOCKETS / 2)
+        linger_take(&http->lingerer, fd);
+    else
+        close(fd);
+    answer_free(&answer);
+}
+
+/* Proxies speak for many, and on a Unix socket everybody has the same address. */
+static bool is_counted(const struct http *http, const struct client *peer)
+{
+    return http->gateway->config.max_connections_per_address &&
+           (peer->kind == CLIENT_IPV4 || peer->kind == CLIENT_IPV6) &&
+           !trusted_has(&http->trusted, peer);
+}
+
 static void take_socket(struct http *http, int fd, const struct sockaddr *address, socklen_t size)
 {
     if (address->sa_family == AF_INET || address->sa_family == AF_INET6) {
         int one = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     }
+    struct client peer = client_of_socket(fd, address);
+    struct peer *place = NULL;
+    if (is_counted(http, &peer)) {
+        place = peers_enter(&http->connections.addresses, &peer,
+                            http->gateway->config.max_connections_per_address);
+        if (!place) {
+            refuse_socket(http, fd);
+            return;
+        }
+    }
     struct connection *connection = connection_open(&http->connections, fd);
     if (!connection) {
+        if (place)
+            peers_leave(&http->connections.addresses, place);
         close(fd);
         return;
     }
-    connection->peer = client_of_socket(fd, address);
+    connection->peer = peer;
+    connection->place = place;
     if (MHD_add_connection(http->daemon, fd, address, size) == MHD_YES)
         return;
     /* libmicrohttpd has closed the socket, with or without telling on_connection. */
@@ -408,6 +448,8 @@ int http_open(struct http *http, struct gateway *gateway)
     }
     linger_init(&http->lingerer, gateway->event);
     trusted_read(&gateway->config, &http->trusted);
+    peers_init(&http->connections.addresses, gateway->seat.queue.admission);
+    peers_init(&http->uploads, gateway->seat.queue.admission);
     const char *file = gateway->config.api_key_file;
     const char *key = getenv("UNETSERVE_API_KEY");
     int error = api_keys_load(&http->keys, key ? key : getenv("LIT_SERVER_API_KEY"), file);

@@ -16,6 +16,7 @@ struct http {
     struct lingerer lingerer;
     struct api_keys keys;
     struct trusted trusted;
+    struct peers uploads; /* requests in BODY, by client */
     sd_event_source *listen[SEAT_MAX_LISTEN + SEAT_MAX_MORE];
     uint32_t listen_count;
     sd_event_source *daemon_io, *turn_over, *daemon_timer, *sweep_timer, *accept_timer;

@@ -28,6 +28,8 @@
  * loses its slot to a newcomer. */
 #define HURRIED_BYTES_A_SECOND 65536
 #define HURRIED_AFTER_MS       1000
+/* After that time if its client has more slots than the newcomer's would have then. */
+#define HURRIED_HEAVY_AFTER_MS 100
 
 #define BODY_UNKNOWN UINT64_MAX
 
@@ -44,6 +46,8 @@ struct request {
     bool expects;  /* waits for 100 Continue before it sends its body */
     bool speaks_1; /* HTTP/1.1: knows interim answers */
     struct job *job;
+    struct client client; /* predictions: whom it counts for */
+    struct peer *upload;  /* in BODY: its place among the client's uploads */
     struct answer answer;
     sd_event_source *watch, *probe;
 };
@@ -112,8 +116,16 @@ static int on_watch(sd_event_source *source, int fd, uint32_t events, void *opaq
 
 /* ---- refusing ---- */
 
+static void request_upload_over(struct request *request)
+{
+    if (request->upload)
+        peers_leave(&request->http->uploads, request->upload);
+    request->upload = NULL;
+}
+
 static void request_drop_job(struct request *request)
 {
+    request_upload_over(request);
     if (request->job)
         job_drop(request->job);
     request->job = NULL;
@@ -162,6 +174,7 @@ static void request_refuse_slow(struct request *request, const char *reason)
 {
     request_drop_job(request);
     request->state = REQUEST_GONE;
+    metrics_refused(COUNTERS_REFUSED_SLOW);
     connection_refuse_text(request->connection, 408, reason, true);
 }
 
@@ -171,23 +184,46 @@ static bool request_receives(const struct request *request)
            !head_gate_idle(&request->connection->gate);
 }
 
-/* Slots that wait for bodies do no work. If that is what they are taken by, free the one whose body
- * comes slowest, unless that one is still in order. */
-static bool free_slowest(struct http *http, const struct admit_load *load)
+/* How slowly its body comes, where it is old enough to tell; UINT64_MAX: it is in order. Who takes
+ * up more slots than the newcomer has less time. */
+static uint64_t upload_rate(const struct request *request, uint32_t newcomers, uint64_t now_ns)
+{
+    uint64_t age_ms = (now_ns - request->begun_ns) / 1000000;
+    bool heavy = request->upload && request->upload->count > newcomers + 1;
+    if (age_ms < (heavy ? HURRIED_HEAVY_AFTER_MS : HURRIED_AFTER_MS))
+        return UINT64_MAX;
+    uint64_t rate = request->body_seen * 1000 / age_ms;
+    return rate < HURRIED_BYTES_A_SECOND ? rate : UINT64_MAX;
+}
+
+/* Is a, rather than b, the one to give way? That of the client with most slots; among equals the
+ * slowest. */
+static bool gives_way(const struct request *a, uint64_t rate_a, const struct request *b,
+                      uint64_t rate_b)
+{
+    uint32_t count_a = a->upload ? a->upload->count : 0;
+    uint32_t count_b = b->upload ? b->upload->count : 0;
+    return count_a != count_b ? count_a > count_b : rate_a < rate_b;
+}
+
+/* Slots that wait for bodies do no work. If that is what they are taken by, free one for this
+ * client, unless all bodies come in order. */
+static bool free_slowest(struct http *http, const struct client *newcomer,
+                         const struct admit_load *load)
 {
     if (load->receiving < http->gateway->seat.queue.slot_count / 4)
         return false;
     struct request *slowest = NULL;
-    uint64_t now_ns = queue_now_ns(), least = HURRIED_BYTES_A_SECOND;
+    uint64_t now_ns = queue_now_ns();
+    uint64_t least = UINT64_MAX;
+    uint32_t newcomers = peers_count(&http->uploads, newcomer);
     for (struct connection *at = http->connections.first; at; at = at->next) {
-        struct request *request = at->request;
-        uint64_t age_ms = request ? (now_ns - request->begun_ns) / 1000000 : 0;
-        if (age_ms < HURRIED_AFTER_MS || !request_receives(request))
+        if (!request_receives(at->request))
             continue;
-        uint64_t rate = request->body_seen * 1000 / age_ms;
-        if (rate < least) {
+        uint64_t rate = upload_rate(at->request, newcomers, now_ns);
+        if (rate != UINT64_MAX && (!slowest || gives_way(at->request, rate, slowest, least))) {
             least = rate;
-            slowest = request;
+            slowest = at->request;
         }
     }
     if (!slowest)
@@ -206,10 +242,7 @@ void request_sweep(struct request *request, uint64_t now_ns)
                           request->body_seen * 1000 / LEAST_BYTES_A_SECOND;
     if ((now_ns - request->begun_ns) / 1000000 <= allowed_ms)
         return;
-    request_drop_job(request);
-    request->state = REQUEST_GONE;
-    metrics_refused(COUNTERS_REFUSED_SLOW);
-    connection_refuse_text(request->connection, 408, "The body of the request took too long", true);
+    request_refuse_slow(request, "The body of the request took too long");
 }
 
 /* ---- pages ---- */
@@ -317,16 +350,23 @@ static int request_open_job(struct request *request, struct model_view *view,
     admit_look(&gateway->admit, view->model, &load);
     if (admit_wait(&gateway->admit, view->model, &load, order.timeout_ms, problem))
         return -1;
-    if (!admit_body(&gateway->admit, &load) && !free_slowest(request->http, &load)) {
+    /* What is beyond the cap is for clients that have no upload yet: many from one address cannot
+     * keep another's single one out, not even for the moment in which all of them are too new to be
+     * called slow. */
+    if (!admit_body(&gateway->admit, &load) &&
+        peers_count(&request->http->uploads, &request->client) > 0 &&
+        !free_slowest(request->http, &request->client, &load)) {
         metrics_refused(COUNTERS_REFUSED_RECEIVING);
         problem_set(problem, 503, "Too many requests are sending their bodies, try again later");
         return -1;
     }
     int refused = job_open(&gateway->jobs, &order, on_job_done, request, problem, &request->job);
-    if (refused && problem->status == 503 && free_slowest(request->http, &load))
+    if (refused && problem->status == 503 && free_slowest(request->http, &request->client, &load))
         refused = job_open(&gateway->jobs, &order, on_job_done, request, problem, &request->job);
     if (refused)
         metrics_job_refused(problem->status);
+    else
+        request->upload = peers_enter(&request->http->uploads, &request->client, 0);
     return refused;
 }
 
@@ -459,8 +499,8 @@ static enum MHD_Result request_begin(struct request *request, const char *method
         return request_refuse(request, &problem);
     if (route.kind != ROUTE_MODEL)
         return request_show(request, route.kind);
-    struct client client = request_client(request, key);
-    if (admit_rate(&request->http->gateway->admit, &client, &problem) ||
+    request->client = request_client(request, key);
+    if (admit_rate(&request->http->gateway->admit, &request->client, &problem) ||
         request_admit(request, route.model, &problem))
         return request_refuse(request, &problem);
     request->state = REQUEST_BODY;
@@ -507,6 +547,7 @@ static enum MHD_Result request_submit(struct request *request)
         enum MHD_Result result = request_refuse(request, &problem);
         return result == MHD_YES ? request_answer(request) : result;
     }
+    request_upload_over(request);
     request->state = REQUEST_WAITING;
     MHD_suspend_connection(request->mhd);
     if (sd_event_add_io(request->http->gateway->event, &request->watch, request->connection->fd,

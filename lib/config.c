@@ -54,7 +54,7 @@ __attribute__((format(printf, 3, 4))) static int parser_fail(struct parser *pars
     if (parser->failed)
         return -EINVAL;
     parser->failed = true;
-    char sentence[400];
+    char sentence[640];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(sentence, sizeof sentence, format, arguments);
@@ -85,6 +85,7 @@ void config_init(struct config *config)
     config->drain_timeout_ms = 30000;
     config->header_timeout_ms = 10000;
     config->max_connections = 8192;
+    config->max_connections_per_address = 1024;
     config->max_receiving_percent = 75;
     config->log_format = LOG_FORMAT_TEXT;
     config->log_level = LOG_LEVEL_INFO;
@@ -303,7 +304,7 @@ static int key_take(void *opaque, const char *section, const char *name, const c
     bool of_model = parser->model != NULL;
     const struct config_key *key = config_key_find(of_model, name);
     if (!key) {
-        char allowed[300];
+        char allowed[500];
         allowed_keys(of_model, allowed, sizeof allowed);
         return !parser_fail(parser, parser->line, "key '%.60s': no such key; allowed: %s", name,
                             allowed);
@@ -432,7 +433,7 @@ int config_set(struct config *config, const char *section, const char *key_name,
     }
     const struct config_key *key = config_key_find(of_model, key_name);
     if (!key) {
-        char allowed[300];
+        char allowed[500];
         allowed_keys(of_model, allowed, sizeof allowed);
         error_write(error, "key '%.60s': no such key; allowed: %s", key_name, allowed);
         return -EINVAL;

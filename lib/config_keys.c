@@ -31,6 +31,8 @@ static const struct config_key server_keys[] = {
     {"run_dir", CONFIG_ABSOLUTE, SERVER(run_dir), 0, 0, "an absolute path of at most 75 bytes"},
     {"cache_dir", CONFIG_ABSOLUTE, SERVER(cache_dir), 0, 0, "an absolute path"},
     {"api_key_file", CONFIG_ABSOLUTE, SERVER(api_key_file), 0, 0, "an absolute path"},
+    {"max_connections_per_address", CONFIG_NUMBER, SERVER(max_connections_per_address), 0, 1000000,
+     "1 to 1000000, or 0 for any number"},
     {"max_receiving_percent", CONFIG_NUMBER, SERVER(max_receiving_percent), 1, 100, "1 to 100"},
     {"drain_timeout_ms", CONFIG_NUMBER, SERVER(drain_timeout_ms), 0, DAY_MS, "0 to 86400000"},
     {"drain_delay_ms", CONFIG_NUMBER, SERVER(drain_delay_ms), 0, DAY_MS, "0 to 86400000"},

@@ -56,7 +56,8 @@ struct config {
     uint32_t header_timeout_ms; /* a whole head must be in by then; also how long an idle connection
                                    is kept */
     uint32_t max_connections;
-    uint32_t max_receiving_percent; /* of the slots may wait for bodies */
+    uint32_t max_connections_per_address; /* 0: any number */
+    uint32_t max_receiving_percent;       /* of the slots may wait for bodies */
     enum log_format log_format;
     enum log_level log_level;
     struct config_model models[QUEUE_MAX_MODELS];
@@ -64,7 +65,7 @@ struct config {
 };
 
 struct config_error {
-    char text[512]; /* "FILE:LINE: key 'x': ..., allowed: ..." */
+    char text[768]; /* "FILE:LINE: key 'x': ..., allowed: ..." */
 };
 
 /* Defaults, no models. */

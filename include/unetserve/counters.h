@@ -32,17 +32,18 @@
 
 /* Why a request was refused before it was accepted. */
 #define COUNTERS_REFUSALS(X)                                                                       \
-    X(HEAD, "head")           /* the grammar of HTTP */                                            \
-    X(CUT, "cut")             /* the connection ended within the request */                        \
-    X(SLOW, "slow")           /* head or body took too long */                                     \
-    X(KEY, "key")             /* none, or a wrong one */                                           \
-    X(RATE, "rate")           /* over the client's rate */                                         \
-    X(SIZE, "size")           /* larger than any slot, or than max_body_bytes */                   \
-    X(WAIT, "wait")           /* its time would be over before a worker is free */                 \
-    X(RECEIVING, "receiving") /* max_receiving_percent of the slots wait for bodies */             \
-    X(SLOTS, "slots")         /* all that would hold it are taken */                               \
-    X(NOT_READY, "not_ready") /* no worker has been ready yet */                                   \
-    X(DRAINING, "draining")   /* the server is shutting down */
+    X(HEAD, "head")               /* the grammar of HTTP */                                        \
+    X(CUT, "cut")                 /* the connection ended within the request */                    \
+    X(SLOW, "slow")               /* head or body took too long */                                 \
+    X(KEY, "key")                 /* none, or a wrong one */                                       \
+    X(CONNECTIONS, "connections") /* its address has as many as it may have */                     \
+    X(RATE, "rate")               /* over the client's rate */                                     \
+    X(SIZE, "size")               /* larger than any slot, or than max_body_bytes */               \
+    X(WAIT, "wait")               /* its time would be over before a worker is free */             \
+    X(RECEIVING, "receiving")     /* max_receiving_percent of the slots wait for bodies */         \
+    X(SLOTS, "slots")             /* all that would hold it are taken */                           \
+    X(NOT_READY, "not_ready")     /* no worker has been ready yet */                               \
+    X(DRAINING, "draining")       /* the server is shutting down */
 
 enum counters_time {
 #define COUNTERS_TIME_ENUM(name, text, help) COUNTERS_TIME_##name,

@@ -12,6 +12,7 @@ import requests
 import protocol_client
 from conftest import BUILD, wait_until
 from metrics_text import Metrics
+from slow_loris import Loris, files_allowed, honest
 
 WAIT_S = 60
 # A burst of ten, and then nothing for a quarter of an hour: so the counts do not depend on the clock.
@@ -200,4 +201,74 @@ def test_slots_that_wait_for_bodies_are_capped_over_gateways(start_server, simpl
         for line in lines:
             line.close()
     wait_until(lambda: ask(server) == [200], WAIT_S, "an answer when they have left")
+    server.stop()
+
+
+# ---- connections ---------------------------------------------------------------------------------
+
+
+def connect_from(server, address, request=b""):
+    line = socket.create_connection(("127.0.0.1", server.port), WAIT_S, source_address=(address, 0))
+    line.sendall(request)
+    return line
+
+
+ROOT = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_connections_of_one_address_are_capped(start_server, simple_model):
+    server = start_server(simple_model, config="[server]\nmax_connections_per_address = 5\nheader_timeout_ms = 3600000\n")
+    lines = [connect_from(server, "127.0.0.2", ROOT) for _ in range(5)]
+    assert all(line.recv(65536).startswith(b"HTTP/1.1 200 ") for line in lines)
+    for _ in range(3):
+        with connect_from(server, "127.0.0.2", ROOT) as line:
+            text = b""
+            while part := line.recv(65536):
+                text += part
+        assert text.startswith(b"HTTP/1.1 429 ") and b"\r\nRetry-After: 1\r\n" in text and b"\r\nConnection: close\r\n" in text
+        assert text.endswith(b'{"detail":"Too many connections from one address: 5 are allowed"}')
+    metrics = scrape(server)  # from another address
+    assert metrics.value("refused_total", reason="connections") == 3
+    assert metrics.value("requests_total", model="", code="429") == 3
+    lines.pop().close()
+
+    def admitted():
+        with connect_from(server, "127.0.0.2", ROOT) as line:
+            return line.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+    wait_until(admitted, WAIT_S, "the place of the one that left")
+    for line in lines:
+        line.close()
+    server.stop()
+
+
+def test_connections_of_trusted_proxies_and_unix_sockets_are_not_counted(start_server, simple_model, tmp_path):
+    path = tmp_path / "front.sock"
+    server = start_server(simple_model, listen=f"127.0.0.1:0,unix:{path}",
+                          config="[server]\nmax_connections_per_address = 2\ntrusted_proxies = 127.0.0.3\n")
+    lines = [connect_from(server, "127.0.0.3", ROOT) for _ in range(6)]
+    for _ in range(6):
+        line = socket.socket(socket.AF_UNIX)
+        line.settimeout(WAIT_S)
+        line.connect(str(path))
+        line.sendall(ROOT)
+        lines.append(line)
+    for line in lines:
+        assert line.recv(65536).startswith(b"HTTP/1.1 200 ")
+        line.close()
+
+
+def test_slow_loris_does_not_stop_an_honest_client(start_server, simple_model):
+    """Two thousand connections that drip heads and bodies, with the configuration as it comes."""
+    if files_allowed() < 3000:
+        pytest.skip("this process may not have 2,000 sockets")
+    server = start_server(simple_model)
+    with Loris(server.port, 2000) as loris:
+        assert loris.full.wait(WAIT_S)
+        wait_until(lambda: scrape(server).value("connections_open") > 1500, WAIT_S, "the connections")
+        answers = honest(server.port, 12, b'{"input": 4.0}', most=2000)
+    assert len(answers) >= 20
+    assert [status for status, _ in answers if status != 200] == []
+    assert loris.closed > 0, "slots and places are not theirs for ever"
+    wait_until(lambda: scrape(server).value("slots", state="RECV") == 0, WAIT_S, "the slots")
     server.stop()
