@@ -5,10 +5,6 @@
 #define GATEWAY_GATE_RECV_H
 
 #include <stdbool.h>
-#include <sys/types.h>
-
-/* Takes the place of the C library's for the whole process. */
-__attribute__((visibility("default"))) ssize_t recv(int fd, void *buffer, size_t size, int flags);
 
 /* Does a shared library's call of recv land here? False when the program was linked without
  * exporting the symbol: then no request may be served. */
