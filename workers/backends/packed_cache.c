@@ -12,6 +12,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -341,6 +342,16 @@ static void remove_entry(int directory, const char *name)
     }
 }
 
+/* A run directory in memory may be small, and must not be filled by reloads. */
+static uint64_t most_bytes(int directory)
+{
+    struct statvfs status;
+    uint64_t quarter = fstatvfs(directory, &status) == 0
+                           ? (uint64_t)status.f_blocks * status.f_frsize / 4
+                           : PACKED_CACHE_MAX_BYTES;
+    return quarter < PACKED_CACHE_MAX_BYTES ? quarter : PACKED_CACHE_MAX_BYTES;
+}
+
 /* The entry that was used last stays, however large it is: it is the one just written. */
 static void remove_old(int directory)
 {
@@ -351,10 +362,11 @@ static void remove_old(int directory)
         size_t count = list_entries(listing, entries);
         qsort(entries, count, sizeof *entries, by_use);
         int64_t oldest = (int64_t)time(NULL) - (int64_t)PACKED_CACHE_DAYS * SECONDS_A_DAY;
+        uint64_t most = most_bytes(directory);
         uint64_t total = 0;
         for (size_t i = 0; i < count; i++) {
             total += entries[i].bytes;
-            if (i > 0 && (entries[i].used < oldest || total > PACKED_CACHE_MAX_BYTES)) {
+            if (i > 0 && (entries[i].used < oldest || total > most)) {
                 remove_entry(directory, entries[i].name);
             }
         }

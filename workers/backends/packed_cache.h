@@ -16,8 +16,8 @@
 
 #include <stdbool.h>
 
-/* When a file is written, others go: those not used for so long, and beyond so many bytes those
- * not used for longest. */
+/* When a file is written, others go: those not used for so long, and beyond so many bytes, or a
+ * quarter of the file system, those not used for longest. */
 #define PACKED_CACHE_DAYS      30
 #define PACKED_CACHE_MAX_BYTES (UINT64_C(1) << 30)
 
