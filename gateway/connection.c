@@ -2,6 +2,7 @@
 
 #include "gateway/metrics.h"
 #include "gateway/negotiate.h"
+#include "gateway/request.h"
 
 #include "unetserve/queue.h"
 
@@ -108,11 +109,17 @@ void connection_request_done(struct connection *connection)
 /* After a read that left nothing: is this all that will come of a request that is not whole?
  * libmicrohttpd must not be left to find that out. Its epoll is edge-triggered, and after a short
  * read it waits for an edge that never comes if the end of the stream came with the last bytes. */
-static void check_cut(const struct connection *connection, struct head_gate_report *report)
+static void check_cut(struct connection *connection, struct head_gate_report *report)
 {
     const struct head_gate *gate = &connection->gate;
     if (report->status || head_gate_idle(gate) || !connection_ended(connection))
         return;
+    /* It has been refused already, and that is what its client is told: one request, one reason. */
+    struct answer *refusal = connection->request ? request_refusal(connection->request) : NULL;
+    if (refusal) {
+        connection_refuse(connection, refusal, false);
+        return;
+    }
     metrics_refused(COUNTERS_REFUSED_CUT);
     report->status = 400;
     report->reason = head_gate_in_head(gate)
@@ -142,6 +149,10 @@ ssize_t connection_read(struct connection *connection, void *buffer, size_t size
         metrics_refused(COUNTERS_REFUSED_HEAD);
     if ((size_t)got < size)
         check_cut(connection, &report);
+    if (connection->refused) {
+        errno = ECONNRESET;
+        return -1;
+    }
     if (!head_gate_in_head(&connection->gate))
         connection->head_since_ns = 0;
     else if (!connection->head_since_ns || report.whole)

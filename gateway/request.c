@@ -601,6 +601,13 @@ void request_end(struct request *request)
     connection_request_done(connection);
 }
 
+struct answer *request_refusal(struct request *request)
+{
+    bool refused = request->state == REQUEST_PAGE && request->answer.status >= 400 &&
+                   !request->answer.queued;
+    return refused ? &request->answer : NULL;
+}
+
 void request_give_up(struct request *request)
 {
     if (request->state == REQUEST_WAITING)

@@ -12,6 +12,8 @@
 #ifndef GATEWAY_REQUEST_H
 #define GATEWAY_REQUEST_H
 
+#include "gateway/answer.h"
+
 #include <microhttpd.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,6 +30,10 @@ void request_end(struct request *request);
 
 /* Is its body coming in at the least rate that is allowed? If not it is refused. */
 void request_sweep(struct request *request, uint64_t now_ns);
+
+/* The refusal that the request is going to be answered with when its body has been read away, or
+ * NULL. */
+struct answer *request_refusal(struct request *request);
 
 /* Close a waiting request without an answer: the process ends. */
 void request_give_up(struct request *request);

@@ -193,7 +193,7 @@ def test_out_of_descriptors(start_server, simple_model):
     clients = [connect(server) for _ in range(30)]
     for client in clients:
         client.sendall(HEAD + b"{")
-    wait_until(lambda: descriptors(server)[pid] == limit, what="as many descriptors as there may be")
+    wait_until(lambda: descriptors(server)[pid] >= limit, what="as many descriptors as there may be")
     wait_until(lambda: "cannot accept now" in server.log_text(), what="a warning")
     time.sleep(0.5)
     assert server.log_text().count("cannot accept now") == 1
