@@ -154,6 +154,15 @@ static int reserve(struct jobs *jobs, uint64_t input_bytes, uint64_t output_byte
 }
 
 /* Move a job in RECV to a slot that is large enough, with the first `used` bytes of its input. */
+/* Which model's job, of which generation: told from RECV on, since a reload keeps the workers of a
+ * generation until no slot asks for it. */
+static void pin(const struct job *job)
+{
+    struct queue_slot *slot = &job->jobs->seat->queue.slots[job->slot];
+    atomic_store_explicit(&slot->model, job->view->model, memory_order_relaxed);
+    atomic_store_explicit(&slot->model_generation, job->view->generation, memory_order_relaxed);
+}
+
 static int job_move_slot(struct job *job, size_t used, uint64_t input_bytes, uint64_t output_bytes,
                          struct problem *problem)
 {
@@ -166,6 +175,7 @@ static int job_move_slot(struct job *job, size_t used, uint64_t input_bytes, uin
     job_move(job, job->word, QUEUE_FREE, 0, NULL);
     job->slot = slot;
     job->word = word;
+    pin(job);
     return 0;
 }
 
@@ -223,6 +233,7 @@ int job_open(struct jobs *jobs, const struct job_order *order, job_done *done, v
         job_free(job);
         return -1;
     }
+    pin(job);
     struct queue *queue = &jobs->seat->queue;
     if (body_reader_init(&job->reader, &job->view->interface, order->format, order->shape,
                          queue_input(queue, job->slot), queue_input_capacity(queue, job->slot),
@@ -257,8 +268,6 @@ static void fill_slot(struct job *job, const struct unetserve_shape *shape, size
     struct queue_slot *slot = &job->jobs->seat->queue.slots[job->slot];
     const struct config_model *model = &job->jobs->config->models[job->view->model];
     atomic_store_explicit(&slot->reply_to, job->jobs->seat->index, memory_order_relaxed);
-    atomic_store_explicit(&slot->model, job->view->model, memory_order_relaxed);
-    atomic_store_explicit(&slot->model_generation, job->view->generation, memory_order_relaxed);
     atomic_store_explicit(&slot->priority, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->accepted_ns, job->accepted_ns, memory_order_relaxed);
     atomic_store_explicit(&slot->deadline_ns, job->deadline_ns, memory_order_relaxed);

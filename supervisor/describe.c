@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,16 +24,7 @@ const char *describe_device(const struct config_model *model)
                                                                                      : "cuda";
 }
 
-/* The child that describes, and what it has said. */
-struct asking {
-    pid_t pid;
-    int pidfd;
-    int output;
-    char *text;
-    size_t size;
-};
-
-static int asking_start(const struct config_model *model, struct asking *asking)
+static int asking_start(const struct config_model *model, struct describing *asking)
 {
     char program[PATH_MAX];
     char tile[16];
@@ -58,6 +48,7 @@ static int asking_start(const struct config_model *model, struct asking *asking)
                                NULL};
     if (pipe2(pipes, O_CLOEXEC))
         return -errno;
+    fcntl(pipes[0], F_SETFL, O_NONBLOCK);
     char **environment = spawn_environment(false, NULL);
     struct spawn_fd fd = {pipes[1], STDOUT_FILENO};
     struct spawn spawn = {.path = program,
@@ -77,7 +68,7 @@ static int asking_start(const struct config_model *model, struct asking *asking)
 }
 
 /* Read to the end of its output. 0, -ETIMEDOUT, -EINTR, -EMSGSIZE. */
-static int asking_listen(struct asking *asking, int timeout_ms, int signal_fd)
+static int asking_listen(struct describing *asking, int timeout_ms, int signal_fd)
 {
     uint64_t end_ns = queue_now_ns() + (uint64_t)timeout_ms * 1000000u;
     for (;;) {
@@ -95,7 +86,7 @@ static int asking_listen(struct asking *asking, int timeout_ms, int signal_fd)
             return -EMSGSIZE;
         ssize_t got = read(asking->output, asking->text + asking->size,
                            DESCRIBE_MAX - asking->size);
-        if (got < 0 && errno != EINTR)
+        if (got < 0 && errno != EINTR && errno != EAGAIN)
             return -errno;
         if (got == 0)
             return 0;
@@ -105,17 +96,18 @@ static int asking_listen(struct asking *asking, int timeout_ms, int signal_fd)
 
 /* Closes everything; the process is gone afterwards. Returns its exit status, or minus the signal
  * that ended it. */
-static int asking_end(struct asking *asking, bool killed)
+static int asking_end(struct describing *asking, bool killed)
 {
     siginfo_t end = {0};
-    if (killed)
-        kill(asking->pid, SIGKILL);
     /* Its output is at an end: it is ending, or about to be made to. */
     struct pollfd fd = {asking->pidfd, POLLIN, 0};
-    if (!killed && poll(&fd, 1, 5000) == 0)
+    if (killed || poll(&fd, 1, 5000) == 0)
         kill(asking->pid, SIGKILL);
-    while (waitid(P_PID, (id_t)asking->pid, &end, WEXITED) && errno == EINTR)
-        ;
+    /* One that cannot be killed is not waited for. */
+    end.si_status = SIGKILL;
+    if (poll(&fd, 1, 5000) == 1)
+        while (waitid(P_PID, (id_t)asking->pid, &end, WEXITED) && errno == EINTR)
+            ;
     close(asking->pidfd);
     close(asking->output);
     return end.si_code == CLD_EXITED ? end.si_status : -end.si_status;
@@ -127,8 +119,8 @@ static int complain(const struct config_model *model, int status, const char *wh
     return status;
 }
 
-static int judge(const struct config_model *model, int heard, int end, const struct asking *asking,
-                 struct unetserve_interface *out)
+static int judge(const struct config_model *model, int heard, int end,
+                 const struct describing *asking, struct unetserve_interface *out)
 {
     if (heard == -EINTR)
         return -EINTR;
@@ -159,25 +151,64 @@ static bool device_is_there(const struct config_model *model)
            access("/dev/dxg", F_OK) == 0;
 }
 
-int describe_model(const struct config_model *model, int timeout_ms, int signal_fd,
-                   struct unetserve_interface *out)
+int describe_begin(const struct config_model *model, struct describing *out)
 {
     if (access(model->path, R_OK))
         return complain(model, EX_NOINPUT, strerror(errno));
-    struct asking asking = {.text = malloc(DESCRIBE_MAX)};
-    int error = asking.text ? asking_start(model, &asking) : -ENOMEM;
-    if (error) {
-        free(asking.text);
-        return complain(model, EX_OSERR,
-                        error == -ENOENT ? "unetserve-worker is not where unetserve looks for it"
-                                         : strerror(-error));
+    struct describing describing = {.text = malloc(DESCRIBE_MAX)};
+    int error = describing.text ? asking_start(model, &describing) : -ENOMEM;
+    if (!error) {
+        *out = describing;
+        return 0;
     }
-    int heard = asking_listen(&asking, timeout_ms, signal_fd);
-    int end = asking_end(&asking, heard != 0);
-    int result = judge(model, heard, end, &asking, out);
-    free(asking.text);
+    free(describing.text);
+    return complain(model, EX_OSERR,
+                    error == -ENOENT ? "unetserve-worker is not where unetserve looks for it"
+                                     : strerror(-error));
+}
+
+static int conclude(const struct config_model *model, struct describing *describing, int heard,
+                    struct unetserve_interface *out)
+{
+    int end = asking_end(describing, heard != 0);
+    int result = judge(model, heard, end, describing, out);
+    free(describing->text);
     if (result == 0 && !device_is_there(model))
         return complain(model, EX_UNAVAILABLE,
                         "devices = cuda, but this machine has no NVIDIA device");
     return result;
+}
+
+bool describe_listen(struct describing *describing)
+{
+    while (describing->size < DESCRIBE_MAX) {
+        ssize_t got = read(describing->output, describing->text + describing->size,
+                           DESCRIBE_MAX - describing->size);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return got < 0 && errno == EAGAIN;
+        describing->size += (size_t)got;
+    }
+    return false;
+}
+
+int describe_finish(const struct config_model *model, struct describing *describing,
+                    struct unetserve_interface *out)
+{
+    struct pollfd fd = {describing->pidfd, POLLIN, 0};
+    bool ended = poll(&fd, 1, 0) == 1;
+    describe_listen(describing);
+    int heard = !ended ? -ETIMEDOUT : describing->size == DESCRIBE_MAX ? -EMSGSIZE : 0;
+    return conclude(model, describing, heard, out);
+}
+
+int describe_model(const struct config_model *model, int timeout_ms, int signal_fd,
+                   struct unetserve_interface *out)
+{
+    struct describing describing;
+    int status = describe_begin(model, &describing);
+    if (status)
+        return status;
+    return conclude(model, &describing, asking_listen(&describing, timeout_ms, signal_fd), out);
 }

@@ -1,5 +1,5 @@
 /* The supervisor's loop: signals, rescans, the drain, and what the outside is told. */
-#include "supervisor/describe.h"
+#include "supervisor/reload.h"
 #include "supervisor/server.h"
 #include "unetserve/log.h"
 
@@ -15,7 +15,6 @@
 #define RESCAN_IDLE_MS 1000
 #define DRAIN_GRACE_MS                                                                             \
     1000 /* gateways end by the drain's time-out themselves; then they are made to */
-#define RELOAD_DESCRIBE_MS 5000
 
 /* ---- rescans: the standing rules, and processes that hang ---- */
 
@@ -47,7 +46,8 @@ static void watch_process(struct tree_seat *seat, uint64_t now_ns)
 static void watch_condemn(struct tree_seat *seat, uint64_t now_ns)
 {
     struct server *server = seat->server;
-    if (!seat->killed_ns || now_ns - seat->killed_ns < WATCH_GOING_NS)
+    /* It may have been killed since now_ns was read. */
+    if (!seat->killed_ns || now_ns < seat->killed_ns + WATCH_GOING_NS)
         return;
     if (seats_condemned(server) < SERVER_MAX_GRAVES)
         seat_handle(seat, TREE_STUCK);
@@ -151,6 +151,7 @@ static void drain_begin(struct server *server)
     uint64_t limit_ms = (uint64_t)config->drain_delay_ms + config->drain_timeout_ms +
                         DRAIN_GRACE_MS;
     server->phase = SERVER_DRAINING;
+    reload_forget(server);
     sd_notify(0, "STOPPING=1\nSTATUS=finishing what was accepted");
     log_event(LOG_LEVEL_INFO, "draining", log_number("drain_timeout_ms", config->drain_timeout_ms));
     if (sd_event_add_time_relative(server->event, &server->drain_timer, CLOCK_MONOTONIC,
@@ -206,7 +207,7 @@ static void ready_announce(struct server *server)
 static bool all_up(const struct server *server)
 {
     for (uint32_t i = 0; i < server->seat_count; i++)
-        if (server->seats[i].state != TREE_UP)
+        if (server->seats[i].want_up && server->seats[i].state != TREE_UP)
             return false;
     return true;
 }
@@ -231,7 +232,7 @@ static void seats_start(struct server *server)
     bool last = server->listeners.taken_back || server->listeners.passed;
     server->gateways_wait = last;
     for (uint32_t i = 0; i < server->seat_count && server->phase == SERVER_RUNNING; i++)
-        if (!last || server->seats[i].role != QUEUE_GATEWAY)
+        if (&server->seats[i] != server->spare && (!last || server->seats[i].role != QUEUE_GATEWAY))
             seat_want(&server->seats[i], true);
 }
 
@@ -243,94 +244,16 @@ static void gateways_start(struct server *server)
             seat_want(&server->seats[i], true);
 }
 
-/* ---- reload: the workers one after the other ---- */
-
-/* Whether the models' files may be taken over: they are there, whole, and what they take and give
- * has not changed. */
-static bool reload_models_fit(const struct server *server)
-{
-    bool fit = true;
-    struct unetserve_interface *fresh = malloc(sizeof *fresh);
-    for (uint32_t i = 0; fit && fresh && i < server->config->model_count; i++) {
-        memset(fresh, 0, sizeof *fresh);
-        fit = describe_model(&server->config->models[i], RELOAD_DESCRIBE_MS, -1, fresh) == 0 &&
-              memcmp(fresh, &server->interfaces[i], sizeof *fresh) == 0;
-        if (!fit)
-            log_event(LOG_LEVEL_ERROR,
-                      "not reloaded: the model is bad, or takes or gives something else now",
-                      log_text("model", server->config->models[i].name));
-    }
-    fit = fit && fresh;
-    free(fresh);
-    return fit;
-}
-
-static bool reload_config_fits(const struct server *server)
-{
-    bool fit = true;
-    struct config_error error;
-    struct config *config = malloc(sizeof *config);
-    if (config && server->config_path) {
-        config_init(config);
-        fit = config_load(server->config_path, config, &error) == 0;
-        if (!fit)
-            log_event(LOG_LEVEL_ERROR, "not reloaded: the configuration is wrong",
-                      log_text("error", error.text));
-    }
-    free(config);
-    return fit && config;
-}
-
-/* Restart the next worker if the one before it is ready again. */
-static void reload_advance(struct server *server)
-{
-    if (server->phase != SERVER_RUNNING || server->reload_next >= server->seat_count)
-        return;
-    struct tree_seat *seat = &server->seats[server->reload_next];
-    if (server->reload_restarting) {
-        if (seat->state != TREE_UP)
-            return;
-        server->reload_restarting = false;
-        server->reload_next++;
-    }
-    while (server->reload_next < server->seat_count &&
-           server->seats[server->reload_next].role != QUEUE_WORKER)
-        server->reload_next++;
-    if (server->reload_next == server->seat_count) {
-        log_event(LOG_LEVEL_INFO, "reloaded");
-        sd_notify(0, "READY=1\nSTATUS=serving, reloaded");
-        return;
-    }
-    seat = &server->seats[server->reload_next];
-    /* One that is being started anyway loads the new files by itself. */
-    server->reload_restarting = true;
-    if (seat->state == TREE_UP) {
-        seat_want(seat, false);
-        seat_want(seat, true);
-    }
-}
-
 static int on_reload_signal(sd_event_source *source, const struct signalfd_siginfo *info,
                             void *opaque)
 {
     (void)source;
     (void)info;
     struct server *server = opaque;
-    if (server->phase != SERVER_RUNNING || !server->announced ||
-        server->reload_next < server->seat_count) {
+    if (server->phase != SERVER_RUNNING || !server->announced || server->reload)
         log_event(LOG_LEVEL_WARNING, "not reloaded: starting, reloading or ending already");
-        return 0;
-    }
-    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)(queue_now_ns() / 1000));
-    if (!reload_config_fits(server) || !reload_models_fit(server)) {
-        sd_notify(0, "READY=1\nSTATUS=serving; the last reload was refused");
-        return 0;
-    }
-    log_event(LOG_LEVEL_INFO, "reloading the models: workers restart one after the other; changed "
-                              "keys of the configuration count from the next start");
-    server->reload_next = 0;
-    server->reload_restarting = false;
-    reload_advance(server);
+    else
+        reload_begin(server);
     return 0;
 }
 
@@ -343,9 +266,9 @@ void loop_seat_changed(struct tree_seat *seat)
         drain_advance(server);
     else if (server->gateways_wait && seat->state == TREE_UP && backs_up(server))
         gateways_start(server);
-    else if (!server->announced && all_up(server))
+    else if (!server->announced && !server->gateways_wait && all_up(server))
         ready_announce(server);
-    else if (seat->number == server->reload_next)
+    else if (server->reload)
         reload_advance(server);
 }
 
@@ -372,7 +295,6 @@ int loop_run(struct server *server)
 {
     int status = EX_OSERR;
     int error = loop_prepare(server);
-    server->reload_next = server->seat_count;
     if (error) {
         log_event(LOG_LEVEL_ERROR, "cannot make the event loop",
                   log_text("error", strerror(-error)));

@@ -98,7 +98,7 @@ static int serve(const struct options *options)
     } else if (status == 0) {
         status = server_open(&server, &config, interfaces, &passed);
         if (status == 0) {
-            server.config_path = options->config_path;
+            server.options = options;
             status = loop_run(&server);
             server_close(&server);
         }

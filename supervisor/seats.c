@@ -220,7 +220,8 @@ static int index_enter(struct tree_seat *seat)
         return error;
     if (seat->role == QUEUE_WORKER) {
         atomic_store(&queue->processes[seat->index].model, seat->model);
-        atomic_store(&queue->processes[seat->index].model_generation, 1);
+        atomic_store(&queue->processes[seat->index].model_generation,
+                     seat->server->generations[seat->model]);
     }
     return 0;
 }

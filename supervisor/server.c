@@ -82,8 +82,7 @@ static int queue_open(struct server *server)
     return 0;
 }
 
-/* The resolved configuration, for the children. */
-static int config_publish(struct server *server)
+int server_publish_config(struct server *server)
 {
     char *text = malloc(CONFIG_TEXT_MAX);
     long length = text ? config_write(server->config, text, CONFIG_TEXT_MAX) : -ENOMEM;
@@ -96,6 +95,8 @@ static int config_publish(struct server *server)
             close(fd);
         return complain(EX_OSERR, "cannot hand on the configuration");
     }
+    if (server->config_fd >= 0)
+        close(server->config_fd);
     server->config_fd = fd;
     return 0;
 }
@@ -114,9 +115,9 @@ static int seats_plan(struct server *server)
     const struct config *config = server->config;
     for (uint32_t i = 0; i < config->model_count; i++)
         server->workers += server_workers(&config->models[i]);
-    if (server->workers + config->gateways + 2 > SEAT_MAX)
+    if (server->workers + config->gateways + 3 > SEAT_MAX)
         return complain(EX_CONFIG, "%u workers and %u gateways are too many; allowed: %d together",
-                        server->workers, config->gateways, SEAT_MAX - 2);
+                        server->workers, config->gateways, SEAT_MAX - 3);
     for (uint32_t g = 0; g < config->gateways; g++)
         seat_add(server, QUEUE_GATEWAY)->gateway = g;
     seat_add(server, QUEUE_GATEWAY)->gateway = LISTENERS_MAX_GATEWAYS;
@@ -128,6 +129,9 @@ static int seats_plan(struct server *server)
             seat->model = i;
             seat->worker = worker++;
         }
+    server->spare = seat_add(server, QUEUE_WORKER);
+    for (uint32_t i = 0; i < config->model_count; i++)
+        server->generations[i] = 1;
     return 0;
 }
 
@@ -211,10 +215,13 @@ int server_open(struct server *server, struct config *config,
     server->gateway_line[0] = server->gateway_line[1] = -1;
     server->run_dir.lock_fd = -1;
     server->queue.fd = server->read_inputs_fd = server->read_outputs_fd = -1;
+    server->asked = malloc(sizeof *server->asked);
+    if (!server->asked)
+        return complain(EX_OSERR, "out of memory");
+    *server->asked = *config;
     int status = seats_plan(server);
-    if (status)
-        return status;
-    status = events_open(server);
+    if (!status)
+        status = events_open(server);
     if (!status)
         status = programs_find(server);
     if (!status && core_share_allowed(limits_cpus(), &server->cores))
@@ -224,7 +231,7 @@ int server_open(struct server *server, struct config *config,
     if (!status)
         status = sockets_open(server, passed);
     if (!status)
-        status = config_publish(server);
+        status = server_publish_config(server);
     if (!status && (pipe2(server->life, O_CLOEXEC) || pipe2(server->gateway_line, O_CLOEXEC)))
         status = complain(EX_OSERR, "cannot make a pipe: %s", strerror(errno));
     if (status)
@@ -251,4 +258,5 @@ void server_close(struct server *server)
             close(server->gateway_line[i]);
     }
     events_close(server);
+    free(server->asked);
 }

@@ -10,6 +10,7 @@
 
 #include "supervisor/core_share.h"
 #include "supervisor/listeners.h"
+#include "supervisor/options.h"
 #include "supervisor/run_dir.h"
 #include "supervisor/tree.h"
 #include "supervisor/watch.h"
@@ -68,7 +69,8 @@ enum server_phase {
 
 struct server {
     struct config *config;
-    const char *config_path;                /* NULL: none */
+    const struct options *options;          /* what a reload reads again */
+    struct config *asked;                   /* the configuration as it was asked for */
     struct unetserve_interface *interfaces; /* a model each */
     struct queue queue;                     /* the table; the areas are not mapped */
     int read_inputs_fd;                     /* the areas, for those who only read them */
@@ -92,8 +94,9 @@ struct server {
     bool announced;     /* the ready line is out */
     bool killing;       /* the drain is over */
     int exit_status;
-    uint32_t reload_next; /* the seat that a reload comes to next; seat_count: no reload */
-    bool reload_restarting;
+    struct reload *reload;                  /* NULL: none is under way */
+    uint32_t generations[QUEUE_MAX_MODELS]; /* which new workers load */
+    struct tree_seat *spare;                /* of the worker that tries a reload first */
 };
 
 /* ---- server.c ---- */
@@ -106,6 +109,10 @@ uint32_t server_workers(const struct config_model *model);
  * reference, of the passed sockets those that are served. */
 int server_open(struct server *server, struct config *config,
                 struct unetserve_interface *interfaces, struct passed *passed);
+
+/* Hand the configuration to processes that start from now on. 0 or an exit status after a sentence.
+ */
+int server_publish_config(struct server *server);
 
 /* The opposite. No process is left. */
 void server_close(struct server *server);

@@ -143,6 +143,7 @@ def test_stopped_worker_is_replaced_and_its_job_runs_again(poison_server, times)
             wait_until(lambda: not process_alive(worker), WAIT_S, "the stopped worker's end")
         assert (answer.result().status_code, answer.result().text) == (200, "slow 2000")
     assert server.log_text().count("stopped=yes") == times
+    assert "condemned" not in server.log_text()
     server.stop()
 
 

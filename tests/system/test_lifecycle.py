@@ -1,7 +1,10 @@
 """The supervisor: starting, restarting, ending, what it tells systemd, and how it refuses."""
 
+import concurrent.futures
+import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import sys
@@ -10,7 +13,8 @@ import threading
 import pytest
 import requests
 
-from conftest import READY_WAIT_S, SLOW, process_alive, wait_until
+from conftest import BUILD, READY_WAIT_S, SLOW, process_alive, wait_until
+from protocol_client import Client
 
 WAIT_S = 120 if SLOW else 30
 
@@ -243,11 +247,137 @@ def test_sighup_restarts_workers_one_by_one(start_server, simple_model):
 def test_sighup_with_a_wrong_configuration_changes_nothing(start_server, simple_model):
     server = start_server(config=f"[model x]\npath = {simple_model}\n")
     before = server.children()
-    (server.directory / "unetserve.conf").write_text("[model x]\nnonsense = 1\n")
+    for text, word in (("[model x]\nnonsense = 1\n", "nonsense"),
+                       ("[model x]\npath = /nowhere\n", "cannot be read"),
+                       (f"[model y]\npath = {simple_model}\n", "added, removed")):
+        (server.directory / "unetserve.conf").write_text(text)
+        count = server.log_text().count("not reloaded")
+        server.send(signal.SIGHUP)
+        wait_until(lambda: server.log_text().count("not reloaded") > count, WAIT_S, "the refusal")
+        assert word in server.log_text()
+        assert server.children() == before and healthy(server)
+    server.stop()
+
+
+def test_sighup_names_the_keys_that_need_a_restart(start_server, simple_model):
+    server = start_server(config=f"[model x]\npath = {simple_model}\n")
+    (server.directory / "unetserve.conf").write_text(
+        f"[server]\ngateways = 3\nmax_connections = 5\n[model x]\npath = {simple_model}\n"
+        "threads = 1\nroute = /other\n")
     server.send(signal.SIGHUP)
-    wait_until(lambda: "not reloaded" in server.log_text(), WAIT_S, "the refusal")
-    assert "nonsense" in server.log_text()
-    assert server.children() == before and healthy(server)
+    wait_until(lambda: "msg=reloaded" in server.log_text(), WAIT_S, "the reload")
+    assert 'keys="gateways max_connections x.route"' in server.log_text()
+    words = list(server.children().values())
+    assert [one[one.index("--threads") + 1] for one in words if "--threads" in one] == ["1"]
+    server.stop()
+
+
+# ---- a model that becomes another one --------------------------------------------------------------
+
+
+@pytest.fixture
+def moody(tmp_path):
+    """A model whose interface and answers are what a file says: (path, mood)."""
+    path = tmp_path / "moody.so"
+    shutil.copy(BUILD / "tests" / "models" / "moody.so", path)
+
+    def mood(text):
+        (tmp_path / "moody.so.new").write_text(text)
+        (tmp_path / "moody.so.new").rename(tmp_path / "moody.so.mood")
+
+    mood("first")
+    return path, mood
+
+
+def ask_mood(server, text="0"):
+    answer = requests.post(server.url + "/predict", data=text, timeout=WAIT_S,
+                           headers={"Content-Type": "application/json"})
+    return answer.status_code, answer.text
+
+
+def reload(server, times=1, what="msg=reloaded"):
+    server.send(signal.SIGHUP)
+    wait_until(lambda: server.log_text().count(what) == times, WAIT_S, "the end of the reload")
+
+
+def test_requests_in_flight_end_with_the_model_that_they_began_with(start_server, moody):
+    path, mood = moody
+    server = start_server(path)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        old = [pool.submit(ask_mood, server, "1500") for _ in range(3)]
+        wait_until(lambda: "RUN" in slot_states(server), WAIT_S, "the running job")
+        mood("second")
+        server.send(signal.SIGHUP)
+        wait_until(lambda: server.log_text().count("program=worker") == 2, WAIT_S, "the spare")
+        assert ask_mood(server) == (200, "second")
+        assert not all(one.done() for one in old)
+        assert {one.result() for one in old} == {(200, "first")}
+    wait_until(lambda: "msg=reloaded" in server.log_text(), WAIT_S, "the end of the reload")
+    assert len(server.role("worker")) == 1 and ask_mood(server) == (200, "second")
+    server.stop()
+
+
+def slot_states(server):
+    with Client(server) as client:
+        slots = json.loads(client.status()[1])["slots"]
+    return [state for state, count in slots.items() if count]
+
+
+def test_changed_interfaces_lose_no_request(start_server, moody):
+    path, mood = moody
+    server = start_server(path, ["--workers", "2"])
+    answers = []
+    enough = threading.Event()
+
+    def client():
+        while not enough.is_set():
+            answers.append(ask_mood(server, "2"))
+
+    clients = [threading.Thread(target=client) for _ in range(4)]
+    for one in clients:
+        one.start()
+    try:
+        for times in range(1, 6):
+            mood(f"mood {times}")
+            reload(server, times)
+            assert ask_mood(server) == (200, f"mood {times}")
+    finally:
+        enough.set()
+        for one in clients:
+            one.join(WAIT_S)
+    assert {status for status, _ in answers} == {200}
+    texts = [text for _, text in answers]
+    assert set(texts) <= {"first", *(f"mood {times}" for times in range(1, 6))}
+    assert len(server.role("worker")) == 2
+    server.stop()
+
+
+def test_model_that_does_not_load_leaves_the_old_one(start_server, moody):
+    path, mood = moody
+    server = start_server(path)
+    before = server.children()
+    mood("fail")  # can be described, but not set up
+    reload(server, what="not reloaded")
+    assert "does not load" in server.log_text()
+    assert server.children() == before and ask_mood(server) == (200, "first")
+    mood("better")
+    reload(server)
+    assert ask_mood(server) == (200, "better")
+    server.stop()
+
+
+def test_supervisor_does_not_wait_for_a_description(start_server, moody):
+    """It serves its processes while a model takes its time to be described, and ends when it is told to."""
+    path, mood = moody
+    server = start_server(path)
+    mood("slow to describe")
+    server.send(signal.SIGHUP)
+    wait_until(lambda: "msg=reloading" in server.log_text(), WAIT_S, "the reload")
+    worker = next(pid for pid, words in server.children().items() if "--seat" in words
+                  and words[0].endswith("worker"))
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: f"pid={worker} signal=KILL" in server.log_text(), WAIT_S, "the burial")
+    assert "msg=reloaded" not in server.log_text()
     server.stop()
 
 
@@ -416,7 +546,6 @@ def test_workers_divide_the_cores(start_server, simple_model):
 
 
 def test_json_log(start_server, simple_model):
-    import json
     server = start_server(simple_model, ["--log-format", "json"])
     server.stop()
     events = [json.loads(line) for line in server.log_text().splitlines()]

@@ -1,0 +1,106 @@
+/*
+ * A model that is what the file PATH.mood says: its interface has that text as its version, and its
+ * answers are that text, after as many milliseconds as the request's number says. With the mood
+ * "fail" it can be described but not set up; with "slow..." a description takes a minute.
+ */
+#include "unetserve/model.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct moody {
+    char mood[32];
+};
+
+static void mood_read(const char *path, char mood[32])
+{
+    char name[4096];
+    snprintf(name, sizeof name, "%s.mood", path);
+    FILE *file = fopen(name, "re");
+    size_t got = file ? fread(mood, 1, 31, file) : 0;
+    mood[got] = '\0';
+    if (file)
+        fclose(file);
+}
+
+static void wait_ms(long milliseconds)
+{
+    struct timespec time = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+    nanosleep(&time, NULL);
+}
+
+static void interface_fill(const char *mood, struct unetserve_interface *interface)
+{
+    memset(interface, 0, sizeof *interface);
+    snprintf(interface->name, sizeof interface->name, "moody");
+    snprintf(interface->version, sizeof interface->version, "%.20s", mood);
+    interface->input_kind = UNETSERVE_DOCUMENT;
+    interface->output_kind = UNETSERVE_DOCUMENT;
+    interface->size_multiple = 1;
+    interface->max_batch = 1;
+}
+
+static int describe(const struct unetserve_setup *setup, struct unetserve_interface *interface,
+                    char *error, size_t error_size)
+{
+    (void)error, (void)error_size;
+    char mood[32];
+    mood_read(setup->path, mood);
+    if (strncmp(mood, "slow", 4) == 0)
+        wait_ms(60000);
+    interface_fill(mood, interface);
+    return 0;
+}
+
+static int setup(const struct unetserve_setup *options, void **model,
+                 struct unetserve_interface *interface, char *error, size_t error_size)
+{
+    struct moody *moody = calloc(1, sizeof *moody);
+    if (!moody)
+        return -ENOMEM;
+    mood_read(options->path, moody->mood);
+    if (strcmp(moody->mood, "fail") == 0) {
+        snprintf(error, error_size, "not in the mood");
+        free(moody);
+        return -EINVAL;
+    }
+    interface_fill(moody->mood, interface);
+    *model = moody;
+    return 0;
+}
+
+static int predict(void *model, struct unetserve_item *const *items, size_t count)
+{
+    const struct moody *moody = model;
+    for (size_t i = 0; i < count; i++) {
+        char text[16] = "";
+        memcpy(text, items[i]->input,
+               items[i]->input_bytes < sizeof text ? items[i]->input_bytes : sizeof text - 1);
+        wait_ms(strtol(text, NULL, 10));
+        items[i]->output_bytes = strlen(moody->mood);
+        memcpy(items[i]->output, moody->mood, items[i]->output_bytes);
+    }
+    return 0;
+}
+
+static void teardown(void *model)
+{
+    free(model);
+}
+
+const struct unetserve_model_ops *unetserve_model(void)
+{
+    static const struct unetserve_model_ops ops = {
+        .abi = UNETSERVE_MODEL_ABI,
+        .size = sizeof ops,
+        .name = "moody",
+        .describe = describe,
+        .setup = setup,
+        .predict = predict,
+        .teardown = teardown,
+    };
+    return &ops;
+}
