@@ -209,11 +209,15 @@ test-container: test-deps
 	@$(MAKE) --no-print-directory -j$(JOBS) outputs
 	@UNETSERVE_TEST_CONTAINER=1 UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) -m pytest -q tests/system/test_container.py
 
-.PHONY: chaos
+.PHONY: chaos soak
 SEED ?=
 chaos: test-deps
 	@$(MAKE) --no-print-directory -j$(JOBS) outputs test-plugins
-	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) tests/chaos/chaos.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) tests/chaos/chaos.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(SUPERVISOR),--supervisor)
+
+soak: test-deps
+	@$(MAKE) --no-print-directory -j$(JOBS) outputs test-plugins
+	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) tests/chaos/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 # ---- the slot protocol under spin ------------------------------------------------------------------------------------
 .PHONY: model
@@ -229,9 +233,11 @@ fuzz:
 	@packaging/install-deps.sh build lint
 	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=build-fuzz CC=clang OPTIMIZE="-O1 -g" \
 	  CFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" LDFLAGS="-fsanitize=fuzzer,address,undefined" fuzz-programs
-	@tests/fuzz/run.sh build-fuzz/fuzz $(FUZZ_SECONDS) $(FUZZERS)
+	@tests/fuzz/run.sh build-fuzz/fuzz $(FUZZ_SECONDS) $(JOBS) $(FUZZERS)
 
 fuzz-programs: $(FUZZERS:%=$(BUILD)/fuzz/%)
+# As in the gateway: libmicrohttpd must find our recv.
+$(BUILD)/fuzz/connection $(BUILD)/tests/corpus_connection: LINK += -Wl,--export-dynamic-symbol=recv
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(EVERYTHING)
 	@mkdir -p $(@D)
 	$(call program,$(ALL_LIBS))
@@ -274,7 +280,8 @@ help:
 	@echo 'make unit-qemu  unit tests on an emulated processor of 2008'
 	@echo 'make run        serve the demonstration model on 127.0.0.1:8000'
 	@echo 'make model      search the slot protocol with spin (SIZE=small: the bounds of CI)'
-	@echo 'make chaos      kill and stop processes under load for MINUTES=$(MINUTES), with SEED='
+	@echo 'make chaos      kill and stop processes under load for MINUTES=$(MINUTES), with SEED=; SUPERVISOR=1: that one too'
+	@echo 'make soak       load without faults for MINUTES=$(MINUTES): memory and descriptors do not grow'
 	@echo 'make bench      measure, print ratios'
 	@echo 'make lint       clang-tidy, cppcheck, clang-format, shellcheck'
 	@echo 'make fuzz       fuzz every parser for MINUTES=$(MINUTES)'

@@ -1,9 +1,13 @@
 """Kills, stops and continues processes of a real unetserve at random, under mixed load, and checks the books.
 
-    tests/chaos/chaos.py [--minutes N] [--seed N]
+    tests/chaos/chaos.py [--minutes N] [--seed N] [--supervisor]
 
 What must hold: every request is answered rightly and once; a connection breaks only when a gateway was killed; nobody
 is told 500 for kills from outside; afterwards every slot is free, and SIGTERM leaves no process, socket or file.
+
+With --supervisor that one is killed too, now and then. Then its children must finish what was accepted and be gone
+within drain_timeout_ms; only then the next one is started at the same address, as a service manager does. Meanwhile
+nothing else is killed: with nobody to replace it, a worker's job could not be answered.
 
 The seed decides what is sent and what is killed, not how the processes interleave: a run is like another, not the same.
 """
@@ -32,7 +36,7 @@ import requests
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
 
 from conftest import BUILD, CHECKOUT, Server, process_alive, wait_until  # noqa: E402
-from load import BROKEN, Books, HttpClient, Order, ZmqClient  # noqa: E402
+from load import BROKEN, LEFT, NOBODY, Books, HttpClient, Order, ZmqClient  # noqa: E402
 from protocol_client import endpoint_of  # noqa: E402
 
 CONFIG = """
@@ -40,6 +44,7 @@ CONFIG = """
 gateways = 2
 queue_memory = 64M
 log_level = info
+drain_timeout_ms = {drain_ms}
 [model simple]
 path = {build}/models/simple.so
 route = /simple
@@ -58,21 +63,32 @@ timeout_ms = 20000
 """
 ROLES = {"worker": 0.4, "gateway": 0.2, "zmq-front": 0.15, "broker": 0.25}
 LONELY_ROUNDS = 60
+DRAIN_S = 15
 STOP_BORNE_S = 5  # longer than the supervisor lets a process be stopped
 EVENT = re.compile(r"^time=(\S+) .*msg=\"?(process killed|process ready)\"? program=(\S+) seat_number=(\d+) pid=(\d+)")
 
 
+def launch(directory, address):
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
+    command = [str(BUILD / "unetserve"), "-c", str(directory / "unetserve.conf"), "--listen", address]
+    with open(directory / "stderr.log", "ab") as log:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment)
+
+
 def start():
     directory = pathlib.Path(tempfile.mkdtemp(prefix="us-chaos-", dir="/tmp"))
-    (directory / "unetserve.conf").write_text(CONFIG.format(build=BUILD, checkout=CHECKOUT))
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
-    command = [str(BUILD / "unetserve"), "-c", str(directory / "unetserve.conf"), "--listen", "127.0.0.1:0"]
-    with open(directory / "stderr.log", "wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-                                   env=environment)
-    server = Server(process, directory)
+    (directory / "unetserve.conf").write_text(CONFIG.format(build=BUILD, checkout=CHECKOUT, drain_ms=DRAIN_S * 1000))
+    server = Server(launch(directory, "127.0.0.1:0"), directory)
     server.wait_ready()
     return server
+
+
+def start_again(server):
+    """The same server with a new supervisor, at the same address."""
+    server.process.stdout.close()
+    server.process = launch(server.directory, f"127.0.0.1:{server.port}")
+    server.pid = server.process.pid
+    server.wait_ready()
 
 
 # ---- what is asked -------------------------------------------------------------------------------
@@ -133,15 +149,20 @@ def make_orders(made):
         return Order("hurried", "/poison", "application/json", text, text,
                      headers=[("X-Unetserve-Timeout-Ms", str(dice.choice([20, 60, 200])))])
 
-    return [simple, simple, unet, unet, echo, echo, large], [hurried]
+    def lasting(dice, name):
+        text = f"slow {dice.choice([3000, 4000])} {name} {dice.random()}".encode()
+        return Order("lasting", "/poison", "application/json", text, text)
+
+    return [simple, simple, unet, unet, echo, echo, large], [hurried], [lasting]
 
 
 # ---- what is done to the processes -----------------------------------------------------------------
 
 
 class Faults:
-    def __init__(self, server, books, seed):
-        self.server, self.books = server, books
+    def __init__(self, server, books, seed, with_supervisor):
+        self.server, self.books, self.with_supervisor = server, books, with_supervisor
+        self.drains_s = []
         self.random = random.Random(f"{seed}/faults")
         self.kills = []  # (wall time, role, pid)
         self.counts = collections.Counter()
@@ -183,7 +204,29 @@ class Faults:
         if death:
             self.books.death_over(death)
 
+    def end_supervisor(self):
+        for thread in self.threads:
+            thread.join()
+        wait_until(lambda: settled_processes(self.server), 30, "every process ready before the supervisor's end")
+        self.server.children()
+        old, end = sorted(self.server.seen()), self.books.note_end()
+        self.server.process.kill()
+        self.server.process.wait()
+        self.kills.append((time.time(), "supervisor", self.server.pid))
+        self.counts["supervisor killed"] += 1
+        begun = time.monotonic()
+        while (left := [pid for pid in old if process_alive(pid)]) and time.monotonic() < begun + DRAIN_S + 5:
+            time.sleep(0.02)
+        if left:
+            self.books.violate(f"{DRAIN_S + 5} s after the supervisor's death there still is {left}")
+        self.drains_s.append(time.monotonic() - begun)
+        start_again(self.server)
+        self.books.end_over(end)
+
     def strike(self):
+        if self.with_supervisor and self.random.random() < 0.08:
+            self.end_supervisor()
+            return
         role, pid = self.pick()
         dice = self.random.random()
         if pid is None:
@@ -264,6 +307,11 @@ def status_of(server):
         return None
 
 
+def settled_processes(server):
+    status = status_of(server)
+    return status and status["ready"] and all(process["ready"] for process in status["processes"])
+
+
 def settled(server):
     status = status_of(server)
     return status and status["ready"] and status["slots"]["FREE"] == status["slots"]["total"]
@@ -288,7 +336,10 @@ def report(seed, seconds, books, faults, took):
         total.update(books.counts[kind])
     answered = sum(count for how, count in total.items() if how.startswith("answered"))
     print(f"  sent {sum(total.values())} = answered {answered} + aborted {total['aborted']} + "
-          f"broken by a gateway's death {total[BROKEN]}")
+          f"broken by a gateway's death {total[BROKEN]} + by its end {total[LEFT]} + not connected {total[NOBODY]}")
+    if faults.drains_s:
+        print(f"  gone after the supervisor's death: median {statistics.median(faults.drains_s):.1f} s, worst "
+              f"{max(faults.drains_s):.1f} s, of {len(faults.drains_s)}")
     print("  faults:", ", ".join(f"{count} x {what}" for what, count in sorted(faults.counts.items())))
     for role, times in sorted(took.items()):
         print(f"  {role} back after: median {statistics.median(times):.0f} ms, worst {max(times):.0f} ms, "
@@ -297,14 +348,16 @@ def report(seed, seconds, books, faults, took):
         print("  VIOLATION", violation)
 
 
-def chaos(server, seed, seconds):
+def chaos(server, seed, seconds, with_supervisor):
     made = tiles(server)
-    usual, hurried = make_orders(made)
+    usual, hurried, lasting = make_orders(made)
     fds_before = fd_count(server.pid)
     books = Books()
-    faults = Faults(server, books, seed)
+    faults = Faults(server, books, seed, with_supervisor)
     clients = [HttpClient(books, server.port, usual, seed, f"http{i}") for i in range(7)]
     clients += [HttpClient(books, server.port, hurried, seed, "hurried")]
+    if with_supervisor:
+        clients += [HttpClient(books, server.port, lasting, seed, f"lasting{i}") for i in range(2)]
     clients += [ZmqClient(books, endpoint_of(server), usual, seed, f"zmq{i}") for i in range(2)]
     threads = [threading.Thread(target=client.run) for client in clients]
     for thread in threads:
@@ -316,6 +369,8 @@ def chaos(server, seed, seconds):
     lonely_rounds(server, books, faults, usual[4], seed)
     fault_seconds = time.monotonic() - books.started
     took = recoveries(server, faults.kills)
+    if "requests are left unanswered" in server.log_text():
+        books.violate("a gateway left requests unanswered when the supervisor had died")
     check_end(server, books, fds_before)
     report(seed, fault_seconds, books, faults, took)
     return not books.violations
@@ -325,13 +380,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--supervisor", action="store_true", help="kill the supervisor too")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     print(f"chaos: seed {seed}, {options.minutes} minutes; again with SEED={seed}", flush=True)
     server = start()
     good = False
     try:
-        good = chaos(server, seed, options.minutes * 60)
+        good = chaos(server, seed, options.minutes * 60, options.supervisor)
     finally:
         if not good:
             print(server.log_text()[-6000:])

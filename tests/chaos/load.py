@@ -10,6 +10,9 @@ import zmq
 
 ANSWER_WAIT_S = 45
 BROKEN = "broken by a gateway's death"
+LEFT = "left by a gateway's end"
+NOBODY = "not connected, nobody was there"
+SURELY_ACCEPTED_S = 2.5  # longer than a gateway is stopped without being killed
 
 
 class Books:
@@ -19,6 +22,7 @@ class Books:
         self.lock = threading.Lock()
         self.counts = {}
         self.violations = []
+        self.ends = []  # [when the supervisor was killed, when the next one was ready]
         self.deaths = []  # ["gateway" | "zmq-front", until when one of them was dying]
         self.started = time.monotonic()
         self.stop = threading.Event()
@@ -48,6 +52,21 @@ class Books:
     def died_since(self, front, since):
         with self.lock:
             return any(until >= since and name == front for name, until in self.deaths)
+
+    def note_end(self):
+        """The supervisor is about to be killed: its gateways finish what they have accepted, and leave."""
+        with self.lock:
+            self.ends.append([time.monotonic(), float("inf")])
+            return self.ends[-1]
+
+    def end_over(self, end):
+        with self.lock:
+            end[1] = time.monotonic() + 0.1
+
+    def ended_since(self, begun, sent=float("inf")):
+        """Was there an end after `begun`, and was what had been `sent` not long accepted by then?"""
+        with self.lock:
+            return any(over >= begun and sent > at - SURELY_ACCEPTED_S for at, over in self.ends)
 
 
 class Broken(Exception):
@@ -137,6 +156,7 @@ class HttpClient:
         abort, slow, close = dice < 0.06, 0.06 <= dice < 0.12, self.random.random() < 0.1
         kind = ("abort " if abort else "slow " if slow else "") + order.kind
         begun = time.monotonic()
+        self.sent = float("inf")
         try:
             if not self.connection:
                 self.connection = Connection(self.port)
@@ -145,16 +165,24 @@ class HttpClient:
                 self.books.count(kind, "aborted")
                 self.drop()
                 return
+            self.sent = time.monotonic()
             status, fields, body = self.connection.receive()
             self.judge(order, kind, request_id, begun, status, fields, body)
             if close or self.connection.rest:
                 self.drop()
         except Broken:
             self.drop()
-            if not self.books.died_since("gateway", begun):
+            if self.books.died_since("gateway", begun):
+                self.books.count(kind, BROKEN)
+                return
+            if not self.books.ended_since(begun, self.sent):
                 self.books.violate(f"{kind} {request_id}: the connection broke, and no gateway had died")
-            self.books.count(kind, BROKEN)
-        except ConnectionRefusedError:
+            self.books.count(kind, LEFT)
+        except (ConnectionRefusedError, ConnectionResetError):
+            if self.books.ended_since(begun):
+                self.books.count(kind, NOBODY)
+                time.sleep(0.1)
+                return
             self.books.violate(f"{kind} {request_id}: connection refused, although the supervisor listens")
         except TimeoutError:
             self.drop()
@@ -243,18 +271,21 @@ class ZmqClient:
         self.books.count("zmq " + order.kind, f"answered {reply['status']}")
         if reply["status"] == 200 and (not body or body[0] != order.expected):
             self.books.violate(f"zmq {order.kind} {reply['id']}: a wrong answer: {body and body[0][:80]!r}")
-        elif reply["status"] not in (200, 503) or b"lost its slot" in b"".join(body):
+        elif reply["status"] == 503:
+            time.sleep(0.02)
+        if reply["status"] not in (200, 503) or b"lost its slot" in b"".join(body):
             self.books.violate(f"zmq {order.kind} {reply['id']}: {reply['status']} {body!r}")
 
     def expire(self):
         """What a front had when it died is never answered; nothing but time tells what that was."""
         now = time.monotonic()
         for request_id, (begun, order) in list(self.under_way.items()):
-            if now - begun > ANSWER_WAIT_S and not self.books.died_since("zmq-front", begun):
+            died, ended = self.books.died_since("zmq-front", begun), self.books.ended_since(begun, begun)
+            if now - begun > ANSWER_WAIT_S and not died and not ended:
                 self.books.violate(f"zmq {order.kind} {request_id}: no answer within {ANSWER_WAIT_S} s")
-            elif now - begun < 12 or not self.books.died_since("zmq-front", begun):
+            elif now - begun < 12 or not (died or ended):
                 continue
             else:
-                self.books.count("zmq " + order.kind, BROKEN)
+                self.books.count("zmq " + order.kind, BROKEN if died else LEFT)
             del self.under_way[request_id]
             self.answered.add(request_id)

@@ -82,6 +82,10 @@ class Server:
         self._seen.update(found)
         return found
 
+    def seen(self):
+        """Every child that was ever looked at."""
+        return set(self._seen)
+
     def role(self, name):
         """Sorted pids of children whose program is unetserve-NAME."""
         return sorted(pid for pid, words in self.children().items()

@@ -1,0 +1,112 @@
+"""Mixed load and no faults, for a long time: nothing grows.
+
+    tests/chaos/soak.py [--minutes N] [--seed N]
+
+After a warm-up of a tenth of the time (at least 20 s), and again at the end, the load stops, all slots become free and
+every process is looked at: its resident memory and its descriptors. What is private to a process may grow by GROWTH_MIB
+and GROWTH_SHARE, its descriptors by GROWTH_FDS; nobody may have been replaced. Shared memory is only printed: slots and
+weights are touched as they are used.
+"""
+
+import argparse
+import random
+import re
+import shutil
+import sys
+import threading
+import time
+
+import chaos
+from load import Books, HttpClient, ZmqClient
+from conftest import wait_until
+from protocol_client import endpoint_of
+
+GROWTH_MIB, GROWTH_SHARE = 4, 0.1
+GROWTH_FDS = 2  # a connection that lingers for a moment
+
+
+def memory_kib(pid):
+    """(private, shared) of what is resident."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        found = dict(re.findall(r"^(Rss\w+):\s+(\d+) kB$", file.read(), re.MULTILINE))
+    return int(found["RssAnon"]), int(found["RssFile"]) + int(found["RssShmem"])
+
+
+def look(server):
+    """{pid: (what it is, private KiB, shared KiB, descriptors)}"""
+    processes = {server.pid: "supervisor"}
+    for pid, words in server.children().items():
+        model = f" {words[words.index('--model') + 1]}" if "--model" in words else ""
+        processes[pid] = chaos.Faults.role_of(words) + model
+    return {pid: (name, *memory_kib(pid), chaos.fd_count(pid)) for pid, name in processes.items()}
+
+
+def load(server, orders, seed, seconds):
+    books = Books()
+    usual, hurried, _ = orders
+    clients = [HttpClient(books, server.port, usual, seed, f"http{i}") for i in range(6)]
+    clients += [HttpClient(books, server.port, hurried, seed, "hurried")]
+    clients += [ZmqClient(books, endpoint_of(server), usual, seed, f"zmq{i}") for i in range(2)]
+    threads = [threading.Thread(target=client.run) for client in clients]
+    for thread in threads:
+        thread.start()
+    books.stop.wait(seconds)
+    books.stop.set()
+    for thread in threads:
+        thread.join()
+    wait_until(lambda: chaos.settled(server), 30, "all slots free")
+    return books
+
+
+def compare(before, after, books):
+    print(f"{'process':16} {'private MiB':>20} {'shared MiB':>20} {'descriptors':>14}")
+    if before.keys() != after.keys():
+        books.violate("a process was replaced, and nobody had killed it")
+    for pid in before.keys() & after.keys():
+        name, private, shared, fds = before[pid]
+        _, private_after, shared_after, fds_after = after[pid]
+        print(f"{name:16} {private / 1024:8.1f} -> {private_after / 1024:8.1f} {shared / 1024:8.1f} -> "
+              f"{shared_after / 1024:8.1f} {fds:5} -> {fds_after:5}")
+        if private_after > private * (1 + GROWTH_SHARE) + GROWTH_MIB * 1024:
+            books.violate(f"{name}: {private} KiB became {private_after} KiB")
+        if fds_after > fds + GROWTH_FDS:
+            books.violate(f"{name}: {fds} descriptors became {fds_after}")
+
+
+def soak(server, seed, seconds):
+    orders = chaos.make_orders(chaos.tiles(server))
+    load(server, orders, f"{seed}/warm", max(20, seconds / 10))
+    before, begun = look(server), time.monotonic()
+    books = load(server, orders, seed, seconds)
+    after = look(server)
+    answered = sum(count for kind in books.counts.values() for how, count in kind.items() if how.startswith("answered"))
+    print(f"{time.monotonic() - begun:.0f} s of load, {answered} requests answered")
+    compare(before, after, books)
+    server.stop()
+    for violation in books.violations[:20]:
+        print("  VIOLATION", violation)
+    return not books.violations
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--seed", type=int, default=None)
+    options = parser.parse_args()
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
+    print(f"soak: seed {seed}, {options.minutes} minutes", flush=True)
+    server = chaos.start()
+    good = False
+    try:
+        good = soak(server, seed, options.minutes * 60)
+    finally:
+        if not good:
+            print(server.log_text()[-6000:])
+        server.kill_leftovers()
+        shutil.rmtree(server.directory, ignore_errors=True)
+    print("soak: nothing grew" if good else "soak: FAILED")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
