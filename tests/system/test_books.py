@@ -135,3 +135,32 @@ def test_books_add_up_under_overload(start_server):
     assert metrics.value("request_seconds_count", model="poison") == answers[200] + answers[504]
     assert metrics.value("slots", state="FREE") == metrics.sum("slots")
     server.stop()
+
+
+def test_job_of_a_client_that_left_does_not_run(start_server):
+    """It would kill its worker if it did."""
+    server = start_server(config=CONFIG.replace("workers = 2", "workers = 1"))
+    head = (b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 10.9.9.%d\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 8\r\n\r\n")
+
+    def page():
+        return Metrics(requests.get(server.url + "/metrics", timeout=WAIT_S).text)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        first = pool.submit(Asker(server, 1).post, "slow 1500")
+        wait_until(lambda: page().value("jobs_running", model="poison") == 1, WAIT_S, "the first job")
+        lines = [socket.create_connection(("127.0.0.1", server.port), WAIT_S) for _ in range(4)]
+        for number, line in enumerate(lines):
+            line.sendall(head % number + b"crash me")
+        wait_until(lambda: page().value("queue_depth", model="poison") == 4, WAIT_S, "the others in the queue")
+        for line in lines:
+            line.close()
+        wait_until(lambda: page().value("requests_abandoned_total", model="poison") == 4, WAIT_S, "their end")
+        # One that the busy worker holds already comes back with its cancel flag.
+        assert page().value("queue_depth", model="poison") <= 1
+        assert first.result() == 200
+    assert Asker(server, 2).fine() == 200
+    metrics = page()
+    assert metrics.value("process_restarts_total", role="worker") == 0
+    assert metrics.value("slots", state="FREE") == metrics.sum("slots")
+    server.stop()
