@@ -36,6 +36,9 @@ int answer_set_problem(struct answer *answer, const struct problem *problem)
     return answer_set_text(answer, problem->status, ANSWER_TYPE_JSON, problem->body);
 }
 
+/* What libmicrohttpd asks for at a time where there are no chunks (HTTP/1.0). */
+#define STREAM_BLOCK 16384
+
 /* ---- headers, once for both ways out ---- */
 
 /* Pages, and heads that nobody could read. */
@@ -87,6 +90,24 @@ enum MHD_Result answer_queue(struct answer *answer, struct MHD_Connection *conne
     answer->body = NULL;
     answer->size = 0;
     emit_all(answer, emit_to_response, response);
+    enum MHD_Result queued = MHD_queue_response(connection, (unsigned)answer->status, response);
+    MHD_destroy_response(response);
+    return queued;
+}
+
+enum MHD_Result answer_queue_stream(struct answer *answer, struct MHD_Connection *connection,
+                                    MHD_ContentReaderCallback reader, void *opaque)
+{
+    metrics_answered(answer->model - 1u, answer->status, 0);
+    answer->queued = true;
+    struct MHD_Response *response = MHD_create_response_from_callback(
+        MHD_SIZE_UNKNOWN, STREAM_BLOCK, reader, opaque, NULL);
+    if (!response)
+        return MHD_NO;
+    emit_all(answer, emit_to_response, response);
+    /* What comes is meant to be seen at once, by proxies too, and is not to be kept. */
+    emit_to_response(response, "Cache-Control", "no-store");
+    emit_to_response(response, "X-Accel-Buffering", "no");
     enum MHD_Result queued = MHD_queue_response(connection, (unsigned)answer->status, response);
     MHD_destroy_response(response);
     return queued;

@@ -12,8 +12,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define ANSWER_TYPE_JSON "application/json"
-#define ANSWER_TYPE_TEXT "text/plain; charset=utf-8"
+#define ANSWER_TYPE_JSON   "application/json"
+#define ANSWER_TYPE_TEXT   "text/plain; charset=utf-8"
+#define ANSWER_TYPE_LINES  "application/x-ndjson"
+#define ANSWER_TYPE_EVENTS "text/event-stream"
 
 struct answer {
     int status;
@@ -41,6 +43,11 @@ void answer_free(struct answer *answer);
 
 /* Queue it on a connection whose request has been read whole. The body changes hands. */
 enum MHD_Result answer_queue(struct answer *answer, struct MHD_Connection *connection);
+
+/* The same with a body that is made as it goes: reader is libmicrohttpd's, one call a chunk. The
+ * answer's own body is not sent. */
+enum MHD_Result answer_queue_stream(struct answer *answer, struct MHD_Connection *connection,
+                                    MHD_ContentReaderCallback reader, void *opaque);
 
 /* Write it to a socket at once, with Connection: close. Only for answers of a few kilobytes: 0 if
  * the kernel took all of it, -EAGAIN or another error if not (the connection is of no more use

@@ -219,6 +219,12 @@ static int predict(struct caller *caller, const struct protocol_request *request
         problem_set(problem, 503, "The model is not ready yet, try again later");
         return -1;
     }
+    if (view->interface.flags & UNETSERVE_STREAMS) {
+        problem_set(problem, 406, "The model %s streams its answers, which is for HTTP: ask there",
+                    models->config->models[model].name);
+        model_view_drop(view);
+        return -1;
+    }
     struct caller *kept = malloc(sizeof *kept);
     int refused = -1;
     if (kept) {

@@ -365,13 +365,13 @@ static int start_daemon(struct http *http)
 {
     const struct config *config = &http->gateway->config;
     /* A little later than on_sweep, which says 408 to those who have begun a head. */
-    unsigned idle_s = (config->header_timeout_ms + 999) / 1000 + 2;
+    http->idle_s = (config->header_timeout_ms + 999) / 1000 + 2;
     http->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG, 0,
         NULL, NULL, request_handle, http, MHD_OPTION_EXTERNAL_LOGGER, on_daemon_log, http,
         MHD_OPTION_NOTIFY_COMPLETED, on_request_done, http, MHD_OPTION_NOTIFY_CONNECTION,
         on_connection, http, MHD_OPTION_CONNECTION_LIMIT, config->max_connections + 1,
-        MHD_OPTION_CONNECTION_TIMEOUT, idle_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        MHD_OPTION_CONNECTION_TIMEOUT, http->idle_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         CONNECTION_MEMORY, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, http,
         MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
     return http->daemon ? 0 : -ENOMEM;

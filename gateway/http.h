@@ -22,6 +22,7 @@ struct http {
     sd_event_source *daemon_io, *turn_over, *daemon_timer, *sweep_timer, *accept_timer;
     uint64_t daemon_due_us;         /* when daemon_timer fires; UINT64_MAX: off */
     uint64_t accept_warning_due_ns; /* not before that is the next one logged */
+    unsigned idle_s;                /* libmicrohttpd's own time-out of a connection */
     bool accepting, sweeping;
     bool resumed; /* a connection was resumed: libmicrohttpd must run */
 };

@@ -15,7 +15,7 @@
  * is. */
 #define FIRST_INPUT_BYTES (64u << 10)
 
-enum job_state { JOB_RECEIVING, JOB_WAITING, JOB_FORGOTTEN };
+enum job_state { JOB_RECEIVING, JOB_WAITING, JOB_STREAMING, JOB_ENDED, JOB_FORGOTTEN };
 
 struct job {
     struct jobs *jobs;
@@ -29,7 +29,10 @@ struct job {
     uint64_t timeout_ms;
     char request_id[QUEUE_ID_MAX];
     job_done *done;
+    job_ready *ready;
     void *opaque;
+    bool wanting; /* the front has taken all there was */
+    struct items items;
     struct body_reader reader;
 };
 
@@ -62,8 +65,9 @@ static void job_free(struct job *job)
 {
     if (job->state == JOB_RECEIVING)
         job->jobs->receiving_count--;
-    else
+    else if (job->state != JOB_ENDED)
         job_unlist(job);
+    items_free(&job->items);
     model_view_drop(job->view);
     free(job);
 }
@@ -208,6 +212,7 @@ static struct job *job_make(struct jobs *jobs, const struct job_order *order, jo
         .begun_ns = order->begun_ns,
         .timeout_ms = order->timeout_ms,
         .done = done,
+        .ready = order->ready,
         .opaque = opaque,
     };
     strncpy(job->request_id, order->request_id, sizeof job->request_id - 1);
@@ -278,6 +283,7 @@ static void fill_slot(struct job *job, const struct unetserve_shape *shape, size
     slot->input_bytes = input_bytes;
     slot->input_shape = *shape;
     slot->encode_ns = 0;
+    ring_clear(&slot->ring);
     memcpy(slot->request_id, job->request_id, sizeof slot->request_id);
 }
 
@@ -328,11 +334,20 @@ static bool same_generation(const struct job *job, uint64_t word)
     return queue_word_generation(word) == queue_word_generation(job->word);
 }
 
+static bool job_streams(const struct job *job)
+{
+    return job->view->interface.flags & UNETSERVE_STREAMS;
+}
+
 /* Nobody waits for this job: free its slot if it is in our hands to do so, else ask for it back and
  * keep the job until then. True when the job is gone. */
 static bool job_release(struct job *job)
 {
     struct queue *queue = &job->jobs->seat->queue;
+    if (job->state == JOB_ENDED) {
+        job_free(job);
+        return true;
+    }
     for (;;) {
         uint64_t word = queue_word(queue, job->slot);
         enum queue_state state = queue_word_state(word);
@@ -354,6 +369,7 @@ static bool job_release(struct job *job)
 void job_drop(struct job *job)
 {
     job->done = NULL;
+    job->ready = NULL;
     job_release(job);
 }
 
@@ -409,6 +425,92 @@ static bool started_too_late(const struct job *job, const struct queue_slot *slo
     return atomic_load_explicit(&slot->started_ns, memory_order_relaxed) >= job->deadline_ns;
 }
 
+/* ---- streams ---- */
+
+static void job_tell_ready(struct job *job)
+{
+    if (!job->wanting)
+        return;
+    job->wanting = false;
+    job->ready(job->opaque);
+}
+
+/* The slot is in RUN. With the first item there, the job is the front's to stream and must not run
+ * again: first the move, then the byte. */
+static void job_begin_stream(struct job *job, uint64_t word)
+{
+    struct queue *queue = &job->jobs->seat->queue;
+    struct queue_slot *slot = &queue->slots[job->slot];
+    if (atomic_load_explicit(&slot->ring.produced, memory_order_acquire) == 0 ||
+        !job_move(job, word, QUEUE_STREAM, queue_word_owner(word), NULL))
+        return;
+    items_begin(&job->items, &slot->ring, queue_output(queue, job->slot),
+                queue_output_capacity(queue, job->slot));
+    job->state = JOB_STREAMING;
+    job->wanting = true;
+    job_tell_ready(job);
+}
+
+/* The slot was moved to SEND from where word says: keep what the front has not taken, and give it
+ * back. */
+static void job_end_stream(struct job *job, uint64_t word, uint64_t sending)
+{
+    struct queue *queue = &job->jobs->seat->queue;
+    struct queue_slot *slot = &queue->slots[job->slot];
+    struct job_outcome outcome = {.status = 200, .times = job_times(job, slot)};
+    if (job->state == JOB_WAITING) {
+        items_begin(&job->items, &slot->ring, queue_output(queue, job->slot),
+                    queue_output_capacity(queue, job->slot));
+        job->wanting = true;
+    }
+    if (job->items.live)
+        items_finish(&job->items);
+    if (queue_word_state(word) == QUEUE_FAILED && !job->items.broken)
+        items_break(&job->items, "The model broke off", false);
+    else if (slot->status != 200 && !job->items.broken)
+        items_break(&job->items, NULL, false);
+    metrics_job(job->view->model, job->begun_ns, &outcome);
+    job_tell(job, &outcome);
+    job_move(job, sending, QUEUE_FREE, 0, NULL);
+    job_unlist(job);
+    job->state = JOB_ENDED;
+    job_tell_ready(job);
+}
+
+/* It breaks off while its worker may still be at it. */
+static void job_break_stream(struct job *job, const char *sentence)
+{
+    items_break(&job->items, sentence, true);
+    queue_cancel(&job->jobs->seat->queue, job->slot, queue_word_generation(job->word));
+    job_tell_ready(job);
+}
+
+enum items_next job_take(struct job *job, const char **bytes, size_t *size)
+{
+    bool wake;
+    bool was_live = job->items.live;
+    enum items_next next = items_take(&job->items, bytes, size, &wake);
+    struct queue *queue = &job->jobs->seat->queue;
+    if (wake && job->state == JOB_STREAMING)
+        seat_wake(queue, queue_word_owner(queue_word(queue, job->slot)));
+    /* What came made no sense: whoever makes it may stop. */
+    if (was_live && !job->items.live)
+        queue_cancel(queue, job->slot, queue_word_generation(job->word));
+    job->wanting = next == ITEMS_NOT_YET;
+    return next;
+}
+
+/* Is the answer one that is streamed? Not a refusal before the first item, nor a failure that no
+ * byte went before. */
+static bool job_has_stream(const struct job *job, const struct queue_slot *slot, bool failed)
+{
+    if (job->state == JOB_STREAMING)
+        return true;
+    return job_streams(job) && !failed &&
+           (slot->status == 200 ||
+            atomic_load_explicit(&slot->ring.produced, memory_order_relaxed) > 0);
+}
+
 /* The slot is in DONE or FAILED: take it, copy the answer out, give it back, tell the front. */
 static void job_take_answer(struct job *job, uint64_t word)
 {
@@ -418,6 +520,10 @@ static void job_take_answer(struct job *job, uint64_t word)
     uint64_t sending;
     if (!job_move(job, word, QUEUE_SEND, job->jobs->seat->index, &sending))
         return; /* the next look sees what became of it */
+    if (job_has_stream(job, slot, failed)) {
+        job_end_stream(job, word, sending);
+        return;
+    }
     struct job_outcome outcome = {.times = job_times(job, slot)};
     if (failed && started_too_late(job, slot))
         outcome_say(&outcome, 504, "Request timed out");
@@ -432,6 +538,13 @@ static void job_lost(struct job *job)
 {
     log_event(LOG_LEVEL_ERROR, "a job lost its slot", log_number("slot", job->slot),
               log_text("request_id", job->request_id));
+    if (job->state == JOB_STREAMING) {
+        items_break(&job->items, "The request lost its slot", true);
+        job_unlist(job);
+        job->state = JOB_ENDED;
+        job_tell_ready(job);
+        return;
+    }
     struct job_outcome outcome = {.times = {0}};
     outcome_say(&outcome, 503, "The request lost its slot, try again");
     job_answer(job, &outcome);
@@ -451,6 +564,10 @@ static void job_look(struct job *job)
         job_lost(job);
     else if (state == QUEUE_DONE || state == QUEUE_FAILED)
         job_take_answer(job, word);
+    else if (job->state == JOB_STREAMING && items_ready(&job->items))
+        job_tell_ready(job);
+    else if (job->state == JOB_WAITING && state == QUEUE_RUN && job_streams(job))
+        job_begin_stream(job, word);
 }
 
 void jobs_collect(struct jobs *jobs)
@@ -472,6 +589,7 @@ static bool job_overdue(const struct job *job, uint64_t word, uint64_t now_ns)
     case QUEUE_READY:
     case QUEUE_LEASED: return now_ns >= job->deadline_ns;
     case QUEUE_RUN:
+    case QUEUE_STREAM:
         started = atomic_load_explicit(&slot->started_ns, memory_order_relaxed);
         return started >= job->accepted_ns && now_ns > started &&
                now_ns - started >=
@@ -488,6 +606,11 @@ static void job_check(struct job *job, uint64_t now_ns)
     enum queue_state state = queue_word_state(word);
     if (state == QUEUE_DONE || state == QUEUE_FAILED || !job_overdue(job, word, now_ns))
         return;
+    if (job->state == JOB_STREAMING) {
+        if (job->items.live)
+            job_break_stream(job, "Request timed out");
+        return;
+    }
     /* First the slot, then the 504: a job that starts at this very moment keeps its answer. */
     if (state == QUEUE_READY && !job_move(job, word, QUEUE_FREE, 0, NULL))
         return;

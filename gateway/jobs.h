@@ -3,22 +3,28 @@
  *
  * - RECEIVING: slot in RECV; the body is decoded into its input area as it arrives
  * - WAITING: slot in READY..FAILED; accepted, ends by the answer or by its deadline
+ * - STREAMING: slot in STREAM; its first item was there, the front takes them out as it can
+ * - ENDED: the slot is free, the front takes the last items out
  * - FORGOTTEN: its front has gone away or has been answered 504; the job only waits to free its
  *   slot
  *
  * The front holds a job from job_open until its done function was called, or until it calls
- * job_drop. Deadlines: one for the queue, one for everything; both end in 504.
+ * job_drop. A streaming model's answer comes by `ready` and job_take instead of `done`; a job that
+ * comes to nothing before its first item still ends by `done`. Deadlines: one for the queue, one
+ * for everything; both end in 504.
  */
 #ifndef GATEWAY_JOBS_H
 #define GATEWAY_JOBS_H
 
+#include "gateway/items.h"
 #include "gateway/models.h"
 
 #include "unetserve/body_reader.h"
 #include "unetserve/seat.h"
 #include "unetserve/wire.h"
 
-enum job_form { JOB_TENSOR, JOB_JSON, JOB_NPY, JOB_PNG };
+/* The last two: of a streaming model's answer, one JSON line an item, or server-sent events. */
+enum job_form { JOB_TENSOR, JOB_JSON, JOB_NPY, JOB_PNG, JOB_LINES, JOB_EVENTS };
 
 struct job;
 
@@ -38,6 +44,9 @@ struct job_outcome {
 /* Called from jobs_collect and jobs_check only; the job is no more the caller's when it is called.
  */
 typedef void job_done(void *opaque, const struct job_outcome *outcome);
+
+/* Called from there too: job_take has something, for the first time or since it last had not. */
+typedef void job_ready(void *opaque);
 
 typedef void baton_send(void *opaque, const struct wire_baton *baton);
 
@@ -60,6 +69,7 @@ struct job_order {
     const char *request_id;
     uint64_t timeout_ms; /* how long the whole request is worth waiting for; 0: as configured */
     uint64_t begun_ns;   /* when the head came */
+    job_ready *ready;    /* streaming models only */
 };
 
 void jobs_init(struct jobs *jobs, struct seat *seat, const struct config *config, baton_send *baton,
@@ -79,6 +89,10 @@ int job_feed(struct job *job, const void *bytes, size_t size, struct problem *pr
 /* The body is whole: hand the job over. 0: `done` will be called. -1 with *problem; then only
  * job_drop may follow. */
 int job_submit(struct job *job, struct problem *problem);
+
+/* The next item of the answer, in memory that lives until the next call; at its end only job_drop
+ * may follow. From the first `ready` on. */
+enum items_next job_take(struct job *job, const char **bytes, size_t *size);
 
 /* Nobody wants it any more, at any time before `done`. */
 void job_drop(struct job *job);

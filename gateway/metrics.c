@@ -49,6 +49,11 @@ void metrics_answered(uint32_t model, int status, size_t body_bytes)
     counter_add(&mine->answered_bytes, body_bytes);
 }
 
+void metrics_streamed(size_t bytes)
+{
+    counter_add(&mine->answered_bytes, bytes);
+}
+
 void metrics_refused(enum counters_refusal why)
 {
     counter_add(&mine->refusals[why], 1);

@@ -32,6 +32,9 @@ void metrics_request_ended(uint32_t model, bool answered);
 
 void metrics_answered(uint32_t model, int status, size_t body_bytes);
 
+/* More bytes of an answer that metrics_answered has counted: a stream. */
+void metrics_streamed(size_t bytes);
+
 /* A request was refused before it was accepted; its answer is counted apart from this. */
 void metrics_refused(enum counters_refusal why);
 

@@ -87,7 +87,20 @@ static const struct form_type form_types[] = {
     {JOB_PNG, "image/png", "image/*"},
 };
 
-enum { FORM_COUNT = sizeof form_types / sizeof form_types[0], RANGES_MAX = 64 };
+/* A streaming model's: LitServe's lines unless somebody wants events. */
+static const struct form_type stream_types[] = {
+    {JOB_LINES, "application/x-ndjson", "application/*"},
+    {JOB_LINES, "application/json", "application/*"},
+    {JOB_EVENTS, "text/event-stream", "text/*"},
+};
+
+enum {
+    FORM_COUNT = sizeof form_types / sizeof form_types[0],
+    STREAM_COUNT = sizeof stream_types / sizeof stream_types[0],
+    RANGES_MAX = 64
+};
+
+_Static_assert(STREAM_COUNT == FORM_COUNT, "both are weighed in the same table");
 
 struct preference {
     unsigned specific; /* 0: no range fits, 1: any type, 2: the right kind, 3: this very type */
@@ -126,14 +139,14 @@ static unsigned specificity(const struct form_type *form, const char *range, siz
     return media_type_is(range, size, "*/*") ? 1 : 0;
 }
 
-static void weigh_element(const char *element, size_t size, unsigned position,
-                          struct preference preferences[FORM_COUNT])
+static void weigh_element(const struct form_type *types, const char *element, size_t size,
+                          unsigned position, struct preference preferences[FORM_COUNT])
 {
     size_t type_size = media_type_size(element);
     if (type_size > size)
         type_size = size;
     for (size_t i = 0; i < FORM_COUNT; i++) {
-        unsigned specific = specificity(&form_types[i], element, type_size);
+        unsigned specific = specificity(&types[i], element, type_size);
         if (specific > preferences[i].specific)
             preferences[i] = (struct preference){specific, quality(element, size), position};
     }
@@ -148,20 +161,17 @@ static bool better(const struct preference *a, const struct preference *b)
     return a->position < b->position;
 }
 
-int negotiate_form(const struct unetserve_interface *interface, const char *accept,
-                   enum job_form *form, struct problem *problem)
+/* The index of the best of the types, -1 if Accept names none of them. */
+static int weigh(const struct form_type *types, const char *accept)
 {
     struct preference preferences[FORM_COUNT] = {{0, 0, 0}};
-    *form = JOB_JSON;
-    if (interface->output_kind != UNETSERVE_TENSOR || !accept || !accept[strspn(accept, " \t,")])
-        return 0;
     const char *at = accept;
     for (unsigned position = 0; *at && position < RANGES_MAX; position++) {
         at += strspn(at, " \t,");
         size_t size = strcspn(at, ",");
         while (size > 0 && (at[size - 1] == ' ' || at[size - 1] == '\t'))
             size--;
-        weigh_element(at, size, position, preferences);
+        weigh_element(types, at, size, position, preferences);
         at += strcspn(at, ",");
     }
     int best = -1;
@@ -169,6 +179,23 @@ int negotiate_form(const struct unetserve_interface *interface, const char *acce
         if (preferences[i].specific && preferences[i].thousandths > 0 &&
             (best < 0 || better(&preferences[i], &preferences[best])))
             best = i;
+    return best;
+}
+
+int negotiate_form(const struct unetserve_interface *interface, const char *accept,
+                   enum job_form *form, struct problem *problem)
+{
+    bool named = accept && accept[strspn(accept, " \t,")];
+    int best;
+    if (interface->flags & UNETSERVE_STREAMS) {
+        best = named ? weigh(stream_types, accept) : -1;
+        *form = best < 0 ? JOB_LINES : stream_types[best].form;
+        return 0;
+    }
+    *form = JOB_JSON;
+    if (interface->output_kind != UNETSERVE_TENSOR || !named)
+        return 0;
+    best = weigh(form_types, accept);
     if (best < 0) {
         problem_set(problem, 406,
                     "None of the types in Accept can be given, possible: application/json, "

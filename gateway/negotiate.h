@@ -15,7 +15,8 @@ int negotiate_format(const struct unetserve_interface *interface, const char *co
                      struct problem *problem);
 
 /* The answer's form by Accept: highest q first, then the more specific range, then the one named
- * first. Models that answer with documents of their own have one form, and Accept is not asked. 0
+ * first. Models that answer with documents of their own have one form, and Accept is not asked;
+ * streaming models have two, and what fits neither gets lines. 0
  * with *form, or -1 with *problem (406). */
 int negotiate_form(const struct unetserve_interface *interface, const char *accept,
                    enum job_form *form, struct problem *problem);

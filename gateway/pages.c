@@ -56,12 +56,21 @@ static json_t *info_model(const struct unetserve_interface *interface)
     return model;
 }
 
+static bool model_streams(struct models *models, uint32_t index)
+{
+    struct model_view *view = models_view(models, index);
+    bool streams = view && (view->interface.flags & UNETSERVE_STREAMS);
+    if (view)
+        model_view_drop(view);
+    return streams;
+}
+
 char *pages_info(struct models *models)
 {
     const struct config *config = models->config;
     json_t *stream = json_object();
     for (uint32_t i = 0; i < config->model_count; i++)
-        json_whole_set(&stream, config->models[i].route, json_false());
+        json_whole_set(&stream, config->models[i].route, json_boolean(model_streams(models, i)));
     json_t *model = json_null();
     struct model_view *view = config->model_count ? models_view(models, 0) : NULL;
     if (view) {

@@ -5,6 +5,7 @@
 #include "gateway/negotiate.h"
 #include "gateway/pages.h"
 #include "gateway/routes.h"
+#include "gateway/stream_text.h"
 
 #include "unetserve/log.h"
 
@@ -33,7 +34,14 @@
 
 #define BODY_UNKNOWN UINT64_MAX
 
-enum request_state { REQUEST_PAGE, REQUEST_BODY, REQUEST_WAITING, REQUEST_ANSWER, REQUEST_GONE };
+enum request_state {
+    REQUEST_PAGE,
+    REQUEST_BODY,
+    REQUEST_WAITING,
+    REQUEST_ANSWER,
+    REQUEST_STREAM,
+    REQUEST_GONE
+};
 
 struct request {
     struct http *http;
@@ -49,6 +57,11 @@ struct request {
     struct client client; /* predictions: whom it counts for */
     struct peer *upload;  /* in BODY: its place among the client's uploads */
     struct answer answer;
+    enum job_form form;
+    struct stream_text text; /* of a stream: the item that is going out */
+    bool suspended;
+    bool finished;    /* a stream, to its clean end */
+    bool half_closed; /* the client ended its own side before the answer began */
     sd_event_source *watch, *probe;
 };
 
@@ -63,6 +76,9 @@ struct request {
  * hang-up above; one that only half-closed goes on waiting. It is sent a little later than the end
  * of the stream came, so that answers which come soon go out without it. HTTP/1.0 knows no interim
  * answers; there a half-closed client is taken to be waiting.
+ *
+ * In the middle of an answer nothing harmless can be sent: there, who ends his side has left,
+ * unless it was ended before the answer began.
  */
 
 static void request_unwatch(struct request *request)
@@ -75,6 +91,7 @@ static void request_resume(struct request *request, enum request_state state)
 {
     request_unwatch(request);
     request->state = state;
+    request->suspended = false;
     request->http->resumed = true;
     MHD_resume_connection(request->mhd);
 }
@@ -106,12 +123,26 @@ static int on_watch(sd_event_source *source, int fd, uint32_t events, void *opaq
     (void)source;
     (void)fd;
     struct request *request = opaque;
-    if (events & (EPOLLERR | EPOLLHUP))
+    bool ended = events & EPOLLRDHUP;
+    if ((events & (EPOLLERR | EPOLLHUP)) ||
+        (ended && request->state == REQUEST_STREAM && !request->half_closed)) {
         request_gone(request);
-    else if ((events & EPOLLRDHUP) && request->speaks_1 && !request->probe)
+        return 0;
+    }
+    request->half_closed = request->half_closed || ended;
+    if (ended && request->state == REQUEST_WAITING && request->speaks_1 && !request->probe)
         sd_event_add_time_relative(request->http->gateway->event, &request->probe, CLOCK_MONOTONIC,
                                    PROBE_AFTER_US, 10000, on_probe, request);
     return 0;
+}
+
+static void request_suspend(struct request *request)
+{
+    request->suspended = true;
+    MHD_suspend_connection(request->mhd);
+    if (sd_event_add_io(request->http->gateway->event, &request->watch, request->connection->fd,
+                        EPOLLRDHUP | EPOLLET, on_watch, request) < 0)
+        request->watch = NULL; /* its client may leave unnoticed; the deadline ends it */
 }
 
 /* ---- refusing ---- */
@@ -292,6 +323,11 @@ static void on_job_done(void *opaque, const struct job_outcome *outcome)
     request_resume(request, REQUEST_ANSWER);
 }
 
+static void on_job_ready(void *opaque)
+{
+    request_resume(opaque, REQUEST_STREAM);
+}
+
 /* What the head asks for, but the raw body's shape. */
 static int read_head(const struct request *request, struct job_order *order,
                      struct problem *problem)
@@ -345,6 +381,8 @@ static int request_open_job(struct request *request, struct model_view *view,
         return -1;
     if (order.format == BODY_RAW && read_raw_shape(request, &shape, problem))
         return -1;
+    order.ready = on_job_ready;
+    request->form = order.form;
     struct gateway *gateway = request->http->gateway;
     struct admit_load load;
     admit_look(&gateway->admit, view->model, &load);
@@ -426,6 +464,62 @@ static int request_admit(struct request *request, uint32_t model, struct problem
     int refused = request_open_job(request, view, problem);
     model_view_drop(view);
     return refused;
+}
+
+/* ---- streams ---- */
+
+/* The connection ends without the last chunk. libmicrohttpd is done with it only at its next run.
+ */
+static ssize_t stream_abort(const struct request *request)
+{
+    request->http->resumed = true;
+    return MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
+static ssize_t stream_broken(const struct request *request)
+{
+    log_event(LOG_LEVEL_WARNING, "a stream broke off",
+              log_text("request_id", request->answer.request_id));
+    return stream_abort(request);
+}
+
+/* libmicrohttpd has room for a chunk. The next item if there is one, else the connection is
+ * suspended until there is: to return 0 alone would make libmicrohttpd ask again and again. */
+static ssize_t stream_read(void *opaque, uint64_t position, char *buffer, size_t size)
+{
+    (void)position;
+    struct request *request = opaque;
+    const char *item;
+    size_t item_size;
+    if (request->state != REQUEST_STREAM)
+        return stream_abort(request);
+    if (request->text.sent == request->text.size) {
+        switch (job_take(request->job, &item, &item_size)) {
+        case ITEMS_ONE:
+            if (stream_text_set(&request->text, request->form == JOB_EVENTS, item, item_size))
+                return stream_broken(request);
+            break;
+        case ITEMS_NOT_YET: request_suspend(request); return 0;
+        case ITEMS_END: request->finished = true; return MHD_CONTENT_READER_END_OF_STREAM;
+        case ITEMS_BROKEN: return stream_broken(request);
+        }
+    }
+    size_t taken = stream_text_take(&request->text, buffer, size);
+    metrics_streamed(taken);
+    return (ssize_t)taken;
+}
+
+static enum MHD_Result stream_begin(struct request *request)
+{
+    struct answer *answer = &request->answer;
+    unsigned stall_s = (request->http->gateway->config.send_timeout_ms + 999) / 1000;
+    answer->status = 200;
+    answer->type = request->form == JOB_EVENTS ? ANSWER_TYPE_EVENTS : ANSWER_TYPE_LINES;
+    answer->close |= request->http->gateway->draining;
+    set_timing(answer, &(struct job_times){.receive_ms = 0});
+    if (MHD_set_connection_option(request->mhd, MHD_CONNECTION_OPTION_TIMEOUT, stall_s) != MHD_YES)
+        return MHD_NO;
+    return answer_queue_stream(answer, request->mhd, stream_read, request);
 }
 
 /* ---- libmicrohttpd's calls ---- */
@@ -549,10 +643,7 @@ static enum MHD_Result request_submit(struct request *request)
     }
     request_upload_over(request);
     request->state = REQUEST_WAITING;
-    MHD_suspend_connection(request->mhd);
-    if (sd_event_add_io(request->http->gateway->event, &request->watch, request->connection->fd,
-                        EPOLLRDHUP | EPOLLET, on_watch, request) < 0)
-        request->watch = NULL; /* its client may leave unnoticed; the deadline ends it */
+    request_suspend(request);
     return MHD_YES;
 }
 
@@ -564,6 +655,7 @@ static enum MHD_Result request_whole(struct request *request)
     case REQUEST_ANSWER:
         request->answer.close |= request->http->gateway->draining;
         return request_answer(request);
+    case REQUEST_STREAM: return stream_begin(request);
     case REQUEST_WAITING: return MHD_YES;
     case REQUEST_GONE: break;
     }
@@ -592,6 +684,10 @@ void request_end(struct request *request)
     request_unwatch(request);
     request_drop_job(request);
     answer_free(&request->answer);
+    stream_text_free(&request->text);
+    if (request->finished) /* what follows on this connection is no stream */
+        MHD_set_connection_option(request->mhd, MHD_CONNECTION_OPTION_TIMEOUT,
+                                  request->http->idle_s);
     struct connection *connection = request->connection;
     metrics_request_ended(request->answer.model - 1u,
                           request->answer.queued || connection->refused);
@@ -610,6 +706,6 @@ struct answer *request_refusal(struct request *request)
 
 void request_give_up(struct request *request)
 {
-    if (request->state == REQUEST_WAITING)
+    if (request->suspended)
         request_gone(request);
 }

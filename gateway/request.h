@@ -6,6 +6,8 @@
  * - WAITING: the job was accepted, the connection is suspended, and the client's socket is watched
  * - ANSWER: the job is done, the connection was resumed, and the answer goes out at
  *   libmicrohttpd's next call
+ * - STREAM: the answer goes out item by item, and the connection is suspended whenever there is
+ * none
  * - GONE: the client has left (or the process ends): the connection is closed at libmicrohttpd's
  *   next call
  */

@@ -84,6 +84,7 @@ void config_init(struct config *config)
     config->max_body_bytes = UINT64_C(512) << 20;
     config->drain_timeout_ms = 30000;
     config->header_timeout_ms = 10000;
+    config->send_timeout_ms = 30000;
     config->max_connections = 8192;
     config->max_connections_per_address = 1024;
     config->max_receiving_percent = 75;

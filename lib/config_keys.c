@@ -36,6 +36,7 @@ static const struct config_key server_keys[] = {
     {"max_receiving_percent", CONFIG_NUMBER, SERVER(max_receiving_percent), 1, 100, "1 to 100"},
     {"drain_timeout_ms", CONFIG_NUMBER, SERVER(drain_timeout_ms), 0, DAY_MS, "0 to 86400000"},
     {"drain_delay_ms", CONFIG_NUMBER, SERVER(drain_delay_ms), 0, DAY_MS, "0 to 86400000"},
+    {"send_timeout_ms", CONFIG_NUMBER, SERVER(send_timeout_ms), 1000, DAY_MS, "1000 to 86400000"},
     {"header_timeout_ms", CONFIG_NUMBER, SERVER(header_timeout_ms), 10, DAY_MS, "10 to 86400000"},
     {"max_connections", CONFIG_NUMBER, SERVER(max_connections), 1, 1000000, "1 to 1000000"},
     {"log_format", CONFIG_WORD, SERVER(log_format), 0, 0, "text|json"},

@@ -670,9 +670,13 @@ static bool rule_run(struct queue *queue, uint32_t slot, uint64_t word)
     unsigned kills = queue_word_kills(word) + (by_fault ? 0 : 1);
     bool enough = faults >= QUEUE_MAX_ATTEMPTS || kills >= QUEUE_MAX_KILLS ||
                   queue_cancelled(queue, slot, queue_word_generation(word));
-    /* The start that it tells is over. Nobody else writes it: its worker is gone. */
-    if (!enough)
+    /* The start that it tells is over, and so are the items that nobody has seen. Nobody else
+     * writes them: its worker is gone, and its gateway takes items only after it has moved the
+     * word. */
+    if (!enough) {
         atomic_store(&queue->slots[slot].started_ns, 0);
+        ring_clear(&queue->slots[slot].ring);
+    }
     return move_counted(queue, QUEUE_SUPERVISOR, slot, word, enough ? QUEUE_FAILED : QUEUE_READY, 0,
                         faults, kills, NULL);
 }

@@ -1,8 +1,14 @@
 #include "workers/job.h"
 #include "unetserve/seat.h"
+#include "workers/fields.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* A refusal, or an item that the worker writes from values. */
+#define JOB_SCRATCH_MAX ((size_t)64 << 10)
 
 static bool shape_sound(const struct unetserve_shape *shape, uint64_t bytes)
 {
@@ -49,6 +55,7 @@ void job_read(const struct queue *queue, uint32_t slot, uint64_t word, struct jo
         .priority = atomic_load(&from->priority),
         .accepted_ns = atomic_load(&from->accepted_ns),
         .deadline_ns = atomic_load(&from->deadline_ns),
+        .run_timeout_ns = atomic_load(&from->run_timeout_ns),
         .alone = queue_word_faults(word) || queue_word_kills(word),
     };
     memcpy(out->request_id, from->request_id, sizeof out->request_id);
@@ -108,10 +115,39 @@ void job_reset_item(struct job *job)
     struct unetserve_item *item = &job->item;
     item->request_id = job->request_id;
     item->host_item = job;
+    atomic_store(&job->completion, 0);
     item->user = NULL;
     item->status = 200;
     item->output_bytes = 0;
     item->output_shape = (struct unetserve_shape){0};
+}
+
+int job_prepare_stream(struct queue *queue, struct job *job)
+{
+    struct queue_slot *slot = &queue->slots[job->slot];
+    size_t size = job->item.output_capacity < JOB_SCRATCH_MAX ? job->item.output_capacity
+                                                              : JOB_SCRATCH_MAX;
+    job->scratch = malloc(size ? size : 1);
+    if (!job->scratch)
+        return -ENOMEM;
+    job->ring = (struct ring){
+        .counts = &slot->ring, .bytes = job->item.output, .capacity = job->item.output_capacity};
+    job->item.output = job->scratch;
+    job->item.output_capacity = size;
+    return 0;
+}
+
+bool job_has_streamed(const struct job *job)
+{
+    return job->ring.own > 0;
+}
+
+void job_forget(struct job *job)
+{
+    fields_free(job->fields);
+    free(job->scratch);
+    job->fields = NULL;
+    job->scratch = NULL;
 }
 
 bool job_cancelled(const struct queue *queue, struct job *job)
@@ -169,6 +205,11 @@ void job_done(struct queue *queue, struct job *job)
     assert(queue_word_state(job->word) == QUEUE_RUN);
     slot->status = job->item.status;
     slot->output_bytes = job->item.output_bytes;
+    /* A stream's refusal, before any item: nothing else is in the output area. */
+    if (job->scratch && job->item.output_bytes) {
+        assert(!job_has_streamed(job) && job->item.output_bytes <= job->ring.capacity);
+        memcpy(job->ring.bytes, job->item.output, job->item.output_bytes);
+    }
     slot->output_shape = job->item.status == 200 ? job->item.output_shape
                                                  : (struct unetserve_shape){0};
     slot->encode_ns = job->encode_ns;

@@ -24,14 +24,22 @@ struct job {
     uint64_t deadline_ns;
     uint64_t started_ns;
     uint64_t encode_ns;
+    uint64_t run_timeout_ns;
+    struct ring ring; /* the output area, for a stream */
+    void *scratch;    /* malloc'd: a streaming item's output, which is not the slot's; or NULL */
     struct fields *fields;      /* what item.values points to, where fields are declared; or NULL */
     struct unetserve_item item; /* host_item is this struct, set by job_reset_item */
     char request_id[QUEUE_ID_MAX];
     uint32_t batch; /* jobs that ran together */
     bool alone;     /* somebody has died on it */
     bool sound;     /* rank, lengths and offsets fit the slot and the mapping */
-    bool given_up;  /* the cancel flag was seen: the outcome is FAILED whatever the model made of it
-                     */
+    bool held;      /* by the worker, from its start to its outcome */
+    bool pending;   /* the model answers it later */
+    bool told;      /* and knows that nobody waits */
+    uint64_t told_ns;
+    _Atomic int completion; /* by the model, from any thread: 0 not yet, 1 done, or its error */
+    bool given_up; /* the cancel flag was seen: the outcome is FAILED whatever the model made of it
+                    */
 };
 
 /* Copy slot's fields, as they were while it had that word. An unsound job comes out with sound =
@@ -50,6 +58,16 @@ bool job_start(struct queue *queue, uint16_t self, struct job *job);
 
 /* The item as it was before the model saw it. */
 void job_reset_item(struct job *job);
+
+/* For a streaming model, after job_start: its output is memory apart, the slot's output area a
+ * ring. 0 or -ENOMEM. */
+int job_prepare_stream(struct queue *queue, struct job *job);
+
+/* Has an item gone into the ring? */
+bool job_has_streamed(const struct job *job);
+
+/* Memory that goes with a job. */
+void job_forget(struct job *job);
 
 /* Has its client left, or its time run out? Once true, always true. */
 bool job_cancelled(const struct queue *queue, struct job *job);

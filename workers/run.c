@@ -2,10 +2,14 @@
 #include "unetserve/log.h"
 #include "workers/fields.h"
 #include "workers/job.h"
+#include "workers/stream.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* What a model gets beside the run timeout to give back an item that nobody waits for. */
+#define GIVE_BACK_NS UINT64_C(1000000000)
 
 /* ---- taking jobs ---- */
 
@@ -47,29 +51,75 @@ static size_t collect_leased(const struct worker *worker, struct job *jobs, bool
     return count;
 }
 
-/* Move one batch of them to RUN and to the front of jobs. Returns its length. */
-static size_t take_batch(const struct worker *worker, struct job *jobs, size_t count)
+/* ---- jobs in hand ---- */
+
+static size_t pending_limit(const struct worker *worker)
+{
+    uint32_t limit = worker->interface.max_pending;
+    return limit > 0 && limit < WORKER_MAX_JOBS ? limit : WORKER_MAX_JOBS;
+}
+
+/* How many jobs may be started now, with that one first. One on which somebody has died runs alone.
+ */
+static size_t room_for(const struct worker *worker, const struct job *first)
+{
+    size_t pending = 0;
+    for (size_t i = 0; i < WORKER_MAX_JOBS; i++) {
+        if (!worker->jobs[i].pending)
+            continue;
+        if (worker->jobs[i].alone || first->alone)
+            return 0;
+        pending++;
+    }
+    size_t limit = pending_limit(worker);
+    return pending < limit ? limit - pending : 0;
+}
+
+/* Keep a copy at a place that does not move: the model has pointers to its item. */
+static struct job *hold(struct worker *worker, const struct job *job)
+{
+    for (size_t i = 0; i < WORKER_MAX_JOBS; i++) {
+        if (worker->jobs[i].held)
+            continue;
+        worker->jobs[i] = *job;
+        worker->jobs[i].held = true;
+        return &worker->jobs[i];
+    }
+    return NULL; /* never: room_for counts them */
+}
+
+static void let_go(struct worker *worker, struct job *job)
+{
+    struct queue_process *process = &worker->seat->queue.processes[worker->seat->index];
+    job_forget(job);
+    job->pending = job->held = false;
+    atomic_fetch_add(&process->jobs, 1);
+}
+
+/* Move one batch of them to RUN. Returns its length. */
+static size_t take_batch(struct worker *worker, struct job *jobs, size_t count, struct job **taken)
 {
     struct queue *queue = &worker->seat->queue;
     uint32_t max_tiles = worker->interface.max_batch ? worker->interface.max_batch : 1;
     uint32_t tiles = 0;
-    size_t taken = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (taken > 0 && (!job_batches_with(&jobs[0], &jobs[i]) || tiles >= max_tiles ||
-                          jobs[i].tiles > max_tiles - tiles))
+    size_t room = count ? room_for(worker, &jobs[0]) : 0;
+    size_t started = 0;
+    for (size_t i = 0; i < count && started < room; i++) {
+        if (started > 0 && (!job_batches_with(taken[0], &jobs[i]) || tiles >= max_tiles ||
+                            jobs[i].tiles > max_tiles - tiles))
             continue;
         if (!job_start(queue, worker->seat->index, &jobs[i]))
             continue;
         tiles = jobs[i].tiles > UINT32_MAX - tiles ? UINT32_MAX : tiles + jobs[i].tiles;
-        jobs[taken++] = jobs[i];
+        taken[started++] = hold(worker, &jobs[i]);
     }
-    for (size_t i = 0; i < taken; i++) {
-        jobs[i].batch = (uint32_t)taken;
+    for (size_t i = 0; i < started; i++) {
+        taken[i]->batch = (uint32_t)started;
         log_event(LOG_LEVEL_DEBUG, "job started", log_text("model", worker_model_name(worker)),
-                  log_text("request_id", jobs[i].request_id), log_number("slot", jobs[i].slot),
-                  log_number("batch", (int64_t)taken));
+                  log_text("request_id", taken[i]->request_id), log_number("slot", taken[i]->slot),
+                  log_number("batch", (int64_t)started));
     }
-    return taken;
+    return started;
 }
 
 /* ---- running them ---- */
@@ -82,31 +132,40 @@ static void log_job(enum log_level level, const char *message, const struct work
               log_text("reason", reason));
 }
 
-static void forget_fields(struct job *job)
-{
-    fields_free(job->fields);
-    job->fields = NULL;
-    job->item.values = NULL;
-}
-
 static void fail(struct worker *worker, struct job *job, const char *reason)
 {
-    forget_fields(job);
     log_job(job->given_up ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, "job failed", worker, job, reason);
     job_failed(&worker->seat->queue, job);
+    let_go(worker, job);
+}
+
+/* What the model left in the output of a streaming item: the last item, or a refusal, which is one
+ * too if the stream has begun. */
+static int finish_stream(struct worker *worker, struct job *job)
+{
+    struct unetserve_item *item = &job->item;
+    if (!job->scratch || item->output_bytes == 0 || (item->status != 200 && !job_has_streamed(job)))
+        return 0;
+    job->pending = false; /* it may wait for room here: nobody else will */
+    int error = stream_emit(worker, job, item->output, item->output_bytes);
+    item->output_bytes = 0;
+    return error;
 }
 
 /* The model has said all that it will about this job. */
 static void settle(struct worker *worker, struct job *job)
 {
     const char *reason;
-    if (job_cancelled(&worker->seat->queue, job))
+    int error = 0;
+    if (job_cancelled(&worker->seat->queue, job)) {
         fail(worker, job, "cancelled");
-    else if (!job_answer_sound(job, &worker->interface, &reason))
+    } else if (!job_answer_sound(job, &worker->interface, &reason)) {
         fail(worker, job, reason);
-    else {
-        forget_fields(job);
+    } else if ((error = finish_stream(worker, job)) < 0) {
+        fail(worker, job, error == -ECANCELED ? "cancelled" : strerror(-error));
+    } else {
         job_done(&worker->seat->queue, job);
+        let_go(worker, job);
     }
 }
 
@@ -124,7 +183,8 @@ static int decode_item(struct worker *worker, struct job *job)
 /* Ready for predict? If not, the job has its outcome already. */
 static bool decode(struct worker *worker, struct job *job)
 {
-    forget_fields(job);
+    fields_free(job->fields);
+    job->fields = NULL;
     job_reset_item(job);
     int error = decode_item(worker, job);
     if (error < 0) {
@@ -150,6 +210,11 @@ static bool admit(struct worker *worker, struct job *job)
     }
     if (!job_fits(job, &worker->interface)) {
         fail(worker, job, "its slot holds no input that this model takes");
+        return false;
+    }
+    bool streams = worker->interface.flags & UNETSERVE_STREAMS;
+    if (streams && !job->scratch && job_prepare_stream(queue, job)) {
+        fail(worker, job, "out of memory");
         return false;
     }
     return decode(worker, job);
@@ -188,6 +253,20 @@ static void count_batch(struct counters_model *counts, struct unetserve_item *co
     counters_observe(&counts->batch, counters_batch_bounds, tiles);
 }
 
+static void lose_device(struct worker *worker)
+{
+    worker->device_lost = true;
+    log_event(LOG_LEVEL_ERROR, "the model's device has failed, the worker ends",
+              log_text("model", worker_model_name(worker)));
+}
+
+/* The model keeps them and says later what became of each. */
+static void keep_pending(struct job *const *jobs, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        jobs[i]->pending = true;
+}
+
 /* batch, predict, unbatch: the first failure counts, but what batch made is given back to unbatch.
  */
 static int call_model(struct worker *worker, struct unetserve_item *const *items, size_t count)
@@ -199,7 +278,7 @@ static int call_model(struct worker *worker, struct unetserve_item *const *items
     if (!ops->unbatch)
         return error;
     int taken_apart = ops->unbatch(worker->instance, items, count);
-    return error < 0 ? error : taken_apart;
+    return error != 0 ? error : taken_apart;
 }
 
 static int call_predict(struct worker *worker, struct unetserve_item *const *items, size_t count)
@@ -214,11 +293,8 @@ static int call_predict(struct worker *worker, struct unetserve_item *const *ite
     uint64_t busy_ns = queue_now_ns() - begin_ns;
     atomic_fetch_add(&process->busy_ns, busy_ns);
     counter_add(&counts->busy_ns, busy_ns);
-    if (error == -EIO) {
-        worker->device_lost = true;
-        log_event(LOG_LEVEL_ERROR, "the model's device has failed, the worker ends",
-                  log_text("model", worker_model_name(worker)));
-    }
+    if (error == -EIO)
+        lose_device(worker);
     return error;
 }
 
@@ -226,6 +302,10 @@ static void predict_alone(struct worker *worker, struct job *job)
 {
     struct unetserve_item *item = &job->item;
     int error = call_predict(worker, &item, 1);
+    if (error == UNETSERVE_PENDING) {
+        keep_pending(&job, 1);
+        return;
+    }
     if (error >= 0) {
         encode(worker, job);
         return;
@@ -244,7 +324,9 @@ static void predict_one_by_one(struct worker *worker, struct job *const *jobs, s
         release(worker, jobs[i]);
     for (size_t i = 0; i < count && !worker->device_lost; i++) {
         jobs[i]->batch = 1;
-        if (admit(worker, jobs[i]))
+        if (job_has_streamed(jobs[i]))
+            fail(worker, jobs[i], "its batch failed after its first item");
+        else if (admit(worker, jobs[i]))
             predict_alone(worker, jobs[i]);
     }
 }
@@ -257,6 +339,10 @@ static void predict_together(struct worker *worker, struct job *const *jobs, siz
     int error = call_predict(worker, items, count);
     if (worker->device_lost)
         return;
+    if (error == UNETSERVE_PENDING) {
+        keep_pending(jobs, count);
+        return;
+    }
     if (error < 0) {
         log_event(LOG_LEVEL_WARNING, "a batch failed, its jobs run one by one",
                   log_text("model", worker_model_name(worker)), log_number("jobs", (int64_t)count),
@@ -268,35 +354,88 @@ static void predict_together(struct worker *worker, struct job *const *jobs, siz
         encode(worker, jobs[i]);
 }
 
-static void run_batch(struct worker *worker, struct job *jobs, size_t count)
+static void run_batch(struct worker *worker, struct job *const *jobs, size_t count)
 {
     struct job *admitted[RUN_MAX_JOBS];
     size_t admitted_count = 0;
     for (size_t i = 0; i < count; i++)
-        if (admit(worker, &jobs[i]))
-            admitted[admitted_count++] = &jobs[i];
+        if (admit(worker, jobs[i]))
+            admitted[admitted_count++] = jobs[i];
     if (admitted_count == 1)
         predict_alone(worker, admitted[0]);
     else if (admitted_count > 1)
         predict_together(worker, admitted, admitted_count);
 }
 
+/* ---- answered later ---- */
+
+static void finish_pending(struct worker *worker, struct job *job, int completion)
+{
+    job->pending = false;
+    if (completion == -EIO) {
+        lose_device(worker);
+    } else if (completion < 0) {
+        release(worker, job);
+        fail(worker, job, strerror(-completion));
+    } else {
+        encode(worker, job);
+    }
+}
+
+/* Nobody waits for it any more: the model is told, and has as long to give it back as it had to
+ * answer. */
+static void check_given_up(struct worker *worker, struct job *job)
+{
+    if (!job_cancelled(&worker->seat->queue, job))
+        return;
+    uint64_t now_ns = queue_now_ns();
+    if (!job->told) {
+        job->told = true;
+        job->told_ns = now_ns;
+        if (worker->ops->cancel)
+            worker->ops->cancel(worker->instance, &job->item);
+    } else if (now_ns - job->told_ns > job->run_timeout_ns + GIVE_BACK_NS) {
+        worker->device_lost = true;
+        log_job(LOG_LEVEL_ERROR,
+                "the model does not give back what nobody waits for, the worker ends", worker, job,
+                "cancelled");
+    }
+}
+
+/* Returns how many came to an end. */
+static unsigned look_at_pending(struct worker *worker)
+{
+    unsigned finished = 0;
+    for (size_t i = 0; i < WORKER_MAX_JOBS && !worker->device_lost; i++) {
+        struct job *job = &worker->jobs[i];
+        if (!job->pending)
+            continue;
+        check_given_up(worker, job);
+        int completion = atomic_load_explicit(&job->completion, memory_order_acquire);
+        if (completion == 0 || worker->device_lost)
+            continue;
+        finish_pending(worker, job, completion);
+        finished++;
+    }
+    return finished;
+}
+
 struct run_result run_next(struct worker *worker)
 {
     struct job jobs[RUN_MAX_JOBS];
+    struct job *taken[RUN_MAX_JOBS];
     struct queue *queue = &worker->seat->queue;
-    struct run_result result = {0};
+    struct run_result result = {.jobs = look_at_pending(worker)};
+    if (worker->device_lost)
+        return result;
     size_t leased = collect_leased(worker, jobs, &result.waiting);
-    size_t taken = take_batch(worker, jobs, leased);
-    result.jobs = (unsigned)taken;
+    size_t count = take_batch(worker, jobs, leased, taken);
+    result.jobs += (unsigned)count;
     /* Now that these have left LEASED, there is room for the next batch to wait here while they
      * run. */
     if (result.waiting)
         seat_wake_role(queue, QUEUE_BROKER);
-    if (taken == 0)
-        return result;
-    run_batch(worker, jobs, taken);
-    if (!worker->device_lost)
-        atomic_fetch_add(&queue->processes[worker->seat->index].jobs, taken);
+    if (count > 0)
+        run_batch(worker, taken, count);
     return result;
 }

@@ -6,17 +6,18 @@
 
 #include "workers/worker.h"
 
-#define RUN_MAX_JOBS 64 /* jobs in one call of predict, and leases looked at in one go */
+#define RUN_MAX_JOBS WORKER_MAX_JOBS
 
 struct run_result {
-    unsigned jobs; /* taken out of LEASED, whatever became of them */
+    unsigned jobs; /* taken out of LEASED, whatever became of them, and those answered later */
     bool waiting;  /* the queue held jobs of this model that the broker has not leased yet */
 };
 
-/* One batch: the job of highest priority (the oldest among equals) of those leased to this worker,
- * and with it all others of equal shape that fit the model's max_batch; a job on which somebody has
- * died, alone. Blocks as long as the model takes. Each gateway concerned is woken as soon as its
- * job has an outcome; the broker is woken when jobs wait for it. With worker->device_lost set
+/* First those that the model has completed by now; then one batch: the job of highest priority (the
+ * oldest among equals) of those leased to this worker, and with it all others of equal shape that
+ * fit the model's max_batch; a job on which somebody has died, alone, also of those that are
+ * pending. Blocks as long as the model takes. Each gateway concerned is woken as soon as its job
+ * has an outcome; the broker is woken when jobs wait for it. With worker->device_lost set
  * afterwards, jobs are left in RUN and the process has to end. */
 struct run_result run_next(struct worker *worker);
 

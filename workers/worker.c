@@ -1,10 +1,13 @@
 #include "workers/worker.h"
 #include "unetserve/log.h"
 #include "workers/fields.h"
-#include "workers/job.h"
+#include "workers/stream.h"
+#include "workers/watch.h"
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 static void host_log(const struct unetserve_host *host, int level, const char *format, ...)
 {
@@ -42,6 +45,50 @@ static int host_respond(const struct unetserve_host *host, struct unetserve_item
     return 0;
 }
 
+static int host_emit(const struct unetserve_host *host, struct unetserve_item *item,
+                     const void *bytes, size_t size)
+{
+    return stream_emit(host->opaque, item->host_item, bytes, size);
+}
+
+static int host_emit_values(const struct unetserve_host *host, struct unetserve_item *item,
+                            const struct unetserve_value *values)
+{
+    const struct worker *worker = host->opaque;
+    size_t length;
+    int error = fields_write(&worker->interface, values, item->output, item->output_capacity,
+                             &length);
+    return error ? error : host_emit(host, item, item->output, length);
+}
+
+static void host_complete(const struct unetserve_host *host, struct unetserve_item *item, int error)
+{
+    const struct worker *worker = host->opaque;
+    struct job *job = item->host_item;
+    atomic_store_explicit(&job->completion, error < 0 ? error : 1, memory_order_release);
+    if (worker->completed_fd >= 0)
+        (void)!write(worker->completed_fd, &(uint64_t){1}, sizeof(uint64_t));
+}
+
+static int host_watch(const struct unetserve_host *host, int fd, uint32_t events,
+                      watch_ready *ready, void *opaque)
+{
+    return watch_add(host->opaque, fd, events, ready, opaque);
+}
+
+static void host_unwatch(const struct unetserve_host *host, int fd)
+{
+    watch_remove(host->opaque, fd);
+}
+
+unsigned worker_pending(const struct worker *worker)
+{
+    unsigned count = 0;
+    for (size_t i = 0; i < WORKER_MAX_JOBS; i++)
+        count += worker->jobs[i].pending;
+    return count;
+}
+
 void worker_init(struct worker *worker, struct seat *seat, uint32_t model, uint32_t generation)
 {
     *worker = (struct worker){
@@ -54,7 +101,13 @@ void worker_init(struct worker *worker, struct seat *seat, uint32_t model, uint3
                  .tick = host_tick,
                  .cancelled = host_cancelled,
                  .opaque = worker,
-                 .respond = host_respond},
+                 .respond = host_respond,
+                 .emit = host_emit,
+                 .emit_values = host_emit_values,
+                 .complete = host_complete,
+                 .watch = host_watch,
+                 .unwatch = host_unwatch},
+        .completed_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
     };
 }
 

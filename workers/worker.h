@@ -7,8 +7,14 @@
 
 #include "unetserve/model.h"
 #include "unetserve/seat.h"
+#include "workers/job.h"
 
 #include <stdbool.h>
+
+#define WORKER_MAX_JOBS 64 /* in RUN at once, and leases looked at in one go */
+
+struct sd_event;
+struct watch;
 
 struct worker {
     struct seat *seat;
@@ -17,13 +23,21 @@ struct worker {
     const struct unetserve_model_ops *ops;
     void *instance;
     struct unetserve_interface interface;
-    struct unetserve_host host; /* opaque: this struct */
-    bool device_lost;           /* predict returned -EIO: leave, and let the jobs run elsewhere */
+    struct unetserve_host host;       /* opaque: this struct */
+    struct job jobs[WORKER_MAX_JOBS]; /* those that are held */
+    int completed_fd; /* an eventfd: some item was completed; -1: there is none, the rescan finds it
+                       */
+    struct watch *watches;  /* workers/watch.h */
+    struct sd_event *event; /* the loop, once it runs */
+    bool device_lost;       /* predict returned -EIO: leave, and let the jobs run elsewhere */
 };
 
 /* Fill in seat, model number, generation and what models may call back. The instance comes later.
  */
 void worker_init(struct worker *worker, struct seat *seat, uint32_t model, uint32_t generation);
+
+/* How many jobs the model keeps to answer later. */
+unsigned worker_pending(const struct worker *worker);
 
 /* The name that jobs and logs know the model by. */
 const char *worker_model_name(const struct worker *worker);

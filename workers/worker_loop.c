@@ -1,15 +1,18 @@
 #include "workers/worker_loop.h"
 #include "unetserve/log.h"
 #include "workers/run.h"
+#include "workers/watch.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <systemd/sd-event.h>
+#include <unistd.h>
 
 /* A wake-up that a dying broker never sent is made good by its successor's rescan; this one is for
  * what nobody thought of. */
-#define RESCAN_IDLE_MS   1000
-#define RESCAN_ORPHAN_MS 50
+#define RESCAN_IDLE_MS 1000
+/* Nobody wakes a worker because a client has left, or a gateway. */
+#define RESCAN_BUSY_MS 50
 
 struct loop {
     struct worker *worker;
@@ -25,6 +28,14 @@ static int on_wake(sd_event_source *source, int fd, uint32_t events, void *opaqu
     (void)source, (void)fd, (void)events;
     const struct loop *loop = opaque;
     seat_clear(loop->worker->seat);
+    return 0;
+}
+
+static int on_completed(sd_event_source *source, int fd, uint32_t events, void *opaque)
+{
+    (void)source, (void)events, (void)opaque;
+    uint64_t count;
+    (void)!read(fd, &count, sizeof count);
     return 0;
 }
 
@@ -52,6 +63,11 @@ static int add_sources(struct loop *loop)
 {
     int error = sd_event_add_io(loop->event, NULL, loop->worker->seat->event_fd, EPOLLIN, on_wake,
                                 loop);
+    if (error >= 0 && loop->worker->completed_fd >= 0)
+        error = sd_event_add_io(loop->event, NULL, loop->worker->completed_fd, EPOLLIN,
+                                on_completed, loop);
+    if (error >= 0)
+        error = watch_begin(loop->worker, loop->event);
     if (error >= 0)
         error = sd_event_add_io(loop->event, NULL, SEAT_FD_LIFE, EPOLLIN, on_life, loop);
     if (error >= 0)
@@ -84,14 +100,15 @@ static int run(struct loop *loop)
         struct run_result result = run_next(loop->worker);
         if (loop->worker->device_lost)
             return -EIO;
-        if (result.jobs == 0 && may_leave(loop))
+        unsigned pending = worker_pending(loop->worker);
+        if (result.jobs == 0 && pending == 0 && may_leave(loop))
             return 0;
-        uint64_t wait_ms = loop->orphaned ? RESCAN_ORPHAN_MS : RESCAN_IDLE_MS;
+        uint64_t wait_ms = loop->orphaned || pending ? RESCAN_BUSY_MS : RESCAN_IDLE_MS;
         seat_tick(loop->worker->seat);
         int handled = sd_event_run(loop->event, result.jobs ? 0 : wait_ms * 1000);
         if (handled < 0 && handled != -EINTR)
             return handled;
-        if (handled == 0 && result.jobs == 0 && !healthy(loop->worker))
+        if (handled == 0 && result.jobs == 0 && pending == 0 && !healthy(loop->worker))
             return -EIO;
     }
 }
@@ -107,6 +124,7 @@ int worker_loop(struct worker *worker, uint64_t drain_timeout_ms)
         seat_ready(worker->seat);
         error = run(&loop);
     }
+    watch_end(worker);
     sd_event_unref(loop.event);
     return error;
 }

@@ -53,6 +53,7 @@ struct config {
     char api_key_file[PATH_MAX];
     uint32_t drain_timeout_ms;
     uint32_t drain_delay_ms;
+    uint32_t send_timeout_ms;   /* a client that takes nothing of a stream for so long is dropped */
     uint32_t header_timeout_ms; /* a whole head must be in by then; also how long an idle connection
                                    is kept */
     uint32_t max_connections;

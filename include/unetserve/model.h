@@ -31,6 +31,7 @@
 #define UNETSERVE_MODEL_ABI   1
 #define UNETSERVE_MAX_CLASSES 256
 #define UNETSERVE_MAX_FIELDS  8
+#define UNETSERVE_MAX_WATCHES 128
 #define UNETSERVE_MAX_DEPTH   4 /* of lists in lists */
 
 enum unetserve_payload { UNETSERVE_TENSOR = 1, UNETSERVE_DOCUMENT = 2 };
@@ -165,6 +166,34 @@ struct unetserve_host {
      * 0; -ENOSPC: it does not fit; -EDOM: it holds a number that JSON has not, NaN or infinite. */
     int (*respond)(const struct unetserve_host *host, struct unetserve_item *item,
                    const struct unetserve_value *values);
+
+    /* ---- streaming models (UNETSERVE_STREAMS) ---- */
+
+    /* Send one item of the answer: a JSON document, as soon as it is made. 0; -ECANCELED: its
+     * client has left or its time is over, stop; -EMSGSIZE: larger than a slot's output area. When
+     * the client reads slowly it blocks, with signs of progress, until there is room or the item is
+     * cancelled; for a pending item it returns -EAGAIN instead. */
+    int (*emit)(const struct unetserve_host *host, struct unetserve_item *item, const void *bytes,
+                size_t size);
+
+    /* The same with one value for each declared response field. Also -ENOSPC and -EDOM, as respond.
+     */
+    int (*emit_values)(const struct unetserve_host *host, struct unetserve_item *item,
+                       const struct unetserve_value *values);
+
+    /* ---- models that wait (predict returned UNETSERVE_PENDING) ---- */
+
+    /* The item has its answer (error 0: encode_response comes next), or failed (a negative errno).
+     * From any thread, once for each pending item, and the model's last touch of it until
+     * encode_response. */
+    void (*complete)(const struct unetserve_host *host, struct unetserve_item *item, int error);
+
+    /* Call ready on the worker's thread whenever fd is readable (EPOLLIN) or writable (EPOLLOUT),
+     * between calls of predict, until unwatch. The fd stays the model's. 0, -EEXIST, -ENOSPC
+     * (UNETSERVE_MAX_WATCHES) or what epoll says. */
+    int (*watch)(const struct unetserve_host *host, int fd, uint32_t events,
+                 void (*ready)(void *opaque, int fd, uint32_t events), void *opaque);
+    void (*unwatch)(const struct unetserve_host *host, int fd);
 };
 
 /* How an instance is set up. Pointers are valid during the call only, except host. */
@@ -213,11 +242,11 @@ struct unetserve_model_ops {
      * is answered 500. */
     int (*decode_request)(void *model, struct unetserve_item *item);
 
-    /* Answer count items of equal input shape. Without encode_response it writes the outputs; an
-     * item that it refuses gets a status >= 400 and the others go on. After a negative return the
-     * worker decodes each item again and calls predict for it alone: only those that fail by
-     * themselves are answered 500. -EIO says that the device is lost: the worker ends, and the
-     * items run in another one. */
+    /* Answer count items of equal input shape. Without encode_response it writes the outputs; or it
+     * returns UNETSERVE_PENDING, and completes each of them later. An item that it refuses gets a
+     * status >= 400 and the others go on. After a negative return the worker decodes each item
+     * again and calls predict for it alone: only those that fail by themselves are answered 500.
+     * -EIO says that the device is lost: the worker ends, and the items run in another one. */
     int (*predict)(void *model, struct unetserve_item *const *items, size_t count);
 
     /* (optional) Write item->output from item->user, and free item->user. Called once for each item
@@ -239,6 +268,10 @@ struct unetserve_model_ops {
     /* (optional) Called after predict: take apart what it made. A negative return counts as
      * predict's. It is also called when predict failed, to free what batch made. */
     int (*unbatch)(void *model, struct unetserve_item *const *items, size_t count);
+
+    /* (optional) A pending item's client has left, or its time is over: complete it soon. Called
+     * once. A worker whose model keeps such an item for longer than run_timeout_ms ends. */
+    void (*cancel)(void *model, struct unetserve_item *item);
 };
 
 __attribute__((visibility("default"))) const struct unetserve_model_ops *unetserve_model(void);

@@ -13,7 +13,8 @@
  * - slot fields: the word's owner, before the move that gives the slot away; readers read the word
  *   first and move it last
  * - input area: the gateway in RECV; read-only from READY on, so that a job can run again
- * - output area: the worker in RUN; valid in DONE only
+ * - output area: the worker in RUN; valid in DONE only. Of a stream: a ring that the worker fills
+ * in RUN and STREAM; what its counters say is there is valid from STREAM on
  * - counters: a seat's process in its seat's block, the supervisor in the blocks about seats
  *   (unetserve/counters.h)
  * - token buckets of clients: every gateway, by compare-and-swap (unetserve/admission.h)
@@ -28,6 +29,7 @@
 #include "unetserve/counters.h"
 #include "unetserve/model.h"
 #include "unetserve/queue_states.h"
+#include "unetserve/ring.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -144,6 +146,11 @@ struct queue_slot {
     uint32_t
         status; /* 200, or the model's refusal: 400..499 with a JSON document in the output area */
     uint32_t batch; /* how many jobs ran together with it, itself included */
+
+    /* of a stream: what lies in the output area, from the first item on. produced by the worker in
+     * RUN and STREAM, consumed by its gateway in STREAM and SEND; both cleared by the gateway in
+     * RECV and by the supervisor in RUN of the dead */
+    struct ring_counts ring;
 };
 
 #define QUEUE_CANCEL UINT64_C(1)

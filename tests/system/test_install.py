@@ -73,6 +73,8 @@ NEEDED = {
     "lib/unetserve/models/simple.so": "libjansson",
     "lib/unetserve/models/typed.so": "",
     "lib/unetserve/models/batched.so": "",
+    "lib/unetserve/models/async.so": "",
+    "lib/unetserve/models/streaming.so": "",
     "lib/libunetserve.so": "libzmq",
 }
 ALWAYS = {"libc", "libm", "ld-linux-x86-64", "libasan", "libubsan", "libtsan", "libgcc_s"}

@@ -1,5 +1,6 @@
 """The tutorial's programs as plugins, asked with the tutorial's own client code."""
 
+import asyncio
 import concurrent.futures
 import json
 
@@ -91,3 +92,32 @@ def test_batched_takes_long_arrays(start_server, count):
     server = start_server(plugin("batched"))
     given = [0.1 * i for i in range(count)]
     assert json.loads(post(server, {"input": given}).text) == {"output": [x * x for x in given]}
+
+
+# ---- waiting ---------------------------------------------------------------------------------------------------------
+
+
+def test_async_answers_the_tutorial_s_client(start_server):
+    httpx = pytest.importorskip("httpx")
+    server = start_server(plugin("async"))
+
+    async def main():
+        async with httpx.AsyncClient(timeout=WAIT_S) as client:
+            return await client.post(server.url + "/predict", json={"input": 4})
+
+    response = asyncio.run(main())
+    assert (response.status_code, response.json()) == (200, {"output": 80.0})
+    assert post(server, {"input": "x"}).status_code == 422
+    assert post(server, {"input": 1e200}).json() == {"detail": "input is too large to be cubed"}
+    server.stop()
+
+
+def test_async_has_many_requests_in_one_worker(start_server):
+    server = start_server(plugin("async"))
+
+    def ask(i):
+        return post(server, {"input": i}).json()
+
+    with concurrent.futures.ThreadPoolExecutor(48) as pool:
+        assert list(pool.map(ask, range(96))) == [{"output": float(i**2 + i**3)} for i in range(96)]
+    server.stop()

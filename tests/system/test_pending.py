@@ -1,0 +1,85 @@
+"""Models that answer later: many requests in one worker, cancelled, crashed, kept."""
+
+import concurrent.futures
+import signal
+import time
+
+import pytest
+import requests
+
+from conftest import BUILD, wait_until
+
+WAIT_S = 120
+
+
+@pytest.fixture
+def later(start_server):
+    def start(more=""):
+        plugin = BUILD / "tests" / "models" / "later.so"
+        return start_server(config=f"[model later]\npath = {plugin}\nroute = /predict\nworkers = 1-1\n{more}")
+    return start
+
+
+def ask(server, text, **headers):
+    return requests.post(server.url + "/predict", data=text, headers=headers, timeout=WAIT_S)
+
+
+def together(server, texts):
+    with concurrent.futures.ThreadPoolExecutor(len(texts)) as pool:
+        return list(pool.map(lambda text: ask(server, text), texts))
+
+
+def test_requests_meet_in_one_worker(later):
+    server = later()
+    assert len(server.role("worker")) == 1
+    answers = together(server, [f"meet 12 {i}" for i in range(12)])
+    assert [answer.text for answer in answers] == [f"meet 12 {i}" for i in range(12)]
+    server.stop()
+
+
+def test_threads_and_errors(later):
+    server = later()
+    answers = together(server, [f"thread {i}" if i % 4 else f"fail {i}" for i in range(24)])
+    for i, answer in enumerate(answers):
+        assert (answer.status_code, answer.text) == (200, f"thread {i}") if i % 4 else answer.status_code == 500
+    server.stop()
+
+
+def test_a_deadline_and_a_leaver_reach_the_model(later):
+    server = later()
+    assert ask(server, "wait", **{"X-Unetserve-Timeout-Ms": "300"}).status_code == 504
+    wait_until(lambda: "wait: nobody waits" in server.log_text(), what="the model's being told")
+    with pytest.raises(requests.exceptions.ReadTimeout):
+        requests.post(server.url + "/predict", data="wait", timeout=0.5)
+    wait_until(lambda: server.log_text().count("wait: nobody waits") == 2, what="the model's being told")
+    assert ask(server, "now").text == "now"
+    server.stop()
+
+
+def test_what_is_never_given_back_costs_the_worker(later):
+    server = later("run_timeout_ms = 1000\n")
+    worker = server.role("worker")
+    assert ask(server, "keep").status_code == 504
+    wait_until(lambda: server.role("worker") and server.role("worker") != worker, what="another worker")
+    assert "does not give back" in server.log_text()
+    assert ask(server, "now").text == "now"
+    server.stop()
+
+
+def test_pending_neighbours_of_a_crash_run_again(later):
+    server = later()
+    answers = together(server, ["nap 0", "nap 1", "crash", "nap 2", "nap 3"])
+    assert answers[2].status_code == 500 and "crashed on this input 2 times" in answers[2].json()["detail"]
+    assert [answer.text for answer in answers if answer is not answers[2]] == [f"nap {i}" for i in range(4)]
+    server.stop()
+
+
+def test_draining_waits_for_what_is_pending(later):
+    server = later()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ask, server, "wait", **{"X-Unetserve-Timeout-Ms": "1500"})
+        time.sleep(0.5)
+        server.send(signal.SIGTERM)
+        assert waiting.result(WAIT_S).status_code == 504
+    assert server.wait() == 0
+    assert "wait: nobody waits" in server.log_text()
