@@ -562,15 +562,17 @@ static void what_does_not_fit_is_refused(void **state)
 static void large_batches_run_in_parts(void **state)
 {
     (void)state;
-    enum { MOST_BYTES = 50 << 20, HEIGHT = 256, WIDTH = 512 };
+    enum { MOST_BYTES = 50 << 20, SIZE = 512 };
     struct network network;
-    two_levels(&network, 2, 16, 3, true);
+    start(&network, 2, 1);
+    uint32_t wide = conv_with(&network, 0, 16, 1, 1, 0, true);
+    head(&network, conv_with(&network, wide, 16, 1, 1, 0, true), 3);
     struct backend_options options = {.precision = "f32", .threads = 1, .preprocess = plain};
     char error[256] = "";
     void *instance = NULL;
     assert_int_equal(backend_onednn.create(&network, &options, &instance, error, sizeof error), 0);
     struct tiles tiles;
-    tiles_make(&network, UNETSERVE_U8, 3, HEIGHT, WIDTH, &tiles);
+    tiles_make(&network, UNETSERVE_U8, 3, SIZE, SIZE, &tiles);
     tiles.batch.labels = NULL;
     assert_int_equal(backend_onednn.forward(instance, &tiles.batch), 0);
     assert_in_range(onednn_arena_bytes(instance), MOST_BYTES / 2 + 1, MOST_BYTES);
