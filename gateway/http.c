@@ -162,15 +162,20 @@ static int on_turn_over(sd_event_source *source, void *opaque)
 
 /* ---- accepting ---- */
 
-/* One address has all the connections that it may have: it is told, as far as its socket takes that
- * at once. No more than half of the lingering closer's places are spent on such. */
-static void refuse_socket(struct http *http, int fd)
+/* One address has all the connections that it may have (many), or there is no memory for one more:
+ * it is told, as far as its socket takes that at once. No more than half of the lingering closer's
+ * places are spent on such. */
+static void refuse_socket(struct http *http, int fd, bool many)
 {
     struct answer answer = {.retry_after_s = 1};
     struct problem problem;
-    problem_set(&problem, 429, "Too many connections from one address: %u are allowed",
-                http->gateway->config.max_connections_per_address);
-    metrics_refused(COUNTERS_REFUSED_CONNECTIONS);
+    if (many) {
+        problem_set(&problem, 429, "Too many connections from one address: %u are allowed",
+                    http->gateway->config.max_connections_per_address);
+        metrics_refused(COUNTERS_REFUSED_CONNECTIONS);
+    } else {
+        problem_set(&problem, 503, "Out of memory, try again later");
+    }
     negotiate_request_id(NULL, answer.request_id);
     if (answer_set_problem(&answer, &problem) == 0 && answer_send(&answer, fd) == 0 &&
         http->lingerer.count < LINGER_MAX_SOCKETS / 2)
@@ -197,10 +202,11 @@ static void take_socket(struct http *http, int fd, const struct sockaddr *addres
     struct client peer = client_of_socket(fd, address);
     struct peer *place = NULL;
     if (is_counted(http, &peer)) {
-        place = peers_enter(&http->connections.addresses, &peer,
-                            http->gateway->config.max_connections_per_address);
+        uint32_t most = http->gateway->config.max_connections_per_address;
+        place = peers_enter(&http->connections.addresses, &peer, most);
         if (!place) {
-            refuse_socket(http, fd);
+            refuse_socket(http, fd,
+                          most && peers_count(&http->connections.addresses, &peer) >= most);
             return;
         }
     }
@@ -208,7 +214,7 @@ static void take_socket(struct http *http, int fd, const struct sockaddr *addres
     if (!connection) {
         if (place)
             peers_leave(&http->connections.addresses, place);
-        close(fd);
+        refuse_socket(http, fd, false);
         return;
     }
     connection->peer = peer;

@@ -76,6 +76,8 @@ char *pages_info(struct models *models)
     if (view) {
         model = info_model(&view->interface);
         model_view_drop(view);
+    } else if (config->model_count && atomic_load(&models->queue->models[0].generation)) {
+        model = NULL; /* it is there, but no memory for it: then there is no page */
     }
     const struct config_model *first = &config->models[0];
     return json_whole_text(json_pack(

@@ -76,7 +76,7 @@ def test_a_request_is_followed_through_all_processes_and_a_death(traced):
 
 def test_a_failed_request_is_told_at_level_warning(traced):
     server, lines = traced
-    assert ask(server, "crash", "bad-1").status_code == 500
+    assert ask(server, "exit", "bad-1").status_code == 500
     assert ask(server, "fail", "bad-2").status_code == 500
     failed = {line["request_id"]: line for line in lines() if line["msg"] == "request failed"}
     assert {failed[name]["level"] for name in ("bad-1", "bad-2")} == {"warning"}
