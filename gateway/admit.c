@@ -10,8 +10,13 @@ void admit_init(struct admit *admit, const struct queue *queue, const struct con
     *admit = (struct admit){
         .queue = queue,
         .config = config,
-        .rate = admission_rate_of(config->rate_limit_milli, config->rate_burst),
     };
+    admit_reconfigure(admit);
+}
+
+void admit_reconfigure(struct admit *admit)
+{
+    admit->rate = admission_rate_of(admit->config->rate_limit_milli, admit->config->rate_burst);
 }
 
 int admit_rate(const struct admit *admit, const struct client *client, struct problem *problem)

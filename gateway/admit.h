@@ -21,6 +21,9 @@ struct admit {
 
 void admit_init(struct admit *admit, const struct queue *queue, const struct config *config);
 
+/* The configuration has changed. */
+void admit_reconfigure(struct admit *admit);
+
 /* Take one of the client's tokens: 0, or -1 with *problem (429, counted). */
 int admit_rate(const struct admit *admit, const struct client *client, struct problem *problem);
 

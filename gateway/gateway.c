@@ -108,6 +108,34 @@ static int on_life_over(sd_event_source *source, int fd, uint32_t events, void *
     return 0;
 }
 
+/* What differs then is what can be changed while requests are served. */
+static int on_reload(sd_event_source *source, const struct signalfd_siginfo *info, void *opaque)
+{
+    (void)source;
+    (void)info;
+    static struct config fresh;
+    struct gateway *gateway = opaque;
+    if (seat_config(&fresh))
+        return 0;
+    gateway->config = fresh;
+    log_init("gateway", (int)gateway->seat.seat, fresh.log_format, fresh.log_level);
+    admit_reconfigure(&gateway->admit);
+    if (gateway->front.reconfigure)
+        gateway->front.reconfigure(gateway->front.opaque);
+    log_event(LOG_LEVEL_DEBUG, "configuration read again");
+    return 0;
+}
+
+static int add_reload(struct gateway *gateway)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGHUP);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGHUP, SIG_DFL); /* what is ignored is not even queued */
+    return sd_event_add_signal(gateway->event, NULL, SIGHUP, on_reload, gateway);
+}
+
 static int add_sources(struct gateway *gateway)
 {
     sd_event *event = gateway->event;
@@ -120,6 +148,8 @@ static int add_sources(struct gateway *gateway)
         error = sd_event_source_set_priority(gateway->life, SD_EVENT_PRIORITY_IMPORTANT);
     if (error >= 0)
         error = sd_event_add_signal(event, NULL, SIGTERM, on_signal, gateway);
+    if (error >= 0)
+        error = add_reload(gateway);
     if (error >= 0)
         error = sd_event_add_post(event, NULL, on_turn_over, gateway);
     if (error >= 0)

@@ -16,6 +16,8 @@ struct front {
     void *opaque;
     /* Take nothing new; answer what is in hand. */
     void (*drain)(void *opaque);
+    /* The configuration has changed; NULL: nothing to do. */
+    void (*reconfigure)(void *opaque);
     /* While draining: is everything answered? */
     bool (*drained)(void *opaque);
 };

@@ -444,6 +444,28 @@ static int add_sources(struct http *http)
     return error < 0 ? error : 0;
 }
 
+/* What was read before stays when this cannot be read. */
+static int keys_read(struct http *http)
+{
+    static struct api_keys fresh;
+    const char *file = http->gateway->config.api_key_file;
+    const char *key = getenv("UNETSERVE_API_KEY");
+    int error = api_keys_load(&fresh, key ? key : getenv("LIT_SERVER_API_KEY"), file);
+    if (error)
+        log_event(LOG_LEVEL_ERROR, "cannot read the API keys", log_text("file", file),
+                  log_text("error", strerror(-error)));
+    else
+        http->keys = fresh;
+    return error;
+}
+
+static void reconfigure(void *opaque)
+{
+    struct http *http = opaque;
+    trusted_read(&http->gateway->config, &http->trusted);
+    keys_read(http);
+}
+
 int http_open(struct http *http, struct gateway *gateway)
 {
     *http = (struct http){.gateway = gateway, .accepting = true};
@@ -456,14 +478,9 @@ int http_open(struct http *http, struct gateway *gateway)
     trusted_read(&gateway->config, &http->trusted);
     peers_init(&http->connections.addresses, gateway->seat.queue.admission);
     peers_init(&http->uploads, gateway->seat.queue.admission);
-    const char *file = gateway->config.api_key_file;
-    const char *key = getenv("UNETSERVE_API_KEY");
-    int error = api_keys_load(&http->keys, key ? key : getenv("LIT_SERVER_API_KEY"), file);
-    if (error) {
-        log_event(LOG_LEVEL_ERROR, "cannot read the API keys", log_text("file", file),
-                  log_text("error", strerror(-error)));
+    int error = keys_read(http);
+    if (error)
         return error;
-    }
     error = start_daemon(http);
     if (!error)
         error = add_timers(http);
@@ -474,7 +491,8 @@ int http_open(struct http *http, struct gateway *gateway)
                   log_text("error", strerror(-error)));
         return error;
     }
-    gateway->front = (struct front){.opaque = http, .drain = drain, .drained = drained};
+    gateway->front = (struct front){
+        .opaque = http, .drain = drain, .drained = drained, .reconfigure = reconfigure};
     return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -148,11 +149,34 @@ int seat_take(enum queue_role role, int *argc, char **argv, struct seat *out)
     return 0;
 }
 
+/* A private copy of the current text, to be freed; NULL: the area cannot be read. */
+static char *config_text(void)
+{
+    struct seat_config_area *area = mmap(NULL, sizeof *area, PROT_READ, MAP_SHARED, SEAT_FD_CONFIG,
+                                         0);
+    char *text = NULL;
+    if (area == MAP_FAILED)
+        return NULL;
+    for (int attempt = 0; attempt < 8; attempt++) {
+        uint32_t version = atomic_load_explicit(&area->version, memory_order_acquire);
+        free(text);
+        text = strndup(area->texts[version & 1], SEAT_CONFIG_TEXT_MAX - 1);
+        atomic_thread_fence(memory_order_acquire);
+        if (atomic_load_explicit(&area->version, memory_order_relaxed) == version)
+            break;
+    }
+    munmap(area, sizeof *area);
+    return text;
+}
+
 int seat_config(struct config *out)
 {
-    struct config_error error = {""};
+    struct config_error error = {"it is not there"};
     config_init(out);
-    int failed = config_load_fd(SEAT_FD_CONFIG, "resolved configuration", out, &error);
+    char *text = config_text();
+    int failed = text ? config_parse(text, strlen(text), "resolved configuration", out, &error)
+                      : -ENOENT;
+    free(text);
     if (failed)
         log_event(LOG_LEVEL_ERROR, "cannot read the configuration", log_text("error", error.text));
     return failed;

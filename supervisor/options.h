@@ -16,7 +16,7 @@ struct options {
     uint32_t listen_count;
     const char *gateways, *run_dir, *log_format;        /* NULL: not given */
     const char *workers, *device, *precision, *backend; /* for every model */
-    const char *probe; /* NULL: serve */
+    const char *probe;                                  /* NULL: serve */
     bool check, version, help;
 };
 

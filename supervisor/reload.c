@@ -43,7 +43,7 @@ struct reload {
 
 /* ---- which keys ---- */
 
-/* Those that a new worker process is told. Gateways and the broker read theirs when they start. */
+/* Those that new worker processes are told. */
 static bool key_is_workers(const char *name)
 {
     static const char *const names[] = {"path",    "precision",      "backend",
@@ -52,6 +52,36 @@ static bool key_is_workers(const char *name)
         if (strcmp(names[i], name) == 0)
             return true;
     return false;
+}
+
+/* Those that all processes can take over while they run. */
+static bool key_is_live(bool of_model, const char *name)
+{
+    static const char *const names[2][8] = {
+        {"trusted_proxies", "rate_limit", "rate_burst", "api_key_file", "drain_delay_ms",
+         "log_format", "log_level"},
+        {"timeout_ms", "run_timeout_ms"},
+    };
+    for (size_t i = 0; i < 8 && names[of_model][i]; i++)
+        if (strcmp(names[of_model][i], name) == 0)
+            return true;
+    return false;
+}
+
+static void live_keys_take(struct config *to, const struct config *from)
+{
+    memcpy(to->trusted_proxies, from->trusted_proxies, sizeof to->trusted_proxies);
+    memcpy(to->api_key_file, from->api_key_file, sizeof to->api_key_file);
+    to->trusted_proxy_count = from->trusted_proxy_count;
+    to->rate_limit_milli = from->rate_limit_milli;
+    to->rate_burst = from->rate_burst;
+    to->drain_delay_ms = from->drain_delay_ms;
+    to->log_format = from->log_format;
+    to->log_level = from->log_level;
+    for (uint32_t i = 0; i < to->model_count; i++) {
+        to->models[i].timeout_ms = from->models[i].timeout_ms;
+        to->models[i].run_timeout_ms = from->models[i].run_timeout_ms;
+    }
 }
 
 static bool key_differs(const struct config_key *key, const void *a, const void *b)
@@ -69,7 +99,8 @@ static unsigned keys_list(bool of_model, const char *section, const void *asked,
     const struct config_key *key;
     for (size_t i = 0; (key = config_key_at(of_model, i)); i++) {
         size_t used = strlen(text);
-        if ((of_model && key_is_workers(key->name)) || !key_differs(key, asked, fresh))
+        if ((of_model && key_is_workers(key->name)) || key_is_live(of_model, key->name) ||
+            !key_differs(key, asked, fresh))
             continue;
         snprintf(text + used, size - used, "%s%s%s%s", used ? " " : "", section,
                  section[0] ? "." : "", key->name);
@@ -124,10 +155,30 @@ static void refuse(struct reload *reload, const char *why, const char *model)
     reload_forget(reload->server);
 }
 
+static bool log_differs(const struct config *a, const struct config *b)
+{
+    return a->log_level != b->log_level || a->log_format != b->log_format;
+}
+
+/* The broker keeps nothing that it would lose. */
+static void broker_restart(struct server *server)
+{
+    for (uint32_t i = 0; i < server->seat_count; i++)
+        if (server->seats[i].role == QUEUE_BROKER && server->seats[i].state == TREE_UP) {
+            seat_want(&server->seats[i], false);
+            seat_want(&server->seats[i], true);
+        }
+}
+
 static void finish(struct reload *reload)
 {
     static char waiting[KEY_TEXT_MAX];
     struct server *server = reload->server;
+    seats_tell(server, QUEUE_GATEWAY);
+    if (log_differs(server->config, &reload->before)) {
+        log_init("supervisor", -1, server->config->log_format, server->config->log_level);
+        broker_restart(server);
+    }
     if (keys_waiting(server->asked, &reload->fresh, waiting, sizeof waiting))
         log_event(LOG_LEVEL_WARNING, "changed keys of the configuration count from the next start",
                   log_text("keys", waiting));
@@ -206,6 +257,7 @@ static void abort_model(struct reload *reload)
     uint32_t model = reload->model;
     server->generations[model] -= reload->changed;
     server->config->models[model] = reload->before.models[model];
+    live_keys_take(server->config, &reload->before);
     server_publish_config(server);
     reload->phase = ABORTING;
     seat_want(server->spare, false);
@@ -406,6 +458,7 @@ static int on_described(sd_event_source *source, int fd, uint32_t events, void *
     } else {
         reload->model = 0;
         reload->phase = NEXT;
+        live_keys_take(reload->server->config, &reload->fresh);
         reload_advance(reload->server);
     }
     return 0;

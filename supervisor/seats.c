@@ -494,6 +494,13 @@ static void action_signal(struct tree_seat *seat, int number)
                   log_text("error", strerror(errno)));
 }
 
+void seats_tell(struct server *server, enum queue_role role)
+{
+    for (uint32_t i = 0; i < server->seat_count; i++)
+        if (server->seats[i].role == role && server->seats[i].state == TREE_UP)
+            pidfd_send_signal(server->seats[i].pidfd, SIGHUP, NULL, 0);
+}
+
 /* ---- the machine ---- */
 
 void seat_handle(struct tree_seat *seat, enum tree_event event)

@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #define QUEUE_MEMORY_MOST (UINT64_C(1) << 30)
-#define CONFIG_TEXT_MAX   (256 << 10)
 
 __attribute__((format(printf, 2, 3))) static int complain(int status, const char *format, ...)
 {
@@ -82,22 +81,32 @@ static int queue_open(struct server *server)
     return 0;
 }
 
+/* Mapped before it is sealed, so that this process alone can write. */
+static int config_area_open(struct server *server)
+{
+    struct seat_config_area *area = MAP_FAILED;
+    int fd = memfd_create("unetserve-config", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd >= 0 && ftruncate(fd, sizeof *area) == 0)
+        area = mmap(NULL, sizeof *area, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    server->config_fd = fd;
+    if (area == MAP_FAILED ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL))
+        return complain(EX_OSERR, "cannot hand on the configuration");
+    madvise(area, sizeof *area, MADV_DONTFORK);
+    server->config_area = area;
+    return 0;
+}
+
 int server_publish_config(struct server *server)
 {
-    char *text = malloc(CONFIG_TEXT_MAX);
-    long length = text ? config_write(server->config, text, CONFIG_TEXT_MAX) : -ENOMEM;
-    int fd = memfd_create("unetserve-config", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    bool failed = length < 0 || fd < 0 || write(fd, text, (size_t)length) != length ||
-                  fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
-    free(text);
-    if (failed) {
-        if (fd >= 0)
-            close(fd);
+    struct seat_config_area *area = server->config_area;
+    uint32_t next = atomic_load(&area->version) + 1;
+    char *text = area->texts[next & 1];
+    long length = config_write(server->config, text, SEAT_CONFIG_TEXT_MAX - 1);
+    if (length < 0)
         return complain(EX_OSERR, "cannot hand on the configuration");
-    }
-    if (server->config_fd >= 0)
-        close(server->config_fd);
-    server->config_fd = fd;
+    text[length] = '\0';
+    atomic_store_explicit(&area->version, next, memory_order_release);
     return 0;
 }
 
@@ -231,6 +240,8 @@ int server_open(struct server *server, struct config *config,
     if (!status)
         status = sockets_open(server, passed);
     if (!status)
+        status = config_area_open(server);
+    if (!status)
         status = server_publish_config(server);
     if (!status && (pipe2(server->life, O_CLOEXEC) || pipe2(server->gateway_line, O_CLOEXEC)))
         status = complain(EX_OSERR, "cannot make a pipe: %s", strerror(errno));
@@ -249,6 +260,8 @@ void server_close(struct server *server)
         close(server->read_inputs_fd);
         close(server->read_outputs_fd);
     }
+    if (server->config_area)
+        munmap(server->config_area, sizeof *server->config_area);
     if (server->config_fd >= 0)
         close(server->config_fd);
     for (int i = 0; i < 2; i++) {

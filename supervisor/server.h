@@ -77,7 +77,8 @@ struct server {
     int read_outputs_fd;
     struct listeners listeners;
     struct run_dir run_dir;
-    int config_fd;       /* sealed memfd */
+    struct seat_config_area *config_area;
+    int config_fd;       /* memfd of the area */
     int gateway_line[2]; /* gateways hold the write end, the others the read end */
     int life[2];         /* the children hold the read end; the write end ends with this process */
     struct core_share cores;
@@ -110,7 +111,8 @@ uint32_t server_workers(const struct config_model *model);
 int server_open(struct server *server, struct config *config,
                 struct unetserve_interface *interfaces, struct passed *passed);
 
-/* Hand the configuration to processes that start from now on. 0 or an exit status after a sentence.
+/* Hand the configuration to processes that start or read it again from now on. 0 or an exit status
+ * after a sentence.
  */
 int server_publish_config(struct server *server);
 
@@ -121,6 +123,9 @@ void server_close(struct server *server);
 
 /* Tell a seat what happened, and do what follows. */
 void seat_handle(struct tree_seat *seat, enum tree_event event);
+
+/* Have the processes of that role that are up read the configuration again. */
+void seats_tell(struct server *server, enum queue_role role);
 
 /* Want it up or down. */
 void seat_want(struct tree_seat *seat, bool up);

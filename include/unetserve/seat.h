@@ -14,11 +14,10 @@
 #include "unetserve/queue.h"
 
 enum {
-    SEAT_FD_QUEUE = 3, /* the queue's memfd with the table */
-    SEAT_FD_CONFIG =
-        4,             /* memfd, read-only: the resolved configuration in configuration-file form */
-    SEAT_FD_READY = 5, /* pipe, write end: one newline when ready, then close */
-    SEAT_FD_LIFE = 6,  /* pipe, read end: end of file means that the supervisor is gone */
+    SEAT_FD_QUEUE = 3,    /* the queue's memfd with the table */
+    SEAT_FD_CONFIG = 4,   /* memfd, sealed against others' writing: struct seat_config_area */
+    SEAT_FD_READY = 5,    /* pipe, write end: one newline when ready, then close */
+    SEAT_FD_LIFE = 6,     /* pipe, read end: end of file means that the supervisor is gone */
     SEAT_FD_GATEWAYS = 7, /* pipe, gateways: its write end; others: its read end. End of file means
                              that there is no gateway, and no supervisor to start one */
     /* The queue's areas, with the access that the role has: gateways write inputs and read outputs,
@@ -37,6 +36,15 @@ enum {
  */
 #define SEAT_FD_MORE  (SEAT_FD_EVENT + SEAT_MAX)
 #define SEAT_MAX_MORE 64
+
+#define SEAT_CONFIG_TEXT_MAX (256 << 10)
+
+/* What lies in SEAT_FD_CONFIG. The supervisor alone writes, and only the text that is not the
+ * current one; a reader whose version has moved on meanwhile reads again. */
+struct seat_config_area {
+    _Atomic uint32_t version;            /* texts[version & 1] is current */
+    char texts[2][SEAT_CONFIG_TEXT_MAX]; /* terminated */
+};
 
 struct seat {
     uint32_t seat;
@@ -64,7 +72,7 @@ void seat_outlive(uint32_t drain_timeout_ms);
  */
 int seat_take(enum queue_role role, int *argc, char **argv, struct seat *out);
 
-/* Child: the resolved configuration. 0, or a negative errno after a log line. */
+/* Child: the resolved configuration, as it is now. 0, or a negative errno after a log line. */
 int seat_config(struct config *out);
 
 /* Child: set the ready flag in the process table, write the newline, close the pipe. */

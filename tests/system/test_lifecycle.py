@@ -272,6 +272,36 @@ def test_sighup_names_the_keys_that_need_a_restart(start_server, simple_model):
     server.stop()
 
 
+def test_sighup_applies_keys_and_log_level_to_those_that_run(start_server, simple_model, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("old\n")
+    text = f"[server]\napi_key_file = {keys}\n%s\n[model x]\npath = {simple_model}\nroute = /predict\n%s\n"
+    server = start_server(config=text % ("", ""))
+    gateways = server.role("gateway")
+
+    def status_with(key):
+        return requests.post(server.url + "/predict", json={"input": 4.0}, timeout=WAIT_S,
+                             headers={"X-API-Key": key}).status_code
+
+    assert (status_with("old"), status_with("new")) == (200, 401)
+    keys.write_text("new\n")
+    (server.directory / "unetserve.conf").write_text(
+        text % ("log_level = debug\nrate_limit = 0.001\nrate_burst = 3", "timeout_ms = 5"))
+    reload(server)
+    wait_until(lambda: server.log_text().count("configuration read again") == 2, WAIT_S,
+               "gateways that know")
+    assert "from the next start" not in server.log_text()
+    assert status_with("old") == 401
+    assert [status_with("new") for _ in range(4)][-1] == 429
+    assert server.role("gateway") == gateways
+    # A file that cannot be read leaves the keys that there are.
+    keys.unlink()
+    server.send(signal.SIGHUP)
+    wait_until(lambda: "cannot read the API keys" in server.log_text(), WAIT_S, "the complaint")
+    assert status_with("old") == 401
+    server.stop()
+
+
 # ---- a model that becomes another one --------------------------------------------------------------
 
 
