@@ -85,16 +85,18 @@ int admit_wait(struct admit *admit, uint32_t model, const struct admit_load *loa
         return 0;
     struct wait_queue before = {load->waiting, load->running,
                                 queue_ready_workers(admit->queue, model)};
-    uint64_t worth_ms = admit->config->models[model].timeout_ms;
-    if (timeout_ms && timeout_ms < worth_ms)
-        worth_ms = timeout_ms;
     uint64_t wait_ms = wait_predict(estimate, &before, now_ns) / MS_NS;
+    /* The model's time is for the queue alone, the client's own for the run as well. */
+    uint64_t worth_ms = admit->config->models[model].timeout_ms;
+    uint64_t run_ms = estimate->service_ns / MS_NS;
+    if (timeout_ms && timeout_ms < worth_ms + run_ms)
+        worth_ms = timeout_ms > run_ms ? timeout_ms - run_ms : 0;
     if (wait_ms <= worth_ms)
         return 0;
     metrics_refused(COUNTERS_REFUSED_WAIT);
     uint64_t later_s = (wait_ms - worth_ms + 999) / 1000;
     problem_set(problem, 503,
-                "The queue is %.1f s long and the request is worth waiting %.1f s: try again later",
+                "The queue is %.1f s long, and this request can wait for %.1f s: try again later",
                 (double)wait_ms / 1000, (double)worth_ms / 1000);
     problem->retry_after_s = later_s < RETRY_AFTER_MAX ? (uint32_t)later_s : RETRY_AFTER_MAX;
     return -1;
