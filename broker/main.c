@@ -2,6 +2,7 @@
 #include "broker/broker_loop.h"
 #include "unetserve/config.h"
 #include "unetserve/log.h"
+#include "unetserve/sandbox.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -16,13 +17,18 @@ static const char usage[] = "usage: unetserve-broker --seat SEAT --index INDEX\n
 static int serve(struct seat *seat, const struct config *config)
 {
     struct inbox inbox;
+    struct sandbox sandbox = {.role = QUEUE_BROKER, .mode = sandbox_mode_of(config->sandbox)};
+    if (sandbox_begin(&sandbox))
+        return EX_CONFIG;
     int error = inbox_open(config->run_dir, &inbox);
     if (error) {
         log_event(LOG_LEVEL_ERROR, "cannot bind the broker's socket",
                   log_text("run_dir", config->run_dir), log_text("error", strerror(-error)));
         return EX_CANTCREAT;
     }
-    error = broker_loop(seat, &inbox, config->drain_timeout_ms);
+    error = sandbox_serve(&sandbox);
+    if (!error)
+        error = broker_loop(seat, &inbox, config->drain_timeout_ms);
     if (error)
         log_event(LOG_LEVEL_ERROR, "the event loop failed", log_text("error", strerror(-error)));
     log_event(LOG_LEVEL_DEBUG, "broker ends", log_number("batons", (int64_t)inbox.batons),

@@ -10,8 +10,10 @@
 #include "gateway/http.h"
 
 #include "unetserve/log.h"
+#include "unetserve/sandbox.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
@@ -22,10 +24,14 @@ static const char usage[] =
     "Takes requests over HTTP, or over ZeroMQ. Started by unetserve, with inherited file "
     "descriptors.\n";
 
+static struct sandbox sandbox = {.role = QUEUE_GATEWAY};
+
 static int serve_http(struct gateway *gateway)
 {
     static struct http http;
     int error = http_open(&http, gateway);
+    if (!error)
+        error = sandbox_serve(&sandbox);
     if (!error) {
         seat_ready(&gateway->seat);
         error = gateway_run(gateway);
@@ -38,6 +44,8 @@ static int serve_zmq(struct gateway *gateway)
 {
     static struct front_zmq front;
     int error = front_zmq_open(&front, gateway);
+    if (!error)
+        error = sandbox_serve(&sandbox);
     if (!error) {
         seat_ready(&gateway->seat);
         error = gateway_run(gateway);
@@ -68,6 +76,11 @@ int main(int argc, char **argv)
                   "usage: unetserve-gateway --seat SEAT --index INDEX [--front http|zmq]");
         return EX_USAGE;
     }
+    json_object_seed(0); /* from a file, which cannot be opened later */
+    sandbox.mode = sandbox_mode_of(gateway.config.sandbox);
+    sandbox.max_connections = gateway.config.max_connections;
+    if (sandbox_begin(&sandbox))
+        return EX_CONFIG;
     int error = gateway_open(&gateway);
     if (!error)
         error = zmq ? serve_zmq(&gateway) : serve_http(&gateway);

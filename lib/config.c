@@ -69,6 +69,7 @@ static void model_init(struct config_model *model)
         .devices = "auto",
         .precision = "auto",
         .backend = "auto",
+        .sandbox = "server",
         .workers_per_device = 1,
         .timeout_ms = 30000,
         .run_timeout_ms = 60000,
@@ -88,6 +89,7 @@ void config_init(struct config *config)
     config->max_connections = 8192;
     config->max_connections_per_address = 1024;
     config->max_receiving_percent = 75;
+    snprintf(config->sandbox, sizeof config->sandbox, "auto");
     config->log_format = LOG_FORMAT_TEXT;
     config->log_level = LOG_LEVEL_INFO;
 }

@@ -39,6 +39,7 @@ static const struct config_key server_keys[] = {
     {"send_timeout_ms", CONFIG_NUMBER, SERVER(send_timeout_ms), 1000, DAY_MS, "1000 to 86400000"},
     {"header_timeout_ms", CONFIG_NUMBER, SERVER(header_timeout_ms), 10, DAY_MS, "10 to 86400000"},
     {"max_connections", CONFIG_NUMBER, SERVER(max_connections), 1, 1000000, "1 to 1000000"},
+    {"sandbox", CONFIG_CHOICE, SERVER(sandbox), 0, 0, "auto|on|off"},
     {"log_format", CONFIG_WORD, SERVER(log_format), 0, 0, "text|json"},
     {"log_level", CONFIG_WORD, SERVER(log_level), 0, 0, "error|warning|info|debug"},
 };
@@ -61,6 +62,9 @@ static const struct config_key model_keys[] = {
     {"timeout_ms", CONFIG_NUMBER, MODEL(timeout_ms), 1, DAY_MS, "1 to 86400000"},
     {"run_timeout_ms", CONFIG_NUMBER, MODEL(run_timeout_ms), 1, DAY_MS, "1 to 86400000"},
     {"tile", CONFIG_NUMBER, MODEL(tile), 0, 65536, "1 to 65536, or 0 for the model's own"},
+    {"sandbox", CONFIG_CHOICE, MODEL(sandbox), 0, 0, "server|auto|on|files|off"},
+    {"sandbox_paths", CONFIG_ABSOLUTE, MODEL(sandbox_paths), 0, 0,
+     "absolute paths with ':' between them"},
 };
 
 static const struct {

@@ -280,8 +280,8 @@ static int map_table(int fd, uint64_t size, struct queue *out)
 static int map_areas(int inputs_fd, int outputs_fd, const struct queue_header *plan,
                      struct queue *out)
 {
-    void *inputs;
-    void *outputs;
+    void *inputs = NULL;
+    void *outputs = NULL;
     int error = map_fd(inputs_fd, plan->inputs_size, &inputs);
     if (error)
         return error;

@@ -43,6 +43,10 @@ static int asking_start(const struct config_model *model, struct describing *ask
                                model->precision,
                                "--backend",
                                model->backend,
+                               "--sandbox",
+                               model->sandbox,
+                               "--sandbox-paths",
+                               model->sandbox_paths,
                                model->tile ? "--tile" : NULL,
                                tile,
                                NULL};

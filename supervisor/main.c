@@ -6,12 +6,14 @@
 #include "supervisor/probe.h"
 #include "supervisor/server.h"
 #include "unetserve/log.h"
+#include "unetserve/sandbox.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sysexits.h>
@@ -80,6 +82,32 @@ static void check_print(const struct unetserve_interface *interfaces)
         printf("listen %s\n", config.listen[i]);
 }
 
+/* Each model's sandbox is named from here on; cores of processes with people's data in them are not
+ * written. False: this machine cannot do what is asked. */
+static bool sandbox_prepare(void)
+{
+    bool all_off = strcmp(config.sandbox, "off") == 0;
+    bool must = strcmp(config.sandbox, "on") == 0;
+    sandbox_resolve(&config);
+    for (uint32_t i = 0; i < config.model_count; i++) {
+        const struct config_model *model = &config.models[i];
+        all_off = all_off && strcmp(model->sandbox, "off") == 0;
+        must = must || strcmp(model->sandbox, "on") == 0;
+    }
+    const char *missing = must ? sandbox_missing() : NULL;
+    if (missing) {
+        fprintf(stderr,
+                "unetserve: key 'sandbox': 'on' needs %s, which is not here; allowed: auto\n",
+                missing);
+        return false;
+    }
+    if (!all_off) {
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+    }
+    return true;
+}
+
 static int serve(const struct options *options)
 {
     struct unetserve_interface *interfaces = calloc(config.model_count, sizeof *interfaces);
@@ -131,6 +159,8 @@ int main(int argc, char **argv)
     }
     log_init("supervisor", -1, config.log_format, config.log_level);
     files_limit_raise();
+    if (!sandbox_prepare())
+        return EX_CONFIG;
     passed_take(&passed);
     return serve(&options);
 }

@@ -3,6 +3,7 @@
 #include "unetserve/config.h"
 #include "unetserve/interface_text.h"
 #include "unetserve/log.h"
+#include "unetserve/sandbox.h"
 #include "workers/cores.h"
 #include "workers/fields.h"
 #include "workers/load_plugin.h"
@@ -10,6 +11,7 @@
 #include "workers/worker_options.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +27,7 @@ static const char usage[] =
     "                        [--cores LIST] [--threads N]\n"
     "       unetserve-worker --describe --model-path PATH [--device DEVICE] [--precision P]\n"
     "                        [--backend B] [--tile N] [--max-batch N]\n"
+    "                        [--sandbox S] [--sandbox-paths PATH:PATH...]\n"
     "\n"
     "Runs one model on one device. Started by unetserve, with inherited file descriptors; or says\n"
     "what the model at PATH takes and gives, as one line of JSON.\n";
@@ -45,6 +48,15 @@ static int describe(const struct worker_options *options)
         .max_batch = options->max_batch,
         .tile = options->tile,
     };
+    struct sandbox sandbox = {
+        .role = QUEUE_WORKER,
+        .mode = sandbox_mode_of(options->sandbox),
+        .gpu = strcmp(options->device, "cpu") != 0,
+        .model_path = options->model_path,
+        .paths = options->sandbox_paths,
+    };
+    if (sandbox_begin(&sandbox))
+        return EX_CONFIG;
     int failure = plugin_load(options->model_path, &plugin, error, sizeof error);
     if (!failure)
         failure = plugin.ops.describe(&setup, &interface, error, sizeof error);
@@ -79,6 +91,12 @@ static int publish(const struct worker *worker)
     return error;
 }
 
+/* Where workers share what they make of weights. */
+static const char *cache_of(const struct config *config)
+{
+    return config->cache_dir[0] ? config->cache_dir : config->run_dir;
+}
+
 static int set_up(struct worker *worker, const struct worker_options *options,
                   const struct config *config, uint32_t threads)
 {
@@ -97,7 +115,7 @@ static int set_up(struct worker *worker, const struct worker_options *options,
         .threads = threads,
         .max_batch = model->max_batch_size,
         .tile = model->tile,
-        .cache_dir = config->cache_dir[0] ? config->cache_dir : config->run_dir,
+        .cache_dir = cache_of(config),
     };
     int failure = plugin_load(model->path, &plugin, error, sizeof error);
     if (!failure)
@@ -121,9 +139,23 @@ static int set_up(struct worker *worker, const struct worker_options *options,
 static int serve(struct worker *worker, const struct worker_options *options,
                  const struct config *config, uint32_t threads)
 {
+    const struct config_model *model = &config->models[worker->model];
+    struct sandbox sandbox = {
+        .role = QUEUE_WORKER,
+        .mode = sandbox_mode_of(model->sandbox),
+        .gpu = strcmp(options->device, "cpu") != 0,
+        .model_path = model->path,
+        .paths = model->sandbox_paths,
+        .writable = {cache_of(config)},
+    };
+    if (sandbox_begin(&sandbox))
+        return EX_CONFIG;
     int error = set_up(worker, options, config, threads);
     if (error)
         return plugin_exit_status(error);
+    json_object_seed(0); /* from a file, which cannot be opened later */
+    if (sandbox_serve(&sandbox))
+        return EX_CONFIG;
     if (publish(worker))
         return EX_SOFTWARE;
     error = worker_loop(worker, config->drain_timeout_ms);

@@ -17,7 +17,9 @@ enum {
     OPTION_MAX_BATCH,
     OPTION_MODEL,
     OPTION_THREADS,
-    OPTION_CORES
+    OPTION_CORES,
+    OPTION_SANDBOX,
+    OPTION_SANDBOX_PATHS
 };
 
 static const struct option long_options[] = {
@@ -31,6 +33,8 @@ static const struct option long_options[] = {
     {"model", required_argument, NULL, OPTION_MODEL},
     {"threads", required_argument, NULL, OPTION_THREADS},
     {"cores", required_argument, NULL, OPTION_CORES},
+    {"sandbox", required_argument, NULL, OPTION_SANDBOX},
+    {"sandbox-paths", required_argument, NULL, OPTION_SANDBOX_PATHS},
     {NULL, 0, NULL, 0},
 };
 
@@ -66,6 +70,8 @@ static int set_option(struct worker_options *options, int option, const char *va
     case OPTION_MAX_BATCH: return parse_number(value, 1u << 16, &options->max_batch);
     case OPTION_MODEL: return parse_number(value, UINT32_MAX, &options->model);
     case OPTION_THREADS: return parse_number(value, 4096, &options->threads);
+    case OPTION_SANDBOX: options->sandbox = value; return 0;
+    case OPTION_SANDBOX_PATHS: options->sandbox_paths = value; return 0;
     case OPTION_CORES: return set_cores(options, value);
     default: return -EINVAL;
     }
@@ -74,7 +80,8 @@ static int set_option(struct worker_options *options, int option, const char *va
 int worker_options_parse(int argc, char **argv, struct worker_options *out, char *error,
                          size_t error_size)
 {
-    struct worker_options options = {.device = "cpu", .precision = "auto", .backend = "auto"};
+    struct worker_options options = {
+        .device = "cpu", .precision = "auto", .backend = "auto", .sandbox = "auto"};
     optind = 1;
     opterr = 0;
     for (;;) {

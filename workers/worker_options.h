@@ -3,7 +3,7 @@
  *
  *     unetserve-worker --seat S --index I --model N --device cpu --cores 0-1 --threads 2
  *     unetserve-worker --describe --model-path PATH [--device D] [--precision P] [--backend B]
- * [--tile N] [--max-batch N]
+ * [--tile N] [--max-batch N] [--sandbox S] [--sandbox-paths PATH:PATH...]
  */
 #ifndef WORKER_OPTIONS_H
 #define WORKER_OPTIONS_H
@@ -15,10 +15,12 @@
 
 struct worker_options {
     bool describe;
-    const char *model_path; /* --describe only; points into argv, like the strings below */
-    const char *device;     /* "cpu" */
-    const char *precision;  /* "auto" */
-    const char *backend;    /* "auto" */
+    const char *model_path;    /* --describe only; points into argv, like the strings below */
+    const char *device;        /* "cpu" */
+    const char *precision;     /* "auto" */
+    const char *backend;       /* "auto" */
+    const char *sandbox;       /* --describe only, as in the configuration: "auto" */
+    const char *sandbox_paths; /* NULL: none */
     uint32_t tile;
     uint32_t max_batch;
     uint32_t model;   /* number in the model table */

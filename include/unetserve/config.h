@@ -34,7 +34,9 @@ struct config_model {
     uint32_t batch_timeout_ms;
     uint32_t timeout_ms;
     uint32_t run_timeout_ms;
-    uint32_t tile; /* 0: what the model says */
+    uint32_t tile;            /* 0: what the model says */
+    char sandbox[8];          /* "auto", "on", "files", "off"; "server": as the server's */
+    char sandbox_paths[1024]; /* what its workers may read beside the model: PATH:PATH... */
 };
 
 struct config {
@@ -59,6 +61,7 @@ struct config {
     uint32_t max_connections;
     uint32_t max_connections_per_address; /* 0: any number */
     uint32_t max_receiving_percent;       /* of the slots may wait for bodies */
+    char sandbox[8];                      /* "auto", "on", "off" */
     enum log_format log_format;
     enum log_level log_level;
     struct config_model models[QUEUE_MAX_MODELS];

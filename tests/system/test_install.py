@@ -64,11 +64,11 @@ def test_everything_has_its_place(installed):
 # What each program and library may need, all of it. A supervisor that links neither ZeroMQ nor a device's libraries
 # cannot hang or crash in them; a worker meets oneDNN in its plugin only; nothing here needs CUDA.
 NEEDED = {
-    "bin/unetserve": "libsystemd libinih libjansson",
+    "bin/unetserve": "libseccomp libsystemd libinih libjansson",
     "bin/unetctl": "libgdal libcurl libzmq libjansson libinih libpng16 libzip libxxhash",
-    "lib/unetserve/unetserve-gateway": "libmicrohttpd libzmq libsystemd libinih libjansson libpng16",
-    "lib/unetserve/unetserve-broker": "libzmq libsystemd libinih",
-    "lib/unetserve/unetserve-worker": "libsystemd libinih libjansson",
+    "lib/unetserve/unetserve-gateway": "libmicrohttpd libzmq libseccomp libsystemd libinih libjansson libpng16",
+    "lib/unetserve/unetserve-broker": "libzmq libseccomp libsystemd libinih",
+    "lib/unetserve/unetserve-worker": "libseccomp libsystemd libinih libjansson",
     "lib/unetserve/models/unet.so": "libdnnl libzip libxxhash libjansson",
     "lib/unetserve/models/simple.so": "libjansson",
     "lib/unetserve/models/typed.so": "",

@@ -192,6 +192,7 @@ static void test_write_comes_back(void **state)
                            "7\napi_key_file = /etc/keys\nrun_dir = /r\ncache_dir = /c/d\n"
                            "[model one]\npath = /x y/z=1.pth\nworkers = 2-3\nthreads = 2\n"
                            "batch_timeout_ms = 5\ntile = 64\nbackend = onednn\n"
+                           "sandbox = files\nsandbox_paths = /a b:/c\n"
                            "[model two]\npath = q\n"),
                      0);
     round_trip();

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -91,6 +92,43 @@ static void batons_arrive_and_leave_it_empty(void **state)
     end(&scene);
 }
 
+/* Another user to whom path and directory are open is hung up on all the same. */
+static void another_user_is_not_heard(void **state)
+{
+    (void)state;
+    if (geteuid() != 0) {
+        print_message("skipped: to be another user takes root\n");
+        skip();
+    }
+    struct scene scene;
+    begin(&scene);
+    assert_int_equal(chmod(scene.run_dir, 0755), 0);
+    assert_int_equal(chmod(scene.address + strlen("ipc://"), 0666), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        static const char hello[] = "hello";
+        int linger_ms = 300; /* what is not taken by then never is */
+        if (setgid(65534) || setuid(65534))
+            _exit(1);
+        void *context = zmq_ctx_new();
+        void *socket = zmq_socket(context, ZMQ_PUSH);
+        zmq_setsockopt(socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
+        if (zmq_connect(socket, scene.address) || zmq_send(socket, hello, 5, 0) != 5)
+            _exit(2);
+        zmq_close(socket);
+        zmq_ctx_term(context);
+        _exit(0);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    push_baton(&scene, 1);
+    receive(&scene, 1);
+    assert_int_equal(scene.inbox.batons, 1);
+    assert_int_equal(scene.inbox.not_batons, 0);
+    end(&scene);
+}
+
 static void what_is_no_baton_is_counted_and_dropped(void **state)
 {
     (void)state;
@@ -161,6 +199,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(batons_arrive_and_leave_it_empty),
+        cmocka_unit_test(another_user_is_not_heard),
         cmocka_unit_test(what_is_no_baton_is_counted_and_dropped),
         cmocka_unit_test(a_message_that_is_too_large_costs_its_sender_the_connection_only),
         cmocka_unit_test(the_socket_is_private_and_replaces_a_dead_brokers),
