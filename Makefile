@@ -192,6 +192,11 @@ unit-qemu: test-deps
 corpus: unit-programs
 	@set -e; for f in $(FUZZERS); do $(BUILD)/tests/corpus_$$f tests/fuzz/corpus/$$f/*; done
 
+# What the autoscaler costs and how many requests are late, by the time that a worker takes to start.
+.PHONY: autoscaler-table
+autoscaler-table: $(BUILD)/tests/test_autoscale
+	@$< --table
+
 # Checkers that Debian does not have; tests that want one and do not find it are skipped and say so.
 .PHONY: checkers
 checkers: build/checkers/.done
@@ -282,6 +287,7 @@ help:
 	@echo 'make model      search the slot protocol with spin (SIZE=small: the bounds of CI)'
 	@echo 'make chaos      kill and stop processes under load for MINUTES=$(MINUTES), with SEED=; SUPERVISOR=1: that one too'
 	@echo 'make soak       load without faults for MINUTES=$(MINUTES): memory and descriptors do not grow'
+	@echo 'make autoscaler-table  simulate the autoscaler against a bound on its cost'
 	@echo 'make bench      measure, print ratios'
 	@echo 'make lint       clang-tidy, cppcheck, clang-format, shellcheck'
 	@echo 'make fuzz       fuzz every parser for MINUTES=$(MINUTES)'

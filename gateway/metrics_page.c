@@ -250,14 +250,16 @@ static void write_slots(const struct view *view)
 static void write_workers(const struct view *view)
 {
     static const char *const names[WORKER_STATES] = {"starting", "ready", "draining", "condemned"};
-    uint64_t needed[COUNTERS_MAX_MODELS] = {0};
+    uint64_t needed[COUNTERS_MAX_MODELS] = {0}, wanted[COUNTERS_MAX_MODELS] = {0};
     family(view, "workers", "gauge", "Workers by model and state.");
     for (uint32_t i = 0; i < view->model_count; i++) {
         needed[i] = models_workers_needed(&view->models->config->models[i]);
+        wanted[i] = atomic_load(&view->models->queue->models[i].workers_wanted);
         for (unsigned state = 0; state < WORKER_STATES; state++)
             fprintf(view->out, "unetserve_workers{model=\"%s\",state=\"%s\"} %" PRIu64 "\n",
                     view->names[i], names[state], view->workers[i][state]);
     }
+    by_model(view, "workers_wanted", "Workers that the load calls for now.", wanted);
     by_model(view, "workers_needed", "Ready workers without which /health says not ready.", needed);
 }
 

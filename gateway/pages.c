@@ -104,9 +104,10 @@ static json_t *status_model(struct models *models, uint32_t index, const struct 
 {
     const struct config_model *model = &models->config->models[index];
     json_t *entry = json_pack(
-        "{s:s, s:s, s:I, s:I, s:I}", "name", model->name, "route", model->route, "workers_ready",
-        (json_int_t)queue_ready_workers(models->queue, index), "workers_needed",
-        (json_int_t)models_workers_needed(model), "generation",
+        "{s:s, s:s, s:I, s:I, s:I, s:I}", "name", model->name, "route", model->route,
+        "workers_ready", (json_int_t)queue_ready_workers(models->queue, index), "workers_needed",
+        (json_int_t)models_workers_needed(model), "workers_wanted",
+        (json_int_t)atomic_load(&models->queue->models[index].workers_wanted), "generation",
         (json_int_t)atomic_load(&models->queue->models[index].generation));
     status_answers(&entry, &total->models[index]);
     struct model_view *view = models_view(models, index);

@@ -71,6 +71,8 @@ static void model_init(struct config_model *model)
         .backend = "auto",
         .sandbox = "server",
         .workers_per_device = 1,
+        .scale_wait_ms = 500,
+        .scale_down_after_ms = 800,
         .timeout_ms = 30000,
         .run_timeout_ms = 60000,
     };

@@ -54,6 +54,8 @@ static const struct config_key model_keys[] = {
     {"backend", CONFIG_CHOICE, MODEL(backend), 0, 0, "auto|reference|onednn|cudnn"},
     {"workers_per_device", CONFIG_NUMBER, MODEL(workers_per_device), 1, 64, "1 to 64"},
     {"workers", CONFIG_RANGE, MODEL(workers_min), 1, 96, "N or MIN-MAX, 1 to 96"},
+    {"scale_wait_ms", CONFIG_NUMBER, MODEL(scale_wait_ms), 10, DAY_MS, "10 to 86400000"},
+    {"scale_down_after_ms", CONFIG_NUMBER, MODEL(scale_down_after_ms), 0, DAY_MS, "0 to 86400000"},
     {"threads", CONFIG_NUMBER, MODEL(threads), 0, 1024,
      "1 to 1024, or 0 for the allowed cores divided by the workers"},
     {"max_batch_size", CONFIG_NUMBER, MODEL(max_batch_size), 0, 1024,

@@ -85,6 +85,16 @@ static int on_rescan(sd_event_source *source, uint64_t now, void *opaque)
     return 0;
 }
 
+/* Not while a reload restarts the workers, which has its own order. */
+static int on_scale(sd_event_source *source, uint64_t now, void *opaque)
+{
+    (void)now;
+    struct server *server = opaque;
+    if (server->phase == SERVER_RUNNING && server->announced && !server->reload)
+        scaler_look(server);
+    return sd_event_source_set_time_relative(source, AUTOSCALE_TICK_MS * 1000);
+}
+
 /* ---- the drain ---- */
 
 static bool role_is_down(const struct server *server, bool gateways)
@@ -207,7 +217,8 @@ static void ready_announce(struct server *server)
 static bool all_up(const struct server *server)
 {
     for (uint32_t i = 0; i < server->seat_count; i++)
-        if (server->seats[i].want_up && server->seats[i].state != TREE_UP)
+        if (server->seats[i].want_up && !server->seats[i].extra &&
+            server->seats[i].state != TREE_UP)
             return false;
     return true;
 }
@@ -219,7 +230,7 @@ static bool backs_up(const struct server *server)
 {
     for (uint32_t i = 0; i < server->seat_count; i++) {
         const struct tree_seat *seat = &server->seats[i];
-        if (seat->role != QUEUE_GATEWAY && seat->want_up && seat->state != TREE_UP)
+        if (seat->role != QUEUE_GATEWAY && seat->want_up && !seat->extra && seat->state != TREE_UP)
             return false;
     }
     return true;
@@ -232,7 +243,8 @@ static void seats_start(struct server *server)
     bool last = server->listeners.taken_back || server->listeners.passed;
     server->gateways_wait = last;
     for (uint32_t i = 0; i < server->seat_count && server->phase == SERVER_RUNNING; i++)
-        if (&server->seats[i] != server->spare && (!last || server->seats[i].role != QUEUE_GATEWAY))
+        if (&server->seats[i] != server->spare && !server->seats[i].extra &&
+            (!last || server->seats[i].role != QUEUE_GATEWAY))
             seat_want(&server->seats[i], true);
 }
 
@@ -288,6 +300,12 @@ static int loop_prepare(struct server *server)
                                            RESCAN_IDLE_MS * 1000, 1000, on_rescan, server);
     if (error >= 0)
         error = sd_event_source_set_enabled(server->rescan_timer, SD_EVENT_ON);
+    if (error >= 0 && scaler_needed(server)) {
+        error = sd_event_add_time_relative(server->event, &server->scale_timer, CLOCK_MONOTONIC,
+                                           AUTOSCALE_TICK_MS * 1000, 1000, on_scale, server);
+        if (error >= 0)
+            error = sd_event_source_set_enabled(server->scale_timer, SD_EVENT_ON);
+    }
     return error < 0 ? error : 0;
 }
 
@@ -305,6 +323,7 @@ int loop_run(struct server *server)
     }
     server->drain_timer = sd_event_source_disable_unref(server->drain_timer);
     server->rescan_timer = sd_event_source_disable_unref(server->rescan_timer);
+    server->scale_timer = sd_event_source_disable_unref(server->scale_timer);
     server->event = sd_event_unref(server->event);
     return status;
 }

@@ -473,7 +473,7 @@ static void action_delay(struct tree_seat *seat)
     seat->failures = came_too_soon(seat, &end) ? seat->failures + 1 : 0;
     seat->up_ns = 0;
     clock_set(seat, tree_delay_ms(seat->failures));
-    if (seat->ever_up)
+    if (seat->ever_up || seat->extra)
         return;
     if (is_final(&end))
         loop_give_up(seat->server, end.si_status);

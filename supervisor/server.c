@@ -32,7 +32,6 @@ __attribute__((format(printf, 2, 3))) static int complain(int status, const char
 
 uint32_t server_workers(const struct config_model *model)
 {
-    /* A range is the autoscaler's; without one its least is served. */
     return model->workers_min ? model->workers_min : model->workers_per_device;
 }
 
@@ -74,6 +73,7 @@ static int queue_open(struct server *server)
         snprintf(model->name, sizeof model->name, "%s", config->models[i].name);
         snprintf(model->route, sizeof model->route, "%s", config->models[i].route);
         uint32_t batch = config->models[i].max_batch_size;
+        atomic_store(&model->workers_wanted, server_workers(&config->models[i]));
         atomic_store(&model->max_batch, batch ? batch : server->interfaces[i].max_batch);
     }
     for (uint32_t i = 0; i < server->seat_count; i++)
@@ -123,7 +123,7 @@ static int seats_plan(struct server *server)
 {
     const struct config *config = server->config;
     for (uint32_t i = 0; i < config->model_count; i++)
-        server->workers += server_workers(&config->models[i]);
+        server->workers += scaler_most(&config->models[i], server->cores.count);
     if (server->workers + config->gateways + 3 > SEAT_MAX)
         return complain(EX_CONFIG, "%u workers and %u gateways are too many; allowed: %d together",
                         server->workers, config->gateways, SEAT_MAX - 3);
@@ -133,10 +133,11 @@ static int seats_plan(struct server *server)
     seat_add(server, QUEUE_BROKER);
     uint32_t worker = 0;
     for (uint32_t i = 0; i < config->model_count; i++)
-        for (uint32_t w = 0; w < server_workers(&config->models[i]); w++) {
+        for (uint32_t w = 0; w < scaler_most(&config->models[i], server->cores.count); w++) {
             struct tree_seat *seat = seat_add(server, QUEUE_WORKER);
             seat->model = i;
             seat->worker = worker++;
+            seat->extra = w >= server_workers(&config->models[i]);
         }
     server->spare = seat_add(server, QUEUE_WORKER);
     for (uint32_t i = 0; i < config->model_count; i++)
@@ -228,13 +229,15 @@ int server_open(struct server *server, struct config *config,
     if (!server->asked)
         return complain(EX_OSERR, "out of memory");
     *server->asked = *config;
-    int status = seats_plan(server);
+    int status = 0;
+    if (core_share_allowed(limits_cpus(), &server->cores))
+        status = complain(EX_OSERR, "cannot tell which cores may be used");
+    if (!status)
+        status = seats_plan(server);
     if (!status)
         status = events_open(server);
     if (!status)
         status = programs_find(server);
-    if (!status && core_share_allowed(limits_cpus(), &server->cores))
-        status = complain(EX_OSERR, "cannot tell which cores may be used");
     if (!status)
         status = queue_open(server);
     if (!status)

@@ -12,6 +12,7 @@
 #include "supervisor/listeners.h"
 #include "supervisor/options.h"
 #include "supervisor/run_dir.h"
+#include "supervisor/scaler.h"
 #include "supervisor/tree.h"
 #include "supervisor/watch.h"
 #include "unetserve/config.h"
@@ -36,6 +37,7 @@ struct tree_seat {
     uint32_t worker;  /* workers: which of all, for its cores */
     enum tree_state state;
     bool want_up;
+    bool extra; /* a worker above its model's minimum: the autoscaler's */
     bool ever_up;
     unsigned failures; /* ends in a row that came too soon */
     uint64_t up_ns;    /* when it said that it was ready; 0: it has not */
@@ -82,14 +84,15 @@ struct server {
     int gateway_line[2]; /* gateways hold the write end, the others the read end */
     int life[2];         /* the children hold the read end; the write end ends with this process */
     struct core_share cores;
-    uint32_t workers; /* in all */
+    uint32_t workers; /* in all, at most */
+    struct scaler scalers[QUEUE_MAX_MODELS];
     struct tree_seat seats[SEAT_MAX];
     uint32_t seat_count;
     struct tree_grave graves[SERVER_MAX_GRAVES];
     char programs[QUEUE_ROLE_COUNT][PATH_MAX];
     /* the loop */
     sd_event *event;
-    sd_event_source *rescan_timer, *drain_timer;
+    sd_event_source *rescan_timer, *drain_timer, *scale_timer;
     enum server_phase phase;
     bool gateways_wait; /* until the others are up */
     bool announced;     /* the ready line is out */
@@ -102,7 +105,7 @@ struct server {
 
 /* ---- server.c ---- */
 
-/* Workers of a model. */
+/* Workers that a model has at least. */
 uint32_t server_workers(const struct config_model *model);
 
 /* Make everything but processes. 0, or an exit status after a sentence on stderr; nothing is left

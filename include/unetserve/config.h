@@ -28,6 +28,8 @@ struct config_model {
     uint32_t workers_per_device;
     uint32_t workers_min; /* the autoscaler's range; both 0: workers_per_device for each device */
     uint32_t workers_max;
+    uint32_t scale_wait_ms;       /* how long a request may wait before there are more workers */
+    uint32_t scale_down_after_ms; /* how long a worker is kept that is not needed */
     uint32_t threads; /* CPU threads a worker; 0: the allowed cores divided by the largest number of
                          workers */
     uint32_t max_batch_size;

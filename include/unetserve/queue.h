@@ -35,7 +35,7 @@
 #include <stdbool.h>
 
 #define QUEUE_MAGIC          UINT64_C(0x3176655374656e75)
-#define QUEUE_LAYOUT_VERSION 4
+#define QUEUE_LAYOUT_VERSION 5
 #define QUEUE_MAX_PROCESSES  256 /* index 0 is nobody */
 #define QUEUE_MAX_MODELS     16
 #define QUEUE_MAX_CLASSES    8
@@ -111,7 +111,8 @@ struct queue_model {
     /* by the supervisor */
     char name[64];
     char route[128];
-    _Atomic uint32_t max_batch; /* most tiles that the broker puts together */
+    _Atomic uint32_t max_batch;      /* most tiles that the broker puts together */
+    _Atomic uint32_t workers_wanted; /* the autoscaler's last word */
     /* by the first ready worker of a generation, through queue_model_publish */
     _Atomic uint32_t
         generation; /* the one that new requests are pinned to; 0 until a worker is ready */

@@ -56,8 +56,8 @@ def test_status_counts_the_same(start_server, simple_model):
                             "--count", "2", "--interval", "50"], check=True, capture_output=True, text=True).stdout
     heads = [line.split() for line in shown.splitlines() if line.startswith("MODEL")]
     rows = [line.split() for line in shown.splitlines() if line.startswith("simple ")]
-    assert [row[5:7] for row in rows] == [["4", "3"], ["4", "3"]]
-    assert "ANSWERS/S" not in heads[0] and heads[1][-1] == "ANSWERS/S" and rows[1][7] == "0.0"
+    assert [row[6:8] for row in rows] == [["4", "3"], ["4", "3"]]
+    assert "ANSWERS/S" not in heads[0] and heads[1][-1] == "ANSWERS/S" and rows[1][8] == "0.0"
 
 
 class Book:

@@ -127,15 +127,18 @@ static void print_answers(const json_t *model, size_t index, struct watch *watch
 
 static void print_models(const json_t *models, struct watch *watch)
 {
-    printf("%-24s %-20s %7s %10s %9s %10s %10s%s\n", "MODEL", "ROUTE", "WORKERS", "GENERATION",
-           "CHANNELS", "ANSWERS", "WITH 200", watch->seconds > 0 ? "  ANSWERS/S" : "");
+    printf("%-24s %-20s %7s %6s %10s %9s %10s %10s%s\n", "MODEL", "ROUTE", "WORKERS", "WANTED",
+           "GENERATION", "CHANNELS", "ANSWERS", "WITH 200",
+           watch->seconds > 0 ? "  ANSWERS/S" : "");
     for (size_t i = 0; i < json_array_size(models); i++) {
         const json_t *model = json_array_get(models, i);
         const json_t *input = json_object_get(json_object_get(model, "interface"), "input");
-        printf("%-24s %-20s %7lld %10lld %9lld", text_of(model, "name"), text_of(model, "route"),
+        printf("%-24s %-20s %7lld %6lld %10lld %9lld", text_of(model, "name"),
+               text_of(model, "route"),
                number_of(model, json_object_get(model, "workers_ready") ? "workers_ready"
                                                                         : "ready_workers"),
-               number_of(model, "generation"), number_of(input ? input : model, "channels"));
+               number_of(model, "workers_wanted"), number_of(model, "generation"),
+               number_of(input ? input : model, "channels"));
         print_answers(model, i, watch);
         putchar('\n');
     }

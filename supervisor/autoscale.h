@@ -1,0 +1,58 @@
+/*
+ * How many workers a model should have now. Pure: no clock, no process, no table. The supervisor
+ * (scaler.c) and the simulator (tests/unit/test_autoscale.c) call the same function.
+ *
+ * The law, at every call:
+ *
+ *     excess = max(0, waiting x service - present x target / 2)
+ *     wanted = round(rate x service + excess / (target / 2))
+ *
+ * within the limits. The first term keeps up with what arrives, just so: a queue that takes half of
+ * the target to work off is no reason for more workers. The second takes away what is more than
+ * that in half of the target. It rises at once. It falls to the largest value that the law has
+ * given within the last hold-down, so that a worker is given up only when it was not needed for
+ * that long.
+ */
+#ifndef AUTOSCALE_H
+#define AUTOSCALE_H
+
+#include <stdint.h>
+
+#define AUTOSCALE_TICK_MS 100 /* how often it is meant to be called */
+#define AUTOSCALE_HOLD    32  /* parts of the hold-down that are remembered */
+
+struct autoscale_limits {
+    uint32_t least, most; /* workers; least <= most */
+    double target_s;      /* how long a request may wait for a worker */
+    double hold_s;        /* how long a worker is kept after it was last needed */
+};
+
+/* What is seen at one moment. */
+struct autoscale_metrics {
+    uint64_t arrivals; /* requests since the start, those refused for want of a slot or of time
+                          included, those over a client's rate not */
+    uint64_t busy_ns;  /* time that workers have spent on requests, since the start */
+    uint64_t served;   /* requests that workers have finished, since the start */
+    uint32_t waiting;  /* accepted requests that no worker has started */
+    uint32_t present;  /* workers that are ready or starting, draining ones not */
+};
+
+/* One for each model; all zero at the start. */
+struct autoscale_state {
+    double now_s;     /* of the last call */
+    double rate;      /* requests a second */
+    double service_s; /* of a worker for one request; 0: not known yet */
+    struct autoscale_metrics last;
+    uint64_t part; /* number of the part of the hold-down that now_s lies in */
+    uint32_t held[AUTOSCALE_HOLD];
+    uint32_t asked; /* what the law alone said */
+};
+
+/* now_s: any clock that does not go back. The counts in metrics may fall for a moment; they then
+ * count for nothing until they have risen again. Returns the number of workers that the model
+ * should have. */
+uint32_t autoscale_decide(const struct autoscale_metrics *metrics,
+                          const struct autoscale_limits *limits, double now_s,
+                          struct autoscale_state *state);
+
+#endif

@@ -1,0 +1,227 @@
+#include "supervisor/scaler.h"
+
+#include "supervisor/describe.h"
+#include "supervisor/limits.h"
+#include "supervisor/server.h"
+#include "unetserve/log.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+uint32_t scaler_most(const struct config_model *model, uint32_t cores)
+{
+    uint32_t least = server_workers(model);
+    uint32_t most = model->workers_max > least ? model->workers_max : least;
+    if (most > cores && strcmp(describe_device(model), "cpu") == 0)
+        most = cores > least ? cores : least;
+    return most;
+}
+
+/* ---- what is seen ---- */
+
+/* A request has arrived when it is answered, when its client left, or when it is in a slot; those
+ * that were refused because of their own fault or their client's rate are no work for anybody. */
+static void requests_see(const struct queue *queue, uint32_t model,
+                         struct autoscale_metrics *metrics)
+{
+    static const int work[] = {200, 422, 500, 503, 504};
+    for (uint32_t seat = 0; seat < SEAT_MAX; seat++) {
+        uint32_t role = atomic_load_explicit(&queue->seats[seat].role, memory_order_relaxed);
+        const struct counters_model *counts = &queue->counters[seat].models[model];
+        if (role == QUEUE_WORKER)
+            metrics->busy_ns += counter_read(&counts->busy_ns);
+        if (role != QUEUE_GATEWAY)
+            continue;
+        for (size_t i = 0; i < sizeof work / sizeof work[0]; i++)
+            metrics->arrivals += counter_read(&counts->answers[counters_status(work[i])]);
+        metrics->arrivals += counter_read(&counts->abandoned);
+        for (unsigned i = 0; i < COUNTERS_BUCKETS; i++)
+            metrics->served += counter_read(&counts->times[COUNTERS_TIME_FORWARD].buckets[i]);
+    }
+}
+
+static void slots_see(const struct queue *queue, uint32_t model, struct autoscale_metrics *metrics)
+{
+    for (uint32_t slot = 0; slot < queue->slot_count; slot++) {
+        enum queue_state state = queue_word_state(queue_word(queue, slot));
+        if (state == QUEUE_FREE || state == QUEUE_RECV ||
+            atomic_load_explicit(&queue->slots[slot].model, memory_order_relaxed) != model)
+            continue;
+        metrics->arrivals++;
+        metrics->waiting += state == QUEUE_READY || state == QUEUE_LEASED;
+    }
+}
+
+/* How many jobs a worker has, begun or not. */
+static unsigned jobs_held(const struct tree_seat *seat)
+{
+    const struct queue *queue = &seat->server->queue;
+    unsigned held = 0;
+    for (uint32_t slot = 0; seat->index && slot < queue->slot_count; slot++) {
+        uint64_t word = queue_word(queue, slot);
+        enum queue_state state = queue_word_state(word);
+        held += (state == QUEUE_LEASED || state == QUEUE_RUN || state == QUEUE_STREAM) &&
+                queue_word_owner(word) == seat->index;
+    }
+    return held;
+}
+
+static bool serves(const struct tree_seat *seat, uint32_t model)
+{
+    return seat->role == QUEUE_WORKER && seat->model == model && seat != seat->server->spare;
+}
+
+/* ---- memory ---- */
+
+/* A line of /proc/PID/status, in bytes; 0 if it is not there. */
+static uint64_t status_bytes(const char *text, const char *key)
+{
+    const char *line = strstr(text, key);
+    uint64_t kib = 0;
+    return line && sscanf(line + strlen(key), " %" SCNu64, &kib) == 1 ? kib << 10 : 0;
+}
+
+struct footprint {
+    uint64_t own, shared;
+};
+
+static struct footprint footprint_of(pid_t pid)
+{
+    char path[64];
+    char text[4096];
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return (struct footprint){0, 0};
+    size_t got = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[got] = '\0';
+    return (struct footprint){status_bytes(text, "\nRssAnon:"), status_bytes(text, "\nRssShmem:")};
+}
+
+/* Would one more worker of the model, as large as the largest of those there are, go beyond what
+ * the control group allows? What is shared (the queue, packed weights) counts once. */
+static bool memory_fits(const struct server *server, uint32_t model)
+{
+    uint64_t used = 0, shared = 0, one_more = 0;
+    uint64_t allowed = limits_memory();
+    for (uint32_t i = 0; i < server->seat_count; i++) {
+        const struct tree_seat *seat = &server->seats[i];
+        if (!seat_has_process(seat))
+            continue;
+        struct footprint footprint = footprint_of(seat->pid);
+        used += footprint.own;
+        if (footprint.shared > shared)
+            shared = footprint.shared;
+        if (serves(seat, model) && footprint.own > one_more)
+            one_more = footprint.own;
+    }
+    return used + shared + one_more <= allowed;
+}
+
+/* ---- what is done ---- */
+
+/* An idle one before one that works, the last ones first. */
+static struct tree_seat *seat_to_end(struct server *server, uint32_t model)
+{
+    struct tree_seat *found = NULL;
+    unsigned least = 0;
+    for (uint32_t i = server->seat_count; i-- > 0;) {
+        struct tree_seat *seat = &server->seats[i];
+        if (!serves(seat, model) || !seat->extra || !seat->want_up)
+            continue;
+        unsigned held = jobs_held(seat);
+        if (!found || held < least) {
+            found = seat;
+            least = held;
+        }
+    }
+    return found;
+}
+
+static struct tree_seat *seat_to_start(struct server *server, uint32_t model)
+{
+    for (uint32_t i = 0; i < server->seat_count; i++)
+        if (serves(&server->seats[i], model) && !server->seats[i].want_up)
+            return &server->seats[i];
+    return NULL;
+}
+
+static void tell(const struct server *server, uint32_t model, const char *what,
+                 const struct autoscale_metrics *metrics, uint32_t wanted)
+{
+    const struct autoscale_state *state = &server->scalers[model].state;
+    log_event(LOG_LEVEL_INFO, what, log_text("model", server->config->models[model].name),
+              log_number("from", metrics->present), log_number("to", wanted),
+              log_number("waiting", metrics->waiting),
+              log_number("requests_per_1000_s", (int64_t)(state->rate * 1000)),
+              log_number("service_us", (int64_t)(state->service_s * 1e6)),
+              log_number("needed_now", state->asked));
+}
+
+static void change(struct server *server, uint32_t model, const struct autoscale_metrics *metrics,
+                   uint32_t wanted)
+{
+    struct scaler *scaler = &server->scalers[model];
+    uint32_t count = metrics->present;
+    for (; count > wanted; count--) {
+        struct tree_seat *seat = seat_to_end(server, model);
+        if (!seat)
+            break;
+        seat_want(seat, false); /* it drains: no more work, and it ends when it holds nothing */
+    }
+    for (; count < wanted; count++) {
+        struct tree_seat *seat = seat_to_start(server, model);
+        bool fits = memory_fits(server, model);
+        if (!fits && !scaler->short_of_memory)
+            log_event(LOG_LEVEL_WARNING, "no more workers: one more would not fit into the memory",
+                      log_text("model", server->config->models[model].name),
+                      log_number("workers", count), log_number("wanted", wanted));
+        scaler->short_of_memory = !fits;
+        if (!seat || !fits)
+            break;
+        seat_want(seat, true);
+    }
+    if (count != metrics->present)
+        tell(server, model, count > metrics->present ? "more workers" : "fewer workers", metrics,
+             count);
+    atomic_store(&server->queue.models[model].workers_wanted, count);
+}
+
+static void model_look(struct server *server, uint32_t model)
+{
+    const struct config_model *config = &server->config->models[model];
+    struct autoscale_limits limits = {
+        .least = server_workers(config),
+        .most = scaler_most(config, server->cores.count),
+        .target_s = config->scale_wait_ms * 1e-3,
+        .hold_s = config->scale_down_after_ms * 1e-3,
+    };
+    struct autoscale_metrics metrics = {.arrivals = 0};
+    if (limits.least == limits.most)
+        return;
+    requests_see(&server->queue, model, &metrics);
+    slots_see(&server->queue, model, &metrics);
+    for (uint32_t i = 0; i < server->seat_count; i++)
+        metrics.present += serves(&server->seats[i], model) && server->seats[i].want_up;
+    uint32_t wanted = autoscale_decide(&metrics, &limits, (double)queue_now_ns() * 1e-9,
+                                       &server->scalers[model].state);
+    if (wanted != metrics.present)
+        change(server, model, &metrics, wanted);
+}
+
+void scaler_look(struct server *server)
+{
+    for (uint32_t i = 0; i < server->config->model_count; i++)
+        model_look(server, i);
+}
+
+bool scaler_needed(const struct server *server)
+{
+    for (uint32_t i = 0; i < server->config->model_count; i++)
+        if (scaler_most(&server->config->models[i], server->cores.count) >
+            server_workers(&server->config->models[i]))
+            return true;
+    return false;
+}
