@@ -43,11 +43,11 @@ static uint32_t role_of(const struct queue *queue, uint32_t seat)
     return atomic_load_explicit(&queue->seats[seat].role, memory_order_relaxed);
 }
 
-/* A dead gateway's connections and requests are gone with it, whatever its gauges say. */
-static bool seat_taken(const struct queue *queue, uint32_t seat)
+/* A dead process's connections, requests and own gauges are gone with it, whatever they say. */
+static bool seat_taken(const struct queue *queue, uint32_t seat, enum queue_role role)
 {
     for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++)
-        if (queue_process_is(queue, i, QUEUE_GATEWAY) &&
+        if (queue_process_is(queue, i, role) &&
             atomic_load_explicit(&queue->processes[i].seat, memory_order_relaxed) == seat)
             return true;
     return false;
@@ -63,7 +63,7 @@ void metrics_total(const struct queue *queue, struct counters *total)
         uint64_t connections = counter_read(&total->connections_open);
         uint64_t requests = counter_read(&total->requests_open);
         counters_sum(total, &queue->counters[seat]);
-        if (role == QUEUE_GATEWAY && seat_taken(queue, seat))
+        if (role == QUEUE_GATEWAY && seat_taken(queue, seat, role))
             continue;
         counter_set(&total->connections_open, connections);
         counter_set(&total->requests_open, requests);
@@ -317,6 +317,82 @@ static void write_server(const struct view *view)
             created_ms / 1000, created_ms % 1000);
 }
 
+/* ---- what models count ---- */
+
+typedef bool own_visit(const struct counters_own_view *own, void *opaque);
+
+/* Each that is in use, of all seats, until visit returns true. */
+static bool for_each_own(const struct view *view, own_visit *visit, void *opaque)
+{
+    const struct queue *queue = view->models->queue;
+    for (uint32_t seat = 0; seat < COUNTERS_MAX_SEATS; seat++) {
+        if (role_of(queue, seat) != QUEUE_WORKER)
+            continue;
+        for (unsigned i = 0; i < COUNTERS_OWN_MAX; i++) {
+            struct counters_own_view own;
+            if (!counters_own_read(&queue->counters[seat].own[i], &own) ||
+                own.model >= view->model_count ||
+                (own.kind == COUNTERS_GAUGE && !seat_taken(queue, seat, QUEUE_WORKER)))
+                continue;
+            if (visit(&own, opaque))
+                return true;
+        }
+    }
+    return false;
+}
+
+struct own_names {
+    char names[COUNTERS_OWN_MAX * COUNTERS_MAX_MODELS][sizeof((struct counters_own *)0)->name];
+    bool counts[COUNTERS_OWN_MAX * COUNTERS_MAX_MODELS];
+    uint32_t count;
+};
+
+static bool own_collect(const struct counters_own_view *own, void *opaque)
+{
+    struct own_names *names = opaque;
+    for (uint32_t i = 0; i < names->count; i++)
+        if (strcmp(names->names[i], own->name) == 0)
+            return false;
+    if (names->count == sizeof names->counts)
+        return true;
+    memcpy(names->names[names->count], own->name, sizeof own->name);
+    names->counts[names->count++] = own->kind == COUNTERS_COUNTER;
+    return false;
+}
+
+struct own_sum {
+    const char *name;
+    double sums[COUNTERS_MAX_MODELS];
+    bool there[COUNTERS_MAX_MODELS];
+};
+
+static bool own_add(const struct counters_own_view *own, void *opaque)
+{
+    struct own_sum *sum = opaque;
+    if (strcmp(sum->name, own->name) == 0) {
+        sum->sums[own->model] += own->value;
+        sum->there[own->model] = true;
+    }
+    return false;
+}
+
+static void write_own(const struct view *view)
+{
+    struct own_names names = {.count = 0};
+    for_each_own(view, own_collect, &names);
+    for (uint32_t i = 0; i < names.count; i++) {
+        struct own_sum sum = {.name = names.names[i]};
+        char name[64];
+        for_each_own(view, own_add, &sum);
+        snprintf(name, sizeof name, "model_%s", sum.name);
+        family(view, name, names.counts[i] ? "counter" : "gauge", "A number of the model's own.");
+        for (uint32_t model = 0; model < view->model_count; model++)
+            if (sum.there[model])
+                fprintf(view->out, "unetserve_%s{model=\"%s\"} %.17g\n", name, view->names[model],
+                        sum.sums[model]);
+    }
+}
+
 static void write_all(const struct view *view)
 {
     write_server(view);
@@ -329,6 +405,7 @@ static void write_all(const struct view *view)
     write_processes(view);
     write_times(view);
     write_batches(view);
+    write_own(view);
 }
 
 char *metrics_page(const struct models *models, size_t *size)

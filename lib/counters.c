@@ -1,5 +1,9 @@
 #include "unetserve/counters.h"
 
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
 #define MS UINT64_C(1000000)
 
 _Static_assert(sizeof(counter) == 8, "counters are of fixed width");
@@ -72,4 +76,79 @@ void counters_sum(struct counters *total, const struct counters *block)
     counter_add(&total->requests_open, counter_read(&block->requests_open));
     for (unsigned i = 0; i <= COUNTERS_MAX_MODELS; i++)
         model_sum(&total->models[i], &block->models[i]);
+}
+
+static bool own_name_fits(const char *name, enum counters_kind kind)
+{
+    size_t size = strlen(name);
+    if (size == 0 || size >= sizeof((struct counters_own *)0)->name ||
+        strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != size)
+        return false;
+    bool total = size > 6 && strcmp(name + size - 6, "_total") == 0;
+    return total == (kind == COUNTERS_COUNTER);
+}
+
+static struct counters_own *own_find(struct counters *block, uint32_t model, const char *name)
+{
+    for (unsigned i = 0; i < COUNTERS_OWN_MAX; i++) {
+        struct counters_own *own = &block->own[i];
+        if (atomic_load_explicit(&own->kind, memory_order_relaxed) == COUNTERS_UNUSED ||
+            (own->model == model && strcmp(own->name, name) == 0))
+            return own;
+    }
+    return NULL;
+}
+
+static double own_value(const struct counters_own *own)
+{
+    uint64_t bits = counter_read(&own->bits);
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static void own_store(struct counters_own *own, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    counter_set(&own->bits, bits);
+}
+
+int counters_own_set(struct counters *block, uint32_t model, const char *name,
+                     enum counters_kind kind, double value)
+{
+    bool adds = kind == COUNTERS_COUNTER;
+    if (!own_name_fits(name, kind) || !isfinite(value) || (adds && value < 0))
+        return -EINVAL;
+    struct counters_own *own = own_find(block, model, name);
+    if (!own)
+        return -ENOSPC;
+    bool fresh = atomic_load_explicit(&own->kind, memory_order_relaxed) == COUNTERS_UNUSED;
+    own_store(own, adds && !fresh ? own_value(own) + value : value);
+    if (fresh) {
+        own->model = model;
+        strcpy(own->name, name);
+        atomic_store_explicit(&own->kind, kind, memory_order_release);
+    }
+    return 0;
+}
+
+void counters_own_begin(struct counters *block)
+{
+    for (unsigned i = 0; i < COUNTERS_OWN_MAX; i++)
+        if (atomic_load_explicit(&block->own[i].kind, memory_order_relaxed) == COUNTERS_GAUGE)
+            own_store(&block->own[i], 0);
+}
+
+bool counters_own_read(const struct counters_own *own, struct counters_own_view *out)
+{
+    uint32_t kind = atomic_load_explicit(&own->kind, memory_order_acquire);
+    if (kind != COUNTERS_COUNTER && kind != COUNTERS_GAUGE)
+        return false;
+    memcpy(out->name, own->name, sizeof out->name);
+    out->name[sizeof out->name - 1] = '\0';
+    out->kind = (enum counters_kind)kind;
+    out->model = own->model;
+    out->value = own_value(own);
+    return own_name_fits(out->name, out->kind) && isfinite(out->value);
 }

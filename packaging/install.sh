@@ -55,7 +55,7 @@ for page in docs/man/*.[1-9]; do
     put 644 "$page" "$root/share/man/man${page##*.}"
 done
 put 644 packaging/models/s2-worldcover/* "$root/share/unetserve/models/s2-worldcover"
-for document in README.md ARCHITECTURE.md CHANGELOG.md LICENSE; do
+for document in README.md ARCHITECTURE.md CHANGELOG.md LICENSE docs/*.md; do
     [ ! -f "$document" ] || put 644 "$document" "$root/share/doc/unetserve"
 done
 

@@ -9,6 +9,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+_Static_assert(UNETSERVE_MAX_METRICS == COUNTERS_OWN_MAX, "each has its place");
+
 static void host_log(const struct unetserve_host *host, int level, const char *format, ...)
 {
     const struct worker *worker = host->opaque;
@@ -81,6 +83,20 @@ static void host_unwatch(const struct unetserve_host *host, int fd)
     watch_remove(host->opaque, fd);
 }
 
+static int host_count(const struct unetserve_host *host, const char *name, double more)
+{
+    const struct worker *worker = host->opaque;
+    return counters_own_set(seat_counters(worker->seat), worker->model, name, COUNTERS_COUNTER,
+                            more);
+}
+
+static int host_gauge(const struct unetserve_host *host, const char *name, double value)
+{
+    const struct worker *worker = host->opaque;
+    return counters_own_set(seat_counters(worker->seat), worker->model, name, COUNTERS_GAUGE,
+                            value);
+}
+
 unsigned worker_pending(const struct worker *worker)
 {
     unsigned count = 0;
@@ -106,9 +122,12 @@ void worker_init(struct worker *worker, struct seat *seat, uint32_t model, uint3
                  .emit_values = host_emit_values,
                  .complete = host_complete,
                  .watch = host_watch,
-                 .unwatch = host_unwatch},
+                 .unwatch = host_unwatch,
+                 .count = host_count,
+                 .gauge = host_gauge},
         .completed_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
     };
+    counters_own_begin(seat_counters(seat));
 }
 
 const char *worker_model_name(const struct worker *worker)

@@ -14,6 +14,7 @@
 #define COUNTERS_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define COUNTERS_MAX_SEATS  128
@@ -21,6 +22,7 @@
 #define COUNTERS_NO_MODEL   COUNTERS_MAX_MODELS /* requests that name none: pages, bad heads */
 #define COUNTERS_BUCKETS    18                  /* the last one has no upper bound */
 #define COUNTERS_STATUSES   115
+#define COUNTERS_OWN_MAX    16 /* numbers that a model makes up, a worker */
 
 /* Where the time of a request goes. */
 #define COUNTERS_TIMES(X)                                                                          \
@@ -83,6 +85,17 @@ struct counters_model {
     counter busy_ns;                 /* in predict */
 };
 
+enum counters_kind { COUNTERS_UNUSED, COUNTERS_COUNTER, COUNTERS_GAUGE };
+
+/* A number that a model made up. Its place never changes its name, its model or its kind, so
+ * whoever sits there next goes on with it. */
+struct counters_own {
+    char name[48];
+    uint32_t model;
+    _Atomic uint32_t kind; /* written last */
+    counter bits;          /* of a double */
+};
+
 struct counters {
     /* by a gateway */
     _Alignas(64) counter received_bytes;
@@ -92,6 +105,8 @@ struct counters {
     counter connections_open;                              /* gauge */
     counter requests_open;                                 /* gauge */
     struct counters_model models[COUNTERS_MAX_MODELS + 1]; /* the last: COUNTERS_NO_MODEL */
+    /* by a worker */
+    struct counters_own own[COUNTERS_OWN_MAX];
 };
 
 /* Only by the block's one writer. */
@@ -127,7 +142,24 @@ extern const uint64_t counters_batch_bounds[COUNTERS_BUCKETS];
 void counters_observe(struct counters_histogram *histogram, const uint64_t bounds[COUNTERS_BUCKETS],
                       uint64_t value);
 
-/* Add a block to a private one. */
+/* Only by the block's one writer: add to a number of a model's own, or set it. 0, -EINVAL (name,
+ * kind or value), -ENOSPC. */
+int counters_own_set(struct counters *block, uint32_t model, const char *name,
+                     enum counters_kind kind, double value);
+
+/* A copy of one, checked. False: unused, or what it says makes no sense. */
+struct counters_own_view {
+    char name[48];
+    enum counters_kind kind;
+    uint32_t model;
+    double value;
+};
+bool counters_own_read(const struct counters_own *own, struct counters_own_view *out);
+
+/* Gauges are 0 when a process takes its seat. */
+void counters_own_begin(struct counters *block);
+
+/* Add a block to a private one (but for what models make up). */
 void counters_sum(struct counters *total, const struct counters *block);
 
 #endif

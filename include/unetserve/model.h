@@ -32,6 +32,7 @@
 #define UNETSERVE_MAX_CLASSES 256
 #define UNETSERVE_MAX_FIELDS  8
 #define UNETSERVE_MAX_WATCHES 128
+#define UNETSERVE_MAX_METRICS 16
 #define UNETSERVE_MAX_DEPTH   4 /* of lists in lists */
 
 enum unetserve_payload { UNETSERVE_TENSOR = 1, UNETSERVE_DOCUMENT = 2 };
@@ -194,6 +195,15 @@ struct unetserve_host {
     int (*watch)(const struct unetserve_host *host, int fd, uint32_t events,
                  void (*ready)(void *opaque, int fd, uint32_t events), void *opaque);
     void (*unwatch)(const struct unetserve_host *host, int fd);
+
+    /* ---- numbers of the model's own, shown at /metrics ---- */
+
+    /* Add to a counter, or set a gauge: unetserve_model_NAME, added up over the model's workers. A
+     * name has 1 to 47 characters of a-z, 0-9 and _; a counter's ends with _total. 0; -EINVAL: no
+     * such name, not finite, a counter going down, or the name is the other kind's; -ENOSPC: more
+     * than UNETSERVE_MAX_METRICS of them. From the worker's thread only. */
+    int (*count)(const struct unetserve_host *host, const char *name, double more);
+    int (*gauge)(const struct unetserve_host *host, const char *name, double value);
 };
 
 /* How an instance is set up. Pointers are valid during the call only, except host. */

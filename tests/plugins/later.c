@@ -118,6 +118,12 @@ static int predict(void *model, struct unetserve_item *const *items, size_t coun
 {
     struct meeting *meeting = model;
     pthread_t thread;
+    const struct unetserve_host *host = meeting->host;
+    host->count(host, "calls_total", 0.5);
+    host->gauge(host, "last_count", (double)count);
+    if (host->count(host, "calls", 1) != -EINVAL || host->gauge(host, "x_total", 1) != -EINVAL ||
+        host->gauge(host, "Bad", 1) != -EINVAL || host->count(host, "a_total", -1) != -EINVAL)
+        return -EINVAL;
     for (size_t i = 0; i < count; i++) {
         if (says(items[i], "meet"))
             meet(meeting, items[i]);

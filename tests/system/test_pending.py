@@ -74,6 +74,23 @@ def test_pending_neighbours_of_a_crash_run_again(later):
     server.stop()
 
 
+def test_models_have_numbers_of_their_own(later):
+    server = later()
+    for _ in range(3):
+        assert ask(server, "now").text == "now"
+    shown = requests.get(server.url + "/metrics", timeout=WAIT_S).text
+    assert 'TYPE unetserve_model_calls_total counter\nunetserve_model_calls_total{model="later"} 1.5\n' in shown
+    assert 'TYPE unetserve_model_last_count gauge\nunetserve_model_last_count{model="later"} 1\n' in shown
+    # A counter outlives its process, a gauge does not.
+    assert ask(server, "crash").status_code == 500
+    wait_until(lambda: server.role("worker"), what="a worker")
+    shown = requests.get(server.url + "/metrics", timeout=WAIT_S).text
+    assert 'unetserve_model_calls_total{model="later"} 2.5\n' in shown
+    assert ask(server, "now").text == "now"
+    assert "unetserve_model_x_total" not in shown
+    server.stop()
+
+
 def test_draining_waits_for_what_is_pending(later):
     server = later()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:

@@ -2,10 +2,13 @@
 #include "unetserve/queue.h"
 #include "unetserve/seat.h"
 
+#include <errno.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -50,7 +53,8 @@ static void test_buckets(void **state)
     check_bounds(counters_batch_bounds);
 }
 
-/* Every number of a block is added, and nothing else: a block is nothing but counters. */
+/* Every number of a block is added, and nothing else: but for what models make up, a block is
+ * nothing but counters. */
 static void test_sum(void **state)
 {
     (void)state;
@@ -103,13 +107,62 @@ static void test_shared(void **state)
     queue_close(&queue);
 }
 
+static double own_of(struct counters *block, unsigned place, const char *name)
+{
+    struct counters_own_view own;
+    assert_true(counters_own_read(&block->own[place], &own));
+    assert_string_equal(own.name, name);
+    return own.value;
+}
+
+static void test_own(void **state)
+{
+    (void)state;
+    struct counters *block = aligned_alloc(64, sizeof *block);
+    struct counters_own_view own;
+    assert_non_null(block);
+    memset(block, 0, sizeof *block);
+    assert_int_equal(counters_own_set(block, 1, "seen_total", COUNTERS_COUNTER, 2), 0);
+    assert_int_equal(counters_own_set(block, 1, "seen_total", COUNTERS_COUNTER, 0.5), 0);
+    assert_int_equal(counters_own_set(block, 2, "seen_total", COUNTERS_COUNTER, 7), 0);
+    assert_int_equal(counters_own_set(block, 1, "depth", COUNTERS_GAUGE, -3), 0);
+    assert_int_equal(counters_own_set(block, 1, "depth", COUNTERS_GAUGE, 4), 0);
+    assert_true(own_of(block, 0, "seen_total") == 2.5);
+    assert_true(own_of(block, 1, "seen_total") == 7);
+    assert_true(own_of(block, 2, "depth") == 4);
+    assert_false(counters_own_read(&block->own[3], &own));
+    counters_own_begin(block);
+    assert_true(own_of(block, 0, "seen_total") == 2.5);
+    assert_true(own_of(block, 2, "depth") == 0);
+
+    static const char *const bad[] = {"", "Upper", "with-dash", "quote\"",
+                                      "a_name_that_is_forty_eight_characters_long_______"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_int_equal(counters_own_set(block, 1, bad[i], COUNTERS_GAUGE, 1), -EINVAL);
+    assert_int_equal(counters_own_set(block, 1, "seen", COUNTERS_COUNTER, 1), -EINVAL);
+    assert_int_equal(counters_own_set(block, 1, "seen_total", COUNTERS_GAUGE, 1), -EINVAL);
+    assert_int_equal(counters_own_set(block, 1, "seen_total", COUNTERS_COUNTER, -1), -EINVAL);
+    assert_int_equal(counters_own_set(block, 1, "depth", COUNTERS_GAUGE, INFINITY), -EINVAL);
+    for (char name[] = "a"; name[0] < 'a' + COUNTERS_OWN_MAX - 3; name[0]++)
+        assert_int_equal(counters_own_set(block, 1, name, COUNTERS_GAUGE, 1), 0);
+    assert_int_equal(counters_own_set(block, 1, "one_more", COUNTERS_GAUGE, 1), -ENOSPC);
+    assert_int_equal(counters_own_set(block, 1, "depth", COUNTERS_GAUGE, 1), 0);
+
+    /* What another process wrote is not believed. */
+    memset(block->own[0].name, 'x', sizeof block->own[0].name);
+    assert_false(counters_own_read(&block->own[0], &own));
+    strcpy(block->own[0].name, "a\"b_total");
+    assert_false(counters_own_read(&block->own[0], &own));
+    atomic_store(&block->own[1].kind, 9);
+    assert_false(counters_own_read(&block->own[1], &own));
+    free(block);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_statuses),
-        cmocka_unit_test(test_buckets),
-        cmocka_unit_test(test_sum),
-        cmocka_unit_test(test_shared),
+        cmocka_unit_test(test_statuses), cmocka_unit_test(test_buckets), cmocka_unit_test(test_sum),
+        cmocka_unit_test(test_own),      cmocka_unit_test(test_shared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

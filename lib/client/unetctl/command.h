@@ -17,6 +17,7 @@ int command_status(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_check(int argc, char **argv);
 int command_dockerize(int argc, char **argv);
+int command_new_model(int argc, char **argv);
 
 /* "unetctl: SENTENCE" on stderr; returns code. */
 int command_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -25,6 +25,7 @@ static const struct command_row command_rows[] = {
     {"status", command_status, "what runs: models, workers, slots"},
     {"inspect", command_inspect, "what a model file is, or why it is none"},
     {"check", command_check, "look at a tile, a model or a configuration without a server"},
+    {"new-model", command_new_model, "write the beginnings of a model plugin"},
     {"dockerize", command_dockerize, "write a Dockerfile for a model"},
 };
 

@@ -1,8 +1,8 @@
 /*
  * The tutorial's AsyncLitAPI: {"input": x} -> {"output": x^2 + x^3}, by a model that waits. Each
  * item waits on a timer of its own, as it might on an answer from elsewhere; meanwhile the worker
- * takes further items, up to WAITING_MAX of them. (For work that is not waiting there are batches
- * and more workers.)
+ * takes further items, up to WAITING_MAX of them. How many waited is shown at /metrics. (For work
+ * that is not waiting there are batches and more workers.)
  */
 #include "unetserve/model.h"
 
@@ -108,6 +108,7 @@ static int begin(const struct unetserve_host *host, struct unetserve_item *item)
 static int predict(void *model, struct unetserve_item *const *items, size_t count)
 {
     const struct unetserve_host *host = model;
+    host->count(host, "waits_total", (double)count);
     for (size_t i = 0; i < count; i++) {
         int error = begin(host, items[i]);
         if (error)
