@@ -88,7 +88,6 @@ static bool sandbox_prepare(void)
 {
     bool all_off = strcmp(config.sandbox, "off") == 0;
     bool must = strcmp(config.sandbox, "on") == 0;
-    sandbox_resolve(&config);
     for (uint32_t i = 0; i < config.model_count; i++) {
         const struct config_model *model = &config.models[i];
         all_off = all_off && strcmp(model->sandbox, "off") == 0;

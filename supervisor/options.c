@@ -1,4 +1,5 @@
 #include "supervisor/options.h"
+#include "unetserve/sandbox.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -182,5 +183,6 @@ int options_apply(const struct options *options, struct config *config, struct c
         config_validate(config, error);
         return -EDOM;
     }
+    sandbox_resolve(config);
     return config_validate(config, error) ? -EINVAL : 0;
 }
