@@ -18,6 +18,7 @@ from protocol_client import Client
 from service_manager import ServiceManager
 
 WAIT_S = 240 if SLOW else 60
+LONG = "slow 20000" if SLOW else "slow 4000"  # longer than a start takes
 
 
 def config_text(server="", model="", listen="127.0.0.1:0"):
@@ -90,12 +91,12 @@ def test_orphans_answer_while_the_next_ones_serve(service):
     manager = service(model="workers = 1\n")
     url = manager.url
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(ask, url, "slow 3000")
+        slow = pool.submit(ask, url, LONG)
         wait_until(lambda: running(manager) == 1, WAIT_S, "the slow job's running")
         orphans = manager.kill_main()
         assert ask(url).text == "hello"
         assert not slow.done()
-        assert (slow.result().status_code, slow.result().text) == (200, "slow 3000")
+        assert (slow.result().status_code, slow.result().text) == (200, LONG)
     wait_gone(orphans)
     # What the old processes left behind at their end has not taken the new ones' sockets away.
     assert running(manager) == 0
