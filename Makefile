@@ -22,7 +22,7 @@ SANITIZE  := $(if $(SANITIZER),-fsanitize=$(if $(filter address,$(SANITIZER)),ad
 HARDEN    := -fstack-protector-strong -fstack-clash-protection -fcf-protection $(if $(SANITIZER)$(findstring -fsanitize,$(CFLAGS))$(findstring -O0,$(OPTIMIZE)),,-D_FORTIFY_SOURCE=2)
 HARDEN_LINK := -Wl,-z,relro,-z,now
 COMPILE    = $(CC) -std=c11 -D_GNU_SOURCE -Iinclude -I. $(WARNINGS) $(OPTIMIZE) $(SANITIZE) $(HARDEN) -fPIC -fvisibility=hidden \
-	     -DUNETSERVE_VERSION='"$(VERSION)"' -DUNETSERVE_PREFIX='"$(PREFIX)"' $(CFLAGS) -MMD -MP
+	     -DUNETSERVE_VERSION='"$(VERSION)"' -DUNETSERVE_PREFIX='"$(PREFIX)"' $(CUDA_FLAGS) $(CFLAGS) -MMD -MP
 LINK       = $(CC) $(SANITIZE) $(HARDEN_LINK) $(LDFLAGS) -Wl,--as-needed
 VERSION   := 0.1.0
 
@@ -31,6 +31,11 @@ Q         := $(if $(V),,@)
 say        = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(2)')
 
 # ---- rooms -----------------------------------------------------------------------------------------------------------
+# The cuDNN backend is built where the toolkit and cuDNN's headers are. Its libraries are opened at run time.
+CUDA       ?= /usr/local/cuda
+HAVE_CUDA  := $(if $(and $(wildcard $(CUDA)/bin/nvcc),$(wildcard $(CUDA)/include/cuda.h),$(wildcard $(CUDA)/include/cudnn.h)),yes)
+CUDA_FLAGS := $(if $(HAVE_CUDA),-DUNETSERVE_CUDNN -isystem $(CUDA)/include)
+
 # Each room is an archive of everything but its main file, so that unit tests link what the programs link.
 sources    = $(sort $(wildcard $(addsuffix /*.c,$(1))))
 objects    = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
@@ -41,7 +46,7 @@ GATEWAY    := $(filter-out gateway/main.c,$(call sources,gateway))
 BROKER     := $(filter-out broker/main.c,$(call sources,broker))
 SUPERVISOR := $(filter-out supervisor/main.c,$(call sources,supervisor))
 WORKER     := $(filter-out workers/main.c,$(call sources,workers))
-UNET       := $(filter-out workers/models/unet/plugin.c,$(call sources,workers/models/unet workers/backends workers/backends/reference workers/backends/onednn))
+UNET       := $(filter-out workers/models/unet/plugin.c,$(call sources,workers/models/unet workers/backends workers/backends/reference workers/backends/onednn $(if $(HAVE_CUDA),workers/backends/cudnn)))
 UNETCTL    := $(call sources,lib/client/unetctl)
 EXAMPLES   := $(call sources,workers/models/examples)
 
@@ -70,6 +75,7 @@ all: deps
 
 .PHONY: outputs
 outputs: $(OUTPUTS)
+	$(if $(HAVE_CUDA),,@echo 'unetserve: built without the cuDNN backend, since there is no CUDA toolkit with cuDNN in $(CUDA)')
 
 # What serves, without unetctl and what it needs (GDAL): for containers.
 .PHONY: server install-server
@@ -149,7 +155,7 @@ $(BUILD)/bench/forward: $(call objects,$(wildcard bench/*.c)) $(BUILD)/unet.a $(
 	$(call program,-ldnnl -lzip -lxxhash -ljansson -lm -pthread)
 
 # ---- tests -----------------------------------------------------------------------------------------------------------
-UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
+UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(filter-out $(if $(HAVE_CUDA),,tests/unit/test_gpu_%),$(wildcard tests/unit/test_*.c)))
 FUZZERS    := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 EVERYTHING := $(ARCHIVES:%=$(BUILD)/%.a)
 ALL_LIBS   := -lseccomp -lmicrohttpd -lzmq -lmsgpackc -lsystemd -linih -ljansson -lpng -lzip -lxxhash -ldnnl -lcurl -ldl -lm -pthread

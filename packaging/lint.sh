@@ -6,6 +6,14 @@ sources=$(git ls-files '*.c')
 headers=$(git ls-files '*.h')
 failed=
 
+# The cuDNN backend's sources need the toolkit's headers, as its build does.
+cuda=${CUDA:-/usr/local/cuda}
+cuda_flags="-DUNETSERVE_CUDNN -isystem $cuda/include"
+if ! [ -e "$cuda/include/cudnn.h" ]; then
+    cuda_flags=
+    sources=$(git ls-files '*.c' ':!workers/backends/cudnn/*' ':!tests/gpu/*' ':!tests/unit/test_gpu_*')
+fi
+
 step() {
     name=$1
     shift
@@ -14,7 +22,7 @@ step() {
 }
 
 tidy() {
-    flags="-std=c11 -D_GNU_SOURCE -Iinclude -I. -I/usr/include/gdal -DUNETSERVE_VERSION='\"0\"' -DUNETSERVE_PREFIX='\"/usr\"'"
+    flags="-std=c11 -D_GNU_SOURCE -Iinclude -I. -I/usr/include/gdal -DUNETSERVE_VERSION='\"0\"' -DUNETSERVE_PREFIX='\"/usr\"' $cuda_flags"
     # shellcheck disable=SC2086
     printf '%s\n' $sources | xargs -P 2 -n 1 sh -c "clang-tidy --quiet \"\$@\" -- $flags 2>/dev/null" tidy
 }

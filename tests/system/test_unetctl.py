@@ -236,7 +236,7 @@ def test_wrong_use_is_said(tmp_path):
                       ["predict", SCENE, "-o", "m.png", "--url", "ftp://x"], ["check", "--nonsense", "x"]):
         assert len(unetctl(*arguments, code=64).stderr.splitlines()) == 1
     unetctl("predict", tmp_path / "missing.npy", "-o", "m.png", code=66)
-    for command in ("predict", "status", "inspect", "check"):
+    for command in ("predict", "status", "inspect", "plan", "check"):
         assert "usage: unetctl " + command in unetctl(command, "--help").stdout
 
 

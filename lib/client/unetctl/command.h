@@ -15,6 +15,7 @@
 int command_predict(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_inspect(int argc, char **argv);
+int command_plan(int argc, char **argv);
 int command_check(int argc, char **argv);
 int command_dockerize(int argc, char **argv);
 int command_new_model(int argc, char **argv);

@@ -24,6 +24,7 @@ static const struct command_row command_rows[] = {
     {"predict", command_predict, "send a tile, write its mask"},
     {"status", command_status, "what runs: models, workers, slots"},
     {"inspect", command_inspect, "what a model file is, or why it is none"},
+    {"plan", command_plan, "how a GPU would run a model, layer by layer, without one"},
     {"check", command_check, "look at a tile, a model or a configuration without a server"},
     {"new-model", command_new_model, "write the beginnings of a model plugin"},
     {"dockerize", command_dockerize, "write a Dockerfile for a model"},
@@ -149,6 +150,6 @@ int main(int argc, char **argv)
         return code;
     }
     return command_fail(EX_USAGE,
-                        "'%s' is no command; there are predict, status, inspect, check, dockerize",
+                        "'%s' is no command; there are predict, status, inspect, plan, check, dockerize",
                         argv[1]);
 }
