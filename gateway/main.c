@@ -78,6 +78,7 @@ int main(int argc, char **argv)
     }
     json_object_seed(0); /* from a file, which cannot be opened later */
     sandbox.mode = sandbox_mode_of(gateway.config.sandbox);
+    sandbox.key_file = gateway.config.api_key_file;
     sandbox.max_connections = gateway.config.max_connections;
     if (sandbox_begin(&sandbox))
         return EX_CONFIG;

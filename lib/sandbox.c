@@ -247,12 +247,24 @@ static int rules_begin(const struct sandbox *sandbox)
     return sandbox_rules_apply(rules);
 }
 
-/* No file at all. */
-static int rules_serve(void)
+static bool has_keys(const struct sandbox *sandbox)
+{
+    return sandbox->key_file && sandbox->key_file[0];
+}
+
+/* No file at all but the one with the keys, and whatever takes its place. */
+static int rules_serve(const struct sandbox *sandbox)
 {
     int rules = sandbox_rules_new(true);
     if (rules < 0)
         return rules == -ENOSYS ? 0 : rules;
+    int error = 0;
+    if (has_keys(sandbox))
+        parent_allow(rules, sandbox->key_file, &error);
+    if (error) {
+        close(rules);
+        return error;
+    }
     return sandbox_rules_apply(rules);
 }
 
@@ -310,7 +322,7 @@ int sandbox_begin(const struct sandbox *sandbox)
 
 static int fronts_serve(const struct sandbox *sandbox)
 {
-    int error = rules_serve();
+    int error = rules_serve(sandbox);
     if (error)
         return complain("Landlock", error);
     error = privileges_drop(false);
@@ -319,8 +331,10 @@ static int fronts_serve(const struct sandbox *sandbox)
     limit_lower(RLIMIT_NPROC, 0);
     if (!is_file(STDERR_FILENO) && !is_file(STDOUT_FILENO))
         limit_lower(RLIMIT_FSIZE, 0);
-    error = filter(sandbox->role == QUEUE_GATEWAY ? SANDBOX_STAGE_GATEWAY : SANDBOX_STAGE_BROKER,
-                   false);
+    enum sandbox_stage stage = sandbox->role != QUEUE_GATEWAY ? SANDBOX_STAGE_BROKER
+                               : has_keys(sandbox)            ? SANDBOX_STAGE_GATEWAY_KEYS
+                                                              : SANDBOX_STAGE_GATEWAY;
+    error = filter(stage, false);
     return error ? complain("seccomp", error) : 0;
 }
 

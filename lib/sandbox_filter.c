@@ -1,6 +1,7 @@
 #include "lib/sandbox_filter.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stddef.h>
@@ -155,12 +156,15 @@ static int arguments_add(scmp_filter_ctx filter)
     return error;
 }
 
-static int front_add(scmp_filter_ctx filter)
+static int front_add(scmp_filter_ctx filter, bool reads)
 {
     int error = list_add(filter, SCMP_ACT_ALLOW, of_sockets);
     if (!error)
         error = list_add(filter, SCMP_ACT_KILL_PROCESS, fatal);
     ALLOW(socket, 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
+    /* Which file is Landlock's to say. */
+    if (reads)
+        ALLOW(openat, 1, SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
     /* No new code. */
     ALLOW(mmap, 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
     ALLOW(mprotect, 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
@@ -190,12 +194,13 @@ static int worker_add(scmp_filter_ctx filter, enum sandbox_stage stage, bool gpu
 
 static int rules_add(scmp_filter_ctx filter, enum sandbox_stage stage, bool gpu)
 {
-    bool front = stage == SANDBOX_STAGE_GATEWAY || stage == SANDBOX_STAGE_BROKER;
+    bool keys = stage == SANDBOX_STAGE_GATEWAY_KEYS;
+    bool front = keys || stage == SANDBOX_STAGE_GATEWAY || stage == SANDBOX_STAGE_BROKER;
     int error = list_add(filter, SCMP_ACT_ALLOW, always);
     if (!error)
         error = arguments_add(filter);
     if (!error)
-        error = front ? front_add(filter) : worker_add(filter, stage, gpu);
+        error = front ? front_add(filter, keys) : worker_add(filter, stage, gpu);
     return error;
 }
 

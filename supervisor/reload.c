@@ -58,8 +58,8 @@ static bool key_is_workers(const char *name)
 static bool key_is_live(bool of_model, const char *name)
 {
     static const char *const names[2][8] = {
-        {"trusted_proxies", "rate_limit", "rate_burst", "api_key_file", "drain_delay_ms",
-         "log_format", "log_level"},
+        {"trusted_proxies", "rate_limit", "rate_burst", "drain_delay_ms", "log_format",
+         "log_level"},
         {"timeout_ms", "run_timeout_ms"},
     };
     for (size_t i = 0; i < 8 && names[of_model][i]; i++)
@@ -71,7 +71,6 @@ static bool key_is_live(bool of_model, const char *name)
 static void live_keys_take(struct config *to, const struct config *from)
 {
     memcpy(to->trusted_proxies, from->trusted_proxies, sizeof to->trusted_proxies);
-    memcpy(to->api_key_file, from->api_key_file, sizeof to->api_key_file);
     to->trusted_proxy_count = from->trusted_proxy_count;
     to->rate_limit_milli = from->rate_limit_milli;
     to->rate_burst = from->rate_burst;

@@ -31,6 +31,7 @@ struct sandbox {
     enum queue_role role;
     enum sandbox_mode mode;
     uint32_t max_connections; /* gateways */
+    const char *key_file;     /* gateways: read again at SIGHUP, or "" or NULL */
     bool gpu;                 /* workers: device nodes, ioctl, and files opened late */
     const char *model_path;   /* workers: its directory can be read */
     const char *paths;        /* workers: key `sandbox_paths`: more that can be read, "" or NULL */
