@@ -127,7 +127,7 @@ int counters_own_set(struct counters *block, uint32_t model, const char *name,
     own_store(own, adds && !fresh ? own_value(own) + value : value);
     if (fresh) {
         own->model = model;
-        strcpy(own->name, name);
+        memcpy(own->name, name, strlen(name) + 1);
         atomic_store_explicit(&own->kind, kind, memory_order_release);
     }
     return 0;

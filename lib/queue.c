@@ -751,6 +751,18 @@ static int writer_lock(struct queue *queue, struct queue_model *model, uint16_t 
     return atomic_compare_exchange_strong(&model->writer, &writer, self) ? 0 : -EBUSY;
 }
 
+/* Nothing between the fields that could differ by chance. */
+_Static_assert(offsetof(struct unetserve_interface, request_fields) ==
+                       offsetof(struct unetserve_interface, request_field_count) + 8 &&
+                   offsetof(struct unetserve_interface, request_field_count) ==
+                       offsetof(struct unetserve_interface, classes) +
+                           sizeof((struct unetserve_interface *)0)->classes &&
+                   sizeof(struct unetserve_interface) ==
+                       offsetof(struct unetserve_interface, max_pending) + 4 &&
+                   sizeof(struct unetserve_field) ==
+                       offsetof(struct unetserve_field, fallback_text) + 32,
+               "an interface has no padding");
+
 int queue_model_publish(struct queue *queue, uint32_t model_index, uint32_t generation,
                         uint16_t self, const struct unetserve_interface *interface)
 {
@@ -762,6 +774,8 @@ int queue_model_publish(struct queue *queue, uint32_t model_index, uint32_t gene
     struct unetserve_interface *place = &model->interfaces[generation & 1];
     uint32_t published = atomic_load(&model->generation);
     if (published == generation) {
+        /* Two workers of the same model fill it in the same way, to the byte. */
+        /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison) */
         error = memcmp(place, interface, sizeof *place) ? -EPROTO : 0;
     } else if (published < generation) {
         *place = *interface;

@@ -151,7 +151,7 @@ static void test_own(void **state)
     /* What another process wrote is not believed. */
     memset(block->own[0].name, 'x', sizeof block->own[0].name);
     assert_false(counters_own_read(&block->own[0], &own));
-    strcpy(block->own[0].name, "a\"b_total");
+    memcpy(block->own[0].name, "a\"b_total", 10);
     assert_false(counters_own_read(&block->own[0], &own));
     atomic_store(&block->own[1].kind, 9);
     assert_false(counters_own_read(&block->own[1], &own));

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -129,8 +130,7 @@ static void what_does_not_fit_is_refused_in_pydantics_words(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char body[256];
-        strcpy(body, cases[i].value);
-        strcat(body, fine);
+        snprintf(body, sizeof body, "%s%s", cases[i].value, fine);
         check_refused(body, cases[i].expected);
     }
     check_refused("{\"l\":\"x\",\"m\":[]}", "\"loc\":[\"body\",\"l\"]");
@@ -166,10 +166,11 @@ static void every_error_is_told_up_to_a_bound(void **state)
         count++;
     assert_int_equal(count, 4);
 
-    char body[400] = "{\"m\":[],\"l\":[";
+    char body[400];
+    int size = snprintf(body, sizeof body, "{\"m\":[],\"l\":[\"w\"");
     for (int i = 0; i < 40; i++)
-        strcat(body, i ? ",\"w\"" : "\"w\"");
-    strcat(body, "]}");
+        size += snprintf(body + size, sizeof body - (size_t)size, ",\"w\"");
+    snprintf(body + size, sizeof body - (size_t)size, "]}");
     check_refused(body, "\"loc\":[\"body\",\"l\",7]");
     assert_null(strstr(output, "\"l\",8]"));
     assert_string_equal(output + strlen(output) - 2, "]}");

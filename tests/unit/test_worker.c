@@ -32,12 +32,16 @@ enum act {
     ACT_EMPTY_REFUSAL,
     ACT_LOSE_DEVICE,
     ACT_BE_CANCELLED, /* its client leaves while it runs */
+    ACT_LATER,        /* pending */
 };
 
 struct calls {
     size_t predicts;
     size_t sizes[16]; /* of the batches, in order */
     size_t kept;      /* items decoded and not yet released */
+    struct unetserve_item *later[16];
+    size_t later_count;
+    size_t told; /* items of which nobody wants to hear any more */
     struct queue *queue;
 };
 
@@ -116,7 +120,18 @@ static int little_predict(void *model, struct unetserve_item *const *items, size
     }
     for (size_t i = 0; i < count; i++)
         predict_one(calls, items[i]);
-    return 0;
+    if (act_of(items[0]) != ACT_LATER)
+        return 0;
+    for (size_t i = 0; i < count; i++)
+        calls->later[calls->later_count++] = items[i];
+    return UNETSERVE_PENDING;
+}
+
+static void little_cancel(void *model, struct unetserve_item *item)
+{
+    struct calls *calls = model;
+    assert_int_equal(act_of(item), ACT_LATER);
+    calls->told++;
 }
 
 static int little_encode(void *model, struct unetserve_item *item)
@@ -135,6 +150,7 @@ static const struct unetserve_model_ops little = {
     .decode_request = little_decode,
     .predict = little_predict,
     .encode_response = little_encode,
+    .cancel = little_cancel,
 };
 
 /* ---- the scene ---- */
@@ -653,6 +669,220 @@ static void an_answer_reaches_a_gateway_that_began_to_stream(void **state)
     end(&scene);
 }
 
+/* ---- answers that come later ---- */
+
+static void complete(struct scene *scene, size_t i, int error)
+{
+    scene->worker.host.complete(&scene->worker.host, scene->calls.later[i], error);
+}
+
+/* Its input is all ACT_LATER, its answer one more than that. */
+static void expect_later_answer(const struct scene *scene, uint32_t slot)
+{
+    expect(scene, slot, QUEUE_DONE);
+    assert_int_equal(((const uint8_t *)queue_output(&scene->queue, slot))[0], ACT_LATER + 1);
+}
+
+static void pending_jobs_stay_in_run_until_they_are_completed(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 2);
+    uint32_t slots[3];
+    for (int i = 0; i < 3; i++)
+        slots[i] = submit_leased(&scene, &image, ACT_LATER);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    assert_int_equal(run_next(&scene.worker).jobs, 0);
+    assert_int_equal(worker_pending(&scene.worker), 3);
+    /* Others go on meanwhile. */
+    uint32_t other = submit_leased(&scene, &image, ACT_ANSWER);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    expect(&scene, other, QUEUE_DONE);
+    complete(&scene, 1, 0);
+    complete(&scene, 2, -EINVAL);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    expect(&scene, slots[0], QUEUE_RUN);
+    expect_later_answer(&scene, slots[1]);
+    expect(&scene, slots[2], QUEUE_FAILED);
+    complete(&scene, 0, 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    expect_later_answer(&scene, slots[0]);
+    assert_int_equal(worker_pending(&scene.worker), 0);
+    end(&scene);
+}
+
+static void no_more_are_pending_than_the_model_takes(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    scene.worker.interface.max_pending = 2;
+    uint32_t slots[3];
+    for (int i = 0; i < 3; i++)
+        slots[i] = submit_leased(&scene, &image, ACT_LATER);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    assert_int_equal(run_next(&scene.worker).jobs, 0);
+    expect(&scene, slots[2], QUEUE_LEASED);
+    complete(&scene, 0, 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 2); /* one ends, one begins */
+    expect(&scene, slots[2], QUEUE_RUN);
+    complete(&scene, 1, 0);
+    complete(&scene, 2, 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    end(&scene);
+}
+
+/* A death by the job's fault on a slot in READY. */
+static void die_on(struct scene *scene, uint32_t slot)
+{
+    uint16_t victim;
+    assert_int_equal(queue_process_enter(&scene->queue, QUEUE_WORKER, 9, &victim), 0);
+    assert_true(queue_move(&scene->queue, QUEUE_BROKER, slot, queue_word(&scene->queue, slot),
+                           QUEUE_LEASED, victim, NULL));
+    assert_true(queue_move(&scene->queue, QUEUE_WORKER, slot, queue_word(&scene->queue, slot),
+                           QUEUE_RUN, victim, NULL));
+    queue_process_leave(&scene->queue, victim, true);
+    queue_apply_standing_rules(&scene->queue);
+    expect(scene, slot, QUEUE_READY);
+}
+
+static void who_runs_alone_waits_for_the_pending_and_they_for_it(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t first = submit_leased(&scene, &image, ACT_LATER);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    uint32_t alone = submit(&scene, &image, ACT_LATER);
+    die_on(&scene, alone);
+    lease(&scene, alone);
+    assert_int_equal(run_next(&scene.worker).jobs, 0);
+    expect(&scene, alone, QUEUE_LEASED);
+    complete(&scene, 0, 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    expect_later_answer(&scene, first);
+    expect(&scene, alone, QUEUE_RUN);
+    uint32_t third = submit_leased(&scene, &image, ACT_ANSWER);
+    assert_int_equal(run_next(&scene.worker).jobs, 0);
+    complete(&scene, 1, 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    expect(&scene, third, QUEUE_DONE);
+    end(&scene);
+}
+
+static void the_model_is_told_once_that_nobody_waits(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    uint32_t slot = submit_leased(&scene, &image, ACT_LATER);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    assert_int_equal(scene.calls.told, 0);
+    queue_cancel(&scene.queue, slot, queue_word_generation(queue_word(&scene.queue, slot)));
+    run_next(&scene.worker);
+    run_next(&scene.worker);
+    assert_int_equal(scene.calls.told, 1);
+    expect(&scene, slot, QUEUE_RUN);
+    complete(&scene, 0, 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    expect(&scene, slot, QUEUE_FAILED);
+    assert_false(scene.worker.device_lost);
+    end(&scene);
+}
+
+/* ---- streams ---- */
+
+static int stream_predict(void *model, struct unetserve_item *const *items, size_t count)
+{
+    struct scene *scene = model;
+    const struct unetserve_host *host = &scene->worker.host;
+    assert_int_equal(count, 1);
+    if (act_of(items[0]) != ACT_REFUSE_EARLY) {
+        assert_int_equal(host->emit(host, items[0], "1", 1), 0);
+        assert_int_equal(host->emit(host, items[0], "22", 2), 0);
+    }
+    char large[5000] = "";
+    assert_int_equal(host->emit(host, items[0], large, sizeof large), -EMSGSIZE);
+    if (act_of(items[0]) == ACT_ANSWER)
+        return 0;
+    if (act_of(items[0]) == ACT_BREAK)
+        return -EINVAL;
+    write_refusal(items[0], 422);
+    return 0;
+}
+
+static const struct unetserve_model_ops stream = {
+    .abi = UNETSERVE_MODEL_ABI,
+    .size = sizeof stream,
+    .name = "stream",
+    .predict = stream_predict,
+};
+
+/* Runs one job of a streaming model. Returns its slot. */
+static uint32_t run_stream(struct scene *scene, enum act act)
+{
+    begin(scene, 1);
+    scene->worker.ops = &stream;
+    scene->worker.instance = scene;
+    scene->worker.interface.output_kind = UNETSERVE_DOCUMENT;
+    scene->worker.interface.flags = UNETSERVE_STREAMS;
+    uint32_t slot = submit_leased(scene, &image, act);
+    assert_int_equal(run_next(&scene->worker).jobs, 1);
+    return slot;
+}
+
+static void expect_items(const struct scene *scene, uint32_t slot, const char *const *items,
+                         size_t count)
+{
+    struct ring ring = {.counts = &scene->queue.slots[slot].ring,
+                        .bytes = queue_output(&scene->queue, slot),
+                        .capacity = 4096};
+    size_t size;
+    for (size_t i = 0; i < count; i++) {
+        char item[64];
+        assert_int_equal(ring_next(&ring, &size), 0);
+        assert_int_equal(size, strlen(items[i]));
+        ring_take(&ring, item, size);
+        assert_memory_equal(item, items[i], size);
+    }
+    assert_int_equal(ring_next(&ring, &size), -EAGAIN);
+}
+
+static void a_stream_lies_in_the_ring_and_its_refusal_last(void **state)
+{
+    (void)state;
+    static const char *const items[] = {"1", "22", refusal};
+    struct scene scene;
+    uint32_t slot = run_stream(&scene, ACT_ANSWER);
+    expect(&scene, slot, QUEUE_DONE);
+    assert_int_equal(scene.queue.slots[slot].status, 200);
+    assert_int_equal(wakes(GATEWAY_SEAT), 3); /* each item, and the end */
+    expect_items(&scene, slot, items, 2);
+    end(&scene);
+
+    slot = run_stream(&scene, ACT_REFUSE);
+    expect(&scene, slot, QUEUE_DONE);
+    assert_int_equal(scene.queue.slots[slot].status, 422);
+    expect_items(&scene, slot, items, 3);
+    end(&scene);
+
+    slot = run_stream(&scene, ACT_BREAK);
+    expect(&scene, slot, QUEUE_FAILED);
+    expect_items(&scene, slot, items, 2);
+    end(&scene);
+}
+
+static void a_refusal_before_the_first_item_is_an_answer(void **state)
+{
+    (void)state;
+    struct scene scene;
+    uint32_t slot = run_stream(&scene, ACT_REFUSE_EARLY);
+    expect_refusal(&scene, slot, 422);
+    expect_items(&scene, slot, NULL, 0);
+    end(&scene);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -676,6 +906,12 @@ int main(void)
         cmocka_unit_test(a_lost_device_leaves_its_jobs_to_the_supervisor),
         cmocka_unit_test(a_lease_that_was_taken_back_is_left_alone),
         cmocka_unit_test(an_answer_reaches_a_gateway_that_began_to_stream),
+        cmocka_unit_test(pending_jobs_stay_in_run_until_they_are_completed),
+        cmocka_unit_test(no_more_are_pending_than_the_model_takes),
+        cmocka_unit_test(who_runs_alone_waits_for_the_pending_and_they_for_it),
+        cmocka_unit_test(the_model_is_told_once_that_nobody_waits),
+        cmocka_unit_test(a_stream_lies_in_the_ring_and_its_refusal_last),
+        cmocka_unit_test(a_refusal_before_the_first_item_is_an_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
