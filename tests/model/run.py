@@ -82,6 +82,7 @@ BUGS = {
     18: "JOBS=1 KILLS=1",
     19: "JOBS=2 KILLS=1 STALE=1",
     20: "JOBS=1 KILLS=2",
+    21: "JOBS=1 KILLS=1 STREAMS=1",
 }
 
 

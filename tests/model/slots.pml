@@ -82,6 +82,7 @@ byte cancel[2];   /* generation + 1 that it is meant for */
 byte input[2];    /* number of the job whose data lies there */
 byte output[2];
 byte started[2];  /* started_ns: number of the job whose start it tells */
+byte ring[2];     /* ring.produced: RUN_OF the run whose items lie in the output area; 0: none */
 
 #define INDICES 6
 #define VACANT    0
@@ -161,7 +162,7 @@ inline slot_free(q)
 	first_byte[job_in[q]] = 0;
 	job_in[q] = 0;
 #if !STALE
-	reply_to[q] = 0; cancel[q] = 0; input[q] = 0; output[q] = 0; started[q] = 0
+	reply_to[q] = 0; cancel[q] = 0; input[q] = 0; output[q] = 0; started[q] = 0; ring[q] = 0
 #endif
 }
 
@@ -195,6 +196,7 @@ inline flag(q, generation)
 #define GATEWAY_GONE(q) (!IS(reply_to[q], GATEWAY))
 #define HAS_REPLY(st)   ((st) == READY || (st) == DONE || (st) == FAILED)
 #define RUNS(st)        ((st) == RUN || (st) == STREAM)
+#define RUN_OF(w)       (1 + FAULTS(w) + KILLED(w)) /* a job's first run, its second */
 
 #define SOME_SLOT(c)   (c(0) || (SLOTS > 1 && c(1)))
 #define TAKE_SLOT(c)   if :: c(0) -> s = 0 :: SLOTS > 1 && c(1) -> s = 1 fi
@@ -222,7 +224,7 @@ inline flag(q, generation)
 #define PATIENT(n)  (MINE(n) && stage[n] == WAITING)
 #define LATE(n)     (PATIENT(n) && overdue[n])
 #define BUSY_JOB(n) (MINE(n) && (stage[n] == WAITING || stage[n] == RECEIVING))
-#define STREAMABLE(n) (PATIENT(n) && SAME(n) && AT(n) == RUN && !first_byte[n])
+#define STREAMABLE(n) (PATIENT(n) && SAME(n) && AT(n) == RUN && !first_byte[n] && ring[place[n]])
 proctype Gateway(byte p)
 {
 	byte j, s; short x;
@@ -250,7 +252,7 @@ turn:	do
 	/* job_feed, job_submit */
 	:: atomic { SOME_JOB(RECEIVED) -> TAKE_JOB(RECEIVED); s = place[j];
 			assert(STATE(word[s]) == RECV && OWNER(word[s]) == index_of[p] && SAME(j));
-			input[s] = j; started[s] = 0 };
+			input[s] = j; started[s] = 0; ring[s] = 0 };
 		atomic { assert(STATE(word[s]) == RECV && OWNER(word[s]) == index_of[p] && SAME(j));
 			move_kept(GATEWAY, s, READY, 0);
 			open[j] = 1; stage[j] = WAITING; j = 0; s = 0 }
@@ -306,14 +308,16 @@ turn:	do
 			open[j] = 0; unwanted[j] = 1 };
 		goto release
 
-	/* the first byte of a stream goes out */
+	/* job_begin_stream: the first byte of a stream goes out */
 	:: atomic { STREAMS && SOME_JOB(STREAMABLE) -> TAKE_JOB(STREAMABLE); s = place[j]; x = word[s] };
 #if BUG == 8
 		atomic { first_byte[j] = 1; x = 0; j = 0; s = 0 }
 #else
 		atomic {
 			if
-			:: word[s] == x -> move_kept(GATEWAY, s, STREAM, OWNER(x)); first_byte[j] = 1
+			:: word[s] == x -> move_kept(GATEWAY, s, STREAM, OWNER(x)); first_byte[j] = 1;
+				/* what it takes out from here on is of this very run */
+				assert(!ring[s] || ring[s] == RUN_OF(x))
 			:: else
 			fi;
 			x = 0; j = 0; s = 0 }
@@ -438,6 +442,8 @@ end:	skip
 #define IN_BATCH(q) (b & (1 << (q)))
 #define WORK_REMAINS(q) (STATE(word[q]) == RECV || STATE(word[q]) == READY || STATE(word[q]) == LEASED)
 
+#define FEEDS(q) (STREAMS && IN_BATCH(q) && !CANCELLED(q, e[q]) && ring[q] != RUN_OF(e[q]))
+
 proctype Worker(byte p)
 {
 	byte b, s, v; short x; short e[2];
@@ -462,6 +468,10 @@ took:		atomic { x = 0; s = 0 }
 	:: atomic { JOINS(0, 1) || JOINS(1, 0) ->
 			if :: JOINS(0, 1) -> s = 0 :: JOINS(1, 0) -> s = 1 fi; x = word[s] };
 		goto take
+
+	/* stream_emit: the first item, in whatever state its gateway has the slot */
+	:: atomic { FEEDS(0) || FEEDS(1) -> s = (FEEDS(0) -> 0 : 1);
+			assert(HOLDS(s)); ring[s] = RUN_OF(e[s]); s = 0 }
 
 	/* run_batch: predict reads every input; one of them may kill the process */
 	:: atomic { b ->
@@ -590,7 +600,12 @@ watch:	do
 			fi;
 			x = 0; s = 0 }
 	:: atomic { SOME_SLOT(ORPHAN_RUN) -> TAKE_SLOT(ORPHAN_RUN); x = word[s];
-			n = (fault[OWNER(x)] -> 1 : 0) };
+			n = (fault[OWNER(x)] -> 1 : 0);
+#if BUG != 21
+			/* rule_run: items that nobody has seen; the gateway may move the word all the same */
+			if :: STATE(x) == RUN -> ring[s] = 0 :: else fi
+#endif
+			};
 		atomic {
 			if
 			:: word[s] != x
