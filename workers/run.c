@@ -102,9 +102,13 @@ static size_t take_batch(struct worker *worker, struct job *jobs, size_t count, 
     struct queue *queue = &worker->seat->queue;
     uint32_t max_tiles = worker->interface.max_batch ? worker->interface.max_batch : 1;
     uint32_t tiles = 0;
-    size_t room = count ? room_for(worker, &jobs[0]) : 0;
+    size_t room = 0;
     size_t started = 0;
-    for (size_t i = 0; i < count && started < room; i++) {
+    for (size_t i = 0; i < count; i++) {
+        if (started == 0)
+            room = room_for(worker, &jobs[i]); /* those before it were taken back */
+        if (started >= room)
+            break;
         if (started > 0 && (!job_batches_with(taken[0], &jobs[i]) || tiles >= max_tiles ||
                             jobs[i].tiles > max_tiles - tiles))
             continue;

@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import json
 
+import httpx
 import pytest
 import requests
 
@@ -98,7 +99,6 @@ def test_batched_takes_long_arrays(start_server, count):
 
 
 def test_async_answers_the_tutorial_s_client(start_server):
-    httpx = pytest.importorskip("httpx")
     server = start_server(plugin("async"))
 
     async def main():
