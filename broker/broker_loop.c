@@ -14,9 +14,10 @@ struct broker {
     struct inbox *inbox;
     struct survey *survey;
     sd_event *event;
-    bool look;     /* something happened */
-    bool stopping; /* told to stop, or the supervisor is gone */
-    bool orphaned; /* the supervisor is gone */
+    sd_event_source *timer; /* when jobs that are held back are due */
+    bool look;              /* something happened */
+    bool stopping;          /* told to stop, or the supervisor is gone */
+    bool orphaned;          /* the supervisor is gone */
     uint64_t stop_at_ns;
     uint64_t drain_timeout_ms;
 };
@@ -34,6 +35,23 @@ static int on_wake(sd_event_source *source, int fd, uint32_t events, void *opaqu
     seat_clear(broker->seat);
     broker->look = true;
     return 0;
+}
+
+static int on_timer(sd_event_source *source, uint64_t now_us, void *opaque)
+{
+    (void)source, (void)now_us;
+    struct broker *broker = opaque;
+    broker->look = true;
+    return 0;
+}
+
+/* A timer of its own, since the loop's wait may be rounded up to a millisecond. */
+static int set_timer(const struct broker *broker, uint64_t look_ns)
+{
+    if (look_ns == 0)
+        return sd_event_source_set_enabled(broker->timer, SD_EVENT_OFF);
+    int error = sd_event_source_set_time(broker->timer, look_ns / 1000 + 1);
+    return error < 0 ? error : sd_event_source_set_enabled(broker->timer, SD_EVENT_ONESHOT);
 }
 
 static void begin_stop(struct broker *broker, const char *reason)
@@ -71,6 +89,11 @@ static int add_sources(struct broker *broker)
     if (error >= 0)
         error = sd_event_add_io(broker->event, NULL, SEAT_FD_LIFE, EPOLLIN, on_life, broker);
     if (error >= 0)
+        error = sd_event_add_time(broker->event, &broker->timer, CLOCK_MONOTONIC, 0, 1, on_timer,
+                                  broker);
+    if (error >= 0)
+        error = set_timer(broker, 0);
+    if (error >= 0)
         error = sd_event_add_signal(broker->event, NULL, SIGTERM, on_signal, broker);
     return error < 0 ? error : 0;
 }
@@ -96,7 +119,11 @@ static int run(struct broker *broker)
         bool rescan = now_ns >= next_rescan_ns;
         if (arrived || broker->look || rescan) {
             broker->look = false;
-            busy = survey_look(broker->survey, &broker->seat->queue, rescan).busy;
+            struct survey_result result = survey_look(broker->survey, &broker->seat->queue, rescan);
+            busy = result.busy;
+            int timer = set_timer(broker, result.look_ns);
+            if (timer < 0)
+                return timer;
             bool often = busy || broker->orphaned;
             if (rescan)
                 next_rescan_ns = now_ns + (often ? RESCAN_BUSY_MS : RESCAN_IDLE_MS) * 1000000u;
@@ -128,6 +155,7 @@ int broker_loop(struct seat *seat, struct inbox *inbox, uint64_t drain_timeout_m
         error = run(&broker);
     }
     survey_free(broker.survey);
+    sd_event_source_unref(broker.timer);
     sd_event_unref(broker.event);
     return error;
 }

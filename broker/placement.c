@@ -1,6 +1,11 @@
 #include "broker/placement.h"
 
+#include "unetserve/queue.h"
+
 #include <stdlib.h>
+
+/* Each shape that is held costs a walk through the jobs. Those beyond are not held. */
+#define HELD_SHAPES_MAX 64
 
 static int compare_jobs(const void *a, const void *b)
 {
@@ -77,51 +82,187 @@ static bool less_loaded(const struct placement_worker *a, const struct placement
     return a->running_tiles < b->running_tiles;
 }
 
-static struct placement_worker *choose_worker(struct placement_worker *workers, size_t count,
-                                              const struct placement_job *job, uint32_t max_batch)
+static uint32_t batch_limit(const struct placement_scene *scene, uint32_t model)
+{
+    return scene->rules[model].max_batch ? scene->rules[model].max_batch : 1;
+}
+
+static struct placement_worker *choose_worker(const struct placement_scene *scene,
+                                              const struct placement_job *job)
 {
     struct placement_worker *best = NULL;
-    for (size_t i = 0; i < count; i++)
-        if (may_take(&workers[i], job, max_batch) && (!best || less_loaded(&workers[i], best)))
-            best = &workers[i];
+    uint32_t limit = batch_limit(scene, job->model);
+    for (size_t i = 0; i < scene->worker_count; i++)
+        if (may_take(&scene->workers[i], job, limit) &&
+            (!best || less_loaded(&scene->workers[i], best)))
+            best = &scene->workers[i];
     return best;
 }
 
-static uint32_t batch_limit(const uint32_t *max_batch, uint32_t model)
+static bool any_room(const struct placement_scene *scene)
 {
-    return max_batch[model] ? max_batch[model] : 1;
-}
-
-static bool any_room(const struct placement_worker *workers, size_t count,
-                     const uint32_t *max_batch)
-{
-    for (size_t i = 0; i < count; i++)
-        if (has_room(&workers[i], batch_limit(max_batch, workers[i].model)))
+    for (size_t i = 0; i < scene->worker_count; i++)
+        if (has_room(&scene->workers[i], batch_limit(scene, scene->workers[i].model)))
             return true;
     return false;
 }
 
-size_t placement_decide(struct placement_job *jobs, size_t job_count,
-                        struct placement_worker *workers, size_t worker_count,
-                        const uint32_t *max_batch, uint64_t now_ns, struct placement_lease *leases)
+/* ---- holding ---- */
+
+/* May they run together? */
+static bool alike(const struct placement_job *a, const struct placement_job *b)
+{
+    return a->model == b->model && a->generation == b->generation && !a->alone && !b->alone &&
+           shapes_equal(&a->shape, &b->shape);
+}
+
+/* Jobs of one shape that wait. */
+struct group {
+    uint32_t jobs;
+    uint64_t oldest_ns;
+    uint64_t deadline_ns; /* the first; UINT64_MAX: none */
+};
+
+static bool is_late(const struct placement_job *job, uint64_t now_ns)
+{
+    return job->deadline_ns && job->deadline_ns <= now_ns;
+}
+
+static struct group find_group(const struct placement_scene *scene, size_t from)
+{
+    struct group group = {.oldest_ns = scene->now_ns, .deadline_ns = UINT64_MAX};
+    const struct placement_job *first = &scene->jobs[from];
+    for (size_t i = from; i < scene->job_count; i++) {
+        const struct placement_job *job = &scene->jobs[i];
+        if (job->settled || is_late(job, scene->now_ns) || !alike(first, job))
+            continue;
+        group.jobs++;
+        if (job->accepted_ns < group.oldest_ns)
+            group.oldest_ns = job->accepted_ns;
+        if (job->deadline_ns && job->deadline_ns < group.deadline_ns)
+            group.deadline_ns = job->deadline_ns;
+    }
+    return group;
+}
+
+/* When the last of those bodies will be whole that could run together with the job and will be
+ * there by the end; 0: there is none. */
+static uint64_t last_upload(const struct placement_scene *scene, const struct placement_job *job,
+                            uint64_t end_ns)
+{
+    uint64_t last_ns = 0;
+    uint64_t key = queue_shape_key(&job->shape);
+    for (size_t i = 0; i < scene->upload_count; i++) {
+        const struct placement_upload *upload = &scene->uploads[i];
+        bool fits = upload->model == job->model && upload->generation == job->generation &&
+                    (upload->shape_key == 0 || upload->shape_key == key);
+        bool in_time = upload->ends_ns <= end_ns &&
+                       upload->ends_ns + PLACEMENT_GRACE_NS > scene->now_ns;
+        if (fits && in_time && upload->ends_ns + PLACEMENT_GRACE_NS > last_ns)
+            last_ns = upload->ends_ns + PLACEMENT_GRACE_NS;
+    }
+    return last_ns < end_ns ? last_ns : end_ns;
+}
+
+static bool is_idle(const struct placement_worker *worker)
+{
+    return worker->running_tiles == 0 && worker->leased_jobs == 0;
+}
+
+static bool other_is_idle(const struct placement_scene *scene,
+                          const struct placement_worker *worker)
+{
+    for (size_t i = 0; i < scene->worker_count; i++) {
+        const struct placement_worker *other = &scene->workers[i];
+        if (other != worker && other->usable && other->model == worker->model &&
+            other->generation == worker->generation && is_idle(other))
+            return true;
+    }
+    return false;
+}
+
+/* Until when the job, and others like it, should wait before they go to that worker, which holds
+ * nothing yet; now or earlier: not at all. */
+static uint64_t hold_until(const struct placement_scene *scene, size_t number,
+                           const struct placement_worker *worker)
+{
+    const struct placement_job *job = &scene->jobs[number];
+    const struct placement_rule *rule = &scene->rules[job->model];
+    uint32_t capacity = batch_limit(scene, job->model) / job->tiles;
+    if (rule->window_ns == 0 || capacity < 2 || job->alone ||
+        (!rule->always && (!is_idle(worker) || other_is_idle(scene, worker))))
+        return 0;
+    struct group group = find_group(scene, number);
+    uint64_t end_ns = group.oldest_ns + rule->window_ns;
+    if (group.jobs >= capacity || end_ns <= scene->now_ns ||
+        group.deadline_ns < end_ns + PLACEMENT_MARGIN_NS)
+        return 0;
+    return rule->always ? end_ns : last_upload(scene, job, end_ns);
+}
+
+static void hold_group(const struct placement_scene *scene, size_t number)
+{
+    const struct placement_job *first = &scene->jobs[number];
+    for (size_t i = scene->job_count; i-- > number;)
+        if (alike(first, &scene->jobs[i]))
+            scene->jobs[i].settled = true;
+}
+
+/* ---- handing out ---- */
+
+static struct placement_lease lease(struct placement_job *job, struct placement_worker *worker)
+{
+    placement_add_lease(worker, &job->shape, job->tiles, job->alone);
+    job->settled = true;
+    return (struct placement_lease){job->slot, job->word, worker->index};
+}
+
+/* The job, and by the rule `always` those that were held with it. */
+static size_t lease_group(const struct placement_scene *scene, size_t number,
+                          struct placement_worker *worker, struct placement_lease *leases)
 {
     size_t given = 0;
+    const struct placement_rule *rule = &scene->rules[scene->jobs[number].model];
+    uint32_t limit = batch_limit(scene, scene->jobs[number].model);
+    leases[given++] = lease(&scene->jobs[number], worker);
+    for (size_t i = number + 1; rule->always && rule->window_ns && i < scene->job_count; i++)
+        if (!scene->jobs[i].settled && !is_late(&scene->jobs[i], scene->now_ns) &&
+            may_take(worker, &scene->jobs[i], limit))
+            leases[given++] = lease(&scene->jobs[i], worker);
+    return given;
+}
+
+size_t placement_decide(const struct placement_scene *scene, struct placement_lease *leases,
+                        uint64_t *look_ns)
+{
+    size_t given = 0;
+    unsigned held = 0;
+    *look_ns = 0;
     /* Under overload nobody has room most of the time, and the long line need not even be sorted.
      */
-    if (job_count == 0 || !any_room(workers, worker_count, max_batch))
+    if (scene->job_count == 0 || !any_room(scene))
         return 0;
-    qsort(jobs, job_count, sizeof *jobs, compare_jobs);
-    for (size_t i = 0; i < job_count; i++) {
-        const struct placement_job *job = &jobs[i];
-        if (job->deadline_ns && job->deadline_ns <= now_ns)
+    qsort(scene->jobs, scene->job_count, sizeof *scene->jobs, compare_jobs);
+    for (size_t i = 0; i < scene->job_count; i++)
+        scene->jobs[i].settled = false;
+    for (size_t i = 0; i < scene->job_count; i++) {
+        struct placement_job *job = &scene->jobs[i];
+        if (job->settled || is_late(job, scene->now_ns))
             continue;
-        struct placement_worker *worker = choose_worker(workers, worker_count, job,
-                                                        batch_limit(max_batch, job->model));
+        struct placement_worker *worker = choose_worker(scene, job);
         if (!worker)
             continue;
-        placement_add_lease(worker, &job->shape, job->tiles, job->alone);
-        leases[given++] = (struct placement_lease){job->slot, job->word, worker->index};
-        if (!any_room(workers, worker_count, max_batch))
+        uint64_t until_ns = worker->leased_jobs || held == HELD_SHAPES_MAX
+                                ? 0
+                                : hold_until(scene, i, worker);
+        if (until_ns > scene->now_ns) {
+            held++;
+            hold_group(scene, i);
+            *look_ns = *look_ns && *look_ns < until_ns ? *look_ns : until_ns;
+            continue;
+        }
+        given += lease_group(scene, i, worker, leases + given);
+        if (!any_room(scene))
             break;
     }
     return given;

@@ -11,6 +11,13 @@
  *  - besides what it runs, a worker holds at most one batch that waits: jobs of equal shape, up to
  * the model's max_batch tiles. That way it has its next batch at hand when it finishes, and nothing
  * more is stuck behind it than it runs at once;
+ *  - a job may be held back for others of its shape, never longer than its model's window, counted
+ * from the acceptance of the oldest of them, and not when they fill a batch, nor when the window
+ * would use up one's deadline. By the rule `always`: held from the start to the end of the window,
+ * and then they go to one worker. Else only by the last idle worker, and only for bodies that are
+ * coming in and will be whole within the window if they go on as they do: nobody waits for somebody
+ * who is not in sight, nor while another worker is idle for whoever comes;
+ *  - jobs that are held keep no worker from jobs of other shapes;
  *  - a job on which a worker has died runs alone, so nothing is leased together with it;
  *  - a job whose deadline has passed is left to its gateway, which frees it.
  */
@@ -23,6 +30,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* How much later than expected a body may be whole. */
+#define PLACEMENT_GRACE_NS UINT64_C(1000000)
+
+/* What a job that was held needs to reach its worker before its deadline. */
+#define PLACEMENT_MARGIN_NS UINT64_C(5000000)
+
 /* A job in READY. */
 struct placement_job {
     uint32_t slot;
@@ -34,7 +47,23 @@ struct placement_job {
     uint64_t deadline_ns; /* 0: none */
     uint32_t tiles;       /* at least 1 */
     bool alone;           /* somebody has died on it */
+    bool settled;         /* by placement_decide: leased, or held */
     struct unetserve_shape shape;
+};
+
+/* A body that is coming in. */
+struct placement_upload {
+    uint32_t model;
+    uint32_t generation;
+    uint64_t shape_key; /* queue_shape_key; 0: not known yet, so it may be any */
+    uint64_t ends_ns;   /* when it will be whole, by its speed so far */
+};
+
+/* How a model's jobs are put together. */
+struct placement_rule {
+    uint32_t max_batch; /* tiles; 0 counts as 1 */
+    bool always;        /* jobs are held even when nobody is in sight */
+    uint64_t window_ns; /* 0: no job is held */
 };
 
 /* A worker process and what the slot table says about it. */
@@ -63,11 +92,22 @@ void placement_add_lease(struct placement_worker *worker, const struct unetserve
 /* Tiles that a job of this shape counts for: N of N x C x H x W, else 1. */
 uint32_t placement_tiles(const struct unetserve_shape *shape);
 
-/* Decide. Sorts jobs and updates workers as it hands out. max_batch: tiles, for each model number
- * that occurs (0 counts as 1). leases has room for job_count entries. Returns the number of leases.
- */
-size_t placement_decide(struct placement_job *jobs, size_t job_count,
-                        struct placement_worker *workers, size_t worker_count,
-                        const uint32_t *max_batch, uint64_t now_ns, struct placement_lease *leases);
+/* What a decision is made of. */
+struct placement_scene {
+    struct placement_job *jobs; /* sorted and marked by the decision */
+    size_t job_count;
+    struct placement_worker *workers; /* updated as jobs are handed out */
+    size_t worker_count;
+    const struct placement_upload
+        *uploads; /* in any order; those that are late count for nothing */
+    size_t upload_count;
+    const struct placement_rule *rules; /* for each model number that occurs */
+    uint64_t now_ns;
+};
+
+/* Decide. leases has room for job_count entries. Returns the number of leases. *look_ns: when to
+ * decide again for the sake of those that are held, although nothing else happens; 0: none is. */
+size_t placement_decide(const struct placement_scene *scene, struct placement_lease *leases,
+                        uint64_t *look_ns);
 
 #endif

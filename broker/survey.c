@@ -9,16 +9,18 @@
 #define NOWHERE UINT16_MAX
 
 struct survey {
-    struct placement_job *jobs;     /* slot_count */
-    struct placement_lease *leases; /* slot_count */
+    struct placement_job *jobs;       /* slot_count */
+    struct placement_lease *leases;   /* slot_count */
+    struct placement_upload *uploads; /* slot_count */
     size_t job_count;
+    size_t upload_count;
     struct placement_worker workers[QUEUE_MAX_PROCESSES];
     size_t worker_count;
     uint16_t place[QUEUE_MAX_PROCESSES]; /* process index -> place in workers, or NOWHERE */
     bool
         keeps[QUEUE_MAX_PROCESSES]; /* process index: may hold leases (not draining or condemned) */
     bool wake[QUEUE_MAX_PROCESSES];
-    uint32_t max_batch[QUEUE_MAX_MODELS];
+    struct placement_rule rules[QUEUE_MAX_MODELS];
     struct survey_result result;
 };
 
@@ -29,7 +31,8 @@ struct survey *survey_create(const struct queue *queue)
         return NULL;
     survey->jobs = calloc(queue->slot_count, sizeof *survey->jobs);
     survey->leases = calloc(queue->slot_count, sizeof *survey->leases);
-    if (!survey->jobs || !survey->leases) {
+    survey->uploads = calloc(queue->slot_count, sizeof *survey->uploads);
+    if (!survey->jobs || !survey->leases || !survey->uploads) {
         survey_free(survey);
         return NULL;
     }
@@ -42,6 +45,7 @@ void survey_free(struct survey *survey)
         return;
     free(survey->jobs);
     free(survey->leases);
+    free(survey->uploads);
     free(survey);
 }
 
@@ -72,10 +76,19 @@ static void read_processes(struct survey *survey, const struct queue *queue)
     survey->keeps[0] = false;
     for (uint16_t index = 1; index < QUEUE_MAX_PROCESSES; index++)
         read_worker(survey, queue, index);
-    memset(survey->max_batch, 0, sizeof survey->max_batch);
-    for (uint32_t model = 0; model < queue->geometry->model_count && model < QUEUE_MAX_MODELS;
-         model++)
-        survey->max_batch[model] = atomic_load(&queue->models[model].max_batch);
+}
+
+static void read_rules(struct survey *survey, const struct queue *queue)
+{
+    memset(survey->rules, 0, sizeof survey->rules);
+    for (uint32_t i = 0; i < queue->geometry->model_count && i < QUEUE_MAX_MODELS; i++) {
+        struct queue_model *model = &queue->models[i];
+        survey->rules[i] = (struct placement_rule){
+            .max_batch = atomic_load(&model->max_batch),
+            .always = atomic_load(&model->batch_always),
+            .window_ns = atomic_load(&model->batch_timeout_us) * UINT64_C(1000),
+        };
+    }
 }
 
 /* A private copy of what a slot in READY or LEASED asks for. A model number out of range fits no
@@ -128,6 +141,22 @@ static void read_leased(struct survey *survey, struct queue *queue, uint32_t slo
     }
 }
 
+/* A body that is coming in. Its slot may be another's by the time that all of this is read: then
+ * somebody waits for it in vain, for as long as it would have taken. */
+static void read_receiving(struct survey *survey, const struct queue *queue, uint32_t slot)
+{
+    struct queue_slot *from = &queue->slots[slot];
+    uint64_t ends_ns = atomic_load_explicit(&from->upload_ends_ns, memory_order_relaxed);
+    if (ends_ns == 0)
+        return;
+    survey->uploads[survey->upload_count++] = (struct placement_upload){
+        .model = atomic_load_explicit(&from->model, memory_order_relaxed),
+        .generation = atomic_load_explicit(&from->model_generation, memory_order_relaxed),
+        .shape_key = atomic_load_explicit(&from->upload_shape, memory_order_relaxed),
+        .ends_ns = ends_ns,
+    };
+}
+
 static void read_slot(struct survey *survey, struct queue *queue, uint32_t slot)
 {
     uint64_t word = queue_word(queue, slot);
@@ -136,6 +165,7 @@ static void read_slot(struct survey *survey, struct queue *queue, uint32_t slot)
     if (state != QUEUE_FREE)
         survey->result.busy = true;
     switch (state) {
+    case QUEUE_RECV: read_receiving(survey, queue, slot); break;
     case QUEUE_READY: survey->jobs[survey->job_count++] = read_job(queue, slot, word); break;
     case QUEUE_LEASED: read_leased(survey, queue, slot, word); break;
     case QUEUE_RUN:
@@ -182,16 +212,26 @@ struct survey_result survey_look(struct survey *survey, struct queue *queue, boo
 {
     survey->result = (struct survey_result){0};
     survey->job_count = 0;
+    survey->upload_count = 0;
     read_processes(survey, queue);
+    read_rules(survey, queue);
     for (uint32_t slot = 0; slot < queue->slot_count; slot++)
         read_slot(survey, queue, slot);
     for (size_t i = 0; remind && i < survey->worker_count; i++) {
         const struct placement_worker *worker = &survey->workers[i];
         survey->wake[worker->index] = worker->leased_jobs && !worker->running_tiles;
     }
-    size_t leases = placement_decide(survey->jobs, survey->job_count, survey->workers,
-                                     survey->worker_count, survey->max_batch, queue_now_ns(),
-                                     survey->leases);
+    const struct placement_scene scene = {
+        .jobs = survey->jobs,
+        .job_count = survey->job_count,
+        .workers = survey->workers,
+        .worker_count = survey->worker_count,
+        .uploads = survey->uploads,
+        .upload_count = survey->upload_count,
+        .rules = survey->rules,
+        .now_ns = queue_now_ns(),
+    };
+    size_t leases = placement_decide(&scene, survey->leases, &survey->result.look_ns);
     carry_out(survey, queue, leases);
     return survey->result;
 }

@@ -17,6 +17,7 @@ struct survey_result {
     bool busy;           /* some slot is not FREE */
     uint32_t leased;     /* READY -> LEASED in this look */
     uint32_t taken_back; /* LEASED -> READY in this look */
+    uint64_t look_ns;    /* jobs are held back: look again then; 0: none is */
 };
 
 /* Memory for a queue of that size, or NULL. Freed with survey_free. */

@@ -15,6 +15,9 @@
  * is. */
 #define FIRST_INPUT_BYTES (64u << 10)
 
+/* An upload that takes longer is nothing that a job would be held for: the largest window. */
+#define UPLOAD_TOLD_NS (60000 * MS_NS)
+
 enum job_state { JOB_RECEIVING, JOB_WAITING, JOB_STREAMING, JOB_ENDED, JOB_FORGOTTEN };
 
 struct job {
@@ -27,6 +30,8 @@ struct job {
     uint64_t word; /* in RECV: the slot's; later its generation only */
     uint64_t begun_ns, accepted_ns, deadline_ns, end_ns;
     uint64_t timeout_ms;
+    uint64_t body_bytes, body_seen; /* announced (UINT64_MAX: unknown), and fed so far */
+    uint64_t shape_key;             /* queue_shape_key of the body; 0: not known yet */
     char request_id[QUEUE_ID_MAX];
     job_done *done;
     job_ready *ready;
@@ -165,6 +170,7 @@ static void pin(const struct job *job)
     struct queue_slot *slot = &job->jobs->seat->queue.slots[job->slot];
     atomic_store_explicit(&slot->model, job->view->model, memory_order_relaxed);
     atomic_store_explicit(&slot->model_generation, job->view->generation, memory_order_relaxed);
+    atomic_store_explicit(&slot->upload_ends_ns, 0, memory_order_relaxed);
 }
 
 static int job_move_slot(struct job *job, size_t used, uint64_t input_bytes, uint64_t output_bytes,
@@ -211,6 +217,7 @@ static struct job *job_make(struct jobs *jobs, const struct job_order *order, jo
         .form = order->form,
         .begun_ns = order->begun_ns,
         .timeout_ms = order->timeout_ms,
+        .body_bytes = order->body_bytes,
         .done = done,
         .ready = order->ready,
         .opaque = opaque,
@@ -250,9 +257,34 @@ int job_open(struct jobs *jobs, const struct job_order *order, job_done *done, v
     return 0;
 }
 
+/* When will the body be whole, if it goes on as it did? The broker may hold a job of the same shape
+ * for it. Nothing is told of a body without a length, nor of one that came in one piece: it is
+ * whole before anybody could look. */
+static void tell_upload(struct job *job)
+{
+    struct queue_slot *slot = &job->jobs->seat->queue.slots[job->slot];
+    struct unetserve_shape shape;
+    if (job->body_bytes == UINT64_MAX || job->body_seen >= job->body_bytes)
+        return;
+    if (job->shape_key == 0 && body_reader_shape(&job->reader, &shape))
+        job->shape_key = queue_shape_key(&shape);
+    uint64_t now_ns = queue_now_ns();
+    double rest_ns = (double)(now_ns - job->begun_ns) * (double)(job->body_bytes - job->body_seen) /
+                     (double)job->body_seen;
+    uint64_t ends_ns = rest_ns < (double)UPLOAD_TOLD_NS ? now_ns + (uint64_t)rest_ns : 0;
+    atomic_store_explicit(&slot->upload_shape, job->shape_key, memory_order_relaxed);
+    atomic_store_explicit(&slot->upload_ends_ns, ends_ns, memory_order_relaxed);
+}
+
 int job_feed(struct job *job, const void *bytes, size_t size, struct problem *problem)
 {
-    return body_reader_feed(&job->reader, bytes, size, problem);
+    if (size == 0)
+        return 0;
+    job->body_seen += size;
+    if (body_reader_feed(&job->reader, bytes, size, problem))
+        return -1;
+    tell_upload(job);
+    return 0;
 }
 
 static void set_deadlines(struct job *job)

@@ -241,6 +241,14 @@ int body_elements_feed(struct body_elements *elements, struct body_sink *sink, c
     return 0;
 }
 
+struct unetserve_shape body_elements_shape(const struct body_elements *elements)
+{
+    struct unetserve_shape shape = elements->shape;
+    if (shape.dtype == UNETSERVE_F64)
+        shape.dtype = UNETSERVE_F32;
+    return shape;
+}
+
 int body_elements_finish(const struct body_elements *elements, struct unetserve_shape *shape,
                          size_t *stored_bytes, struct problem *problem)
 {
@@ -253,9 +261,7 @@ int body_elements_finish(const struct body_elements *elements, struct unetserve_
                     elements->done * elements->source_size + elements->partial_size);
         return -1;
     }
-    *shape = elements->shape;
-    if (shape->dtype == UNETSERVE_F64)
-        shape->dtype = UNETSERVE_F32;
+    *shape = body_elements_shape(elements);
     *stored_bytes = elements->total * elements->stored_size;
     return 0;
 }

@@ -15,6 +15,9 @@ int body_elements_init(struct body_elements *elements, const struct unetserve_sh
 int body_elements_feed(struct body_elements *elements, struct body_sink *sink, const char *bytes,
                        size_t size, struct problem *problem);
 
+/* The shape as it is stored. */
+struct unetserve_shape body_elements_shape(const struct body_elements *elements);
+
 /* The body is whole. 0 with *shape and *stored_bytes, or -1 with *problem (truncated). */
 int body_elements_finish(const struct body_elements *elements, struct unetserve_shape *shape,
                          size_t *stored_bytes, struct problem *problem);

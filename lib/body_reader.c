@@ -134,6 +134,22 @@ int body_reader_feed(struct body_reader *reader, const void *bytes, size_t size,
     return feed_document(reader, bytes, size, problem);
 }
 
+bool body_reader_shape(const struct body_reader *reader, struct unetserve_shape *shape)
+{
+    switch (reader->format) {
+    case BODY_JSON: return false;
+    case BODY_NPY:
+    case BODY_RAW:
+        if (reader->header_needed)
+            return false;
+        *shape = body_elements_shape(&reader->elements);
+        return true;
+    case BODY_DOCUMENT: break;
+    }
+    *shape = (struct unetserve_shape){0};
+    return true;
+}
+
 int body_reader_finish(struct body_reader *reader, struct unetserve_shape *shape,
                        size_t *input_bytes, struct problem *problem)
 {

@@ -71,6 +71,8 @@ static void model_init(struct config_model *model)
         .backend = "auto",
         .sandbox = "server",
         .workers_per_device = 1,
+        .batch_timeout_us = CONFIG_MODELS_CHOICE,
+        .batch_wait = "receiving",
         .scale_wait_ms = 500,
         .scale_down_after_ms = 800,
         .timeout_ms = 30000,
@@ -176,6 +178,13 @@ static int model_validate(const struct config *config, uint32_t number, struct c
                     "[model %s]: key 'route': '%s' is unetserve's own; allowed: any other than /, "
                     "/health, /info, /metrics, /docs, /openapi.json, /redoc and /v2",
                     model->name, model->route);
+        return -EINVAL;
+    }
+    if (model->batch_timeout_us != CONFIG_MODELS_CHOICE &&
+        model->batch_timeout_us / 1000 > model->timeout_ms) {
+        error_write(error,
+                    "[model %s]: key 'batch_timeout_ms' is more than timeout_ms, %u; allowed: less",
+                    model->name, model->timeout_ms);
         return -EINVAL;
     }
     for (uint32_t i = 0; i < number; i++)

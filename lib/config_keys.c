@@ -60,7 +60,9 @@ static const struct config_key model_keys[] = {
      "1 to 1024, or 0 for the allowed cores divided by the workers"},
     {"max_batch_size", CONFIG_NUMBER, MODEL(max_batch_size), 0, 1024,
      "1 to 1024, or 0 for the model's own choice"},
-    {"batch_timeout_ms", CONFIG_NUMBER, MODEL(batch_timeout_ms), 0, 60000, "0 to 60000"},
+    {"batch_timeout_ms", CONFIG_DECIMAL, MODEL(batch_timeout_us), 0, 60000000,
+     "0 to 60000 milliseconds, with up to three decimals"},
+    {"batch_wait", CONFIG_CHOICE, MODEL(batch_wait), 0, 0, "receiving|always"},
     {"timeout_ms", CONFIG_NUMBER, MODEL(timeout_ms), 1, DAY_MS, "1 to 86400000"},
     {"run_timeout_ms", CONFIG_NUMBER, MODEL(run_timeout_ms), 1, DAY_MS, "1 to 86400000"},
     {"tile", CONFIG_NUMBER, MODEL(tile), 0, 65536, "1 to 65536, or 0 for the model's own"},
@@ -376,6 +378,8 @@ static int scalar_write(const struct config_key *key, const char *field, char *t
     switch (key->kind) {
     case CONFIG_NUMBER: return snprintf(text, size, "%u", numbers[0]);
     case CONFIG_DECIMAL:
+        if (numbers[0] == CONFIG_MODELS_CHOICE)
+            return snprintf(text, size, "%s", "");
         return snprintf(text, size, "%u.%03u", numbers[0] / 1000, numbers[0] % 1000);
     case CONFIG_BYTES:
         return snprintf(text, size, "%llu",

@@ -11,7 +11,8 @@
 
 enum config_kind {
     CONFIG_NUMBER,    /* uint32_t within [least, most] */
-    CONFIG_DECIMAL,   /* uint32_t, in thousandths, within [least, most] of these */
+    CONFIG_DECIMAL,   /* uint32_t, in thousandths, within [least, most] of these; nothing is written
+                         of CONFIG_MODELS_CHOICE, which cannot be read either */
     CONFIG_BYTES,     /* uint64_t with K, M, G or T, within [least, most] */
     CONFIG_TEXT,      /* char[] */
     CONFIG_ABSOLUTE,  /* char[], a path from / */

@@ -832,6 +832,16 @@ int queue_model_read(const struct queue *queue, uint32_t model_index,
     return -ENOENT;
 }
 
+uint64_t queue_shape_key(const struct unetserve_shape *shape)
+{
+    uint64_t key = UINT64_C(0xcbf29ce484222325) + shape->dtype;
+    for (uint32_t i = 0; i < shape->rank && i < UNETSERVE_MAX_DIMS; i++) {
+        key = (key ^ shape->dims[i]) * UINT64_C(0x9e3779b97f4a7c15);
+        key ^= key >> 29;
+    }
+    return key ? key : 1;
+}
+
 unsigned queue_ready_workers(const struct queue *queue, uint32_t model)
 {
     unsigned ready = 0;

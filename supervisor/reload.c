@@ -43,11 +43,12 @@ struct reload {
 
 /* ---- which keys ---- */
 
-/* Those that new worker processes are told. */
+/* Those that new worker processes are told, and the broker with them. */
 static bool key_is_workers(const char *name)
 {
-    static const char *const names[] = {"path",    "precision",      "backend",
-                                        "threads", "max_batch_size", "tile"};
+    static const char *const names[] = {
+        "path",           "precision", "backend",          "threads",
+        "max_batch_size", "tile",      "batch_timeout_ms", "batch_wait"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(names[i], name) == 0)
             return true;
@@ -214,13 +215,7 @@ static void worker_keys_take(struct config_model *model, const struct config_mod
     for (size_t i = 0; (key = config_key_at(true, i)); i++)
         if (key_is_workers(key->name) && config_key_write(key, from, text, sizeof text))
             config_key_read(key, model, text, false);
-}
-
-static void max_batch_set(struct server *server, uint32_t model)
-{
-    uint32_t batch = server->config->models[model].max_batch_size;
-    atomic_store(&server->queue.models[model].max_batch,
-                 batch ? batch : server->interfaces[model].max_batch);
+    model->batch_timeout_us = from->batch_timeout_us; /* may be left to the model */
 }
 
 /* The next model: the spare loads it as a worker of its first seat would. */
@@ -282,7 +277,7 @@ static bool step_trying(struct reload *reload)
     if (state != TREE_UP)
         return false;
     server->interfaces[reload->model] = reload->interfaces[reload->model];
-    max_batch_set(server, reload->model);
+    server_tell_batching(server, reload->model);
     if (reload->changed)
         note_ticks(reload);
     reload->phase = reload->changed ? OUTGOING : SWAPPING;

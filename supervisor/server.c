@@ -72,13 +72,28 @@ static int queue_open(struct server *server)
         struct queue_model *model = &server->queue.models[i];
         snprintf(model->name, sizeof model->name, "%s", config->models[i].name);
         snprintf(model->route, sizeof model->route, "%s", config->models[i].route);
-        uint32_t batch = config->models[i].max_batch_size;
         atomic_store(&model->workers_wanted, server_workers(&config->models[i]));
-        atomic_store(&model->max_batch, batch ? batch : server->interfaces[i].max_batch);
+        server_tell_batching(server, i);
     }
     for (uint32_t i = 0; i < server->seat_count; i++)
         atomic_store(&server->queue.seats[i].role, server->seats[i].role);
     return 0;
+}
+
+void server_tell_batching(struct server *server, uint32_t model)
+{
+    const struct config_model *config = &server->config->models[model];
+    const struct unetserve_interface *interface = &server->interfaces[model];
+    struct queue_model *to = &server->queue.models[model];
+    uint32_t timeout_us = config->batch_timeout_us;
+    if (timeout_us == CONFIG_MODELS_CHOICE)
+        timeout_us = interface->batch_timeout_ms < UINT32_MAX / 1000
+                         ? interface->batch_timeout_ms * 1000
+                         : UINT32_MAX;
+    atomic_store(&to->max_batch,
+                 config->max_batch_size ? config->max_batch_size : interface->max_batch);
+    atomic_store(&to->batch_timeout_us, timeout_us);
+    atomic_store(&to->batch_always, strcmp(config->batch_wait, "always") == 0);
 }
 
 /* Mapped before it is sealed, so that this process alone can write. */

@@ -114,6 +114,10 @@ uint32_t server_workers(const struct config_model *model);
 int server_open(struct server *server, struct config *config,
                 struct unetserve_interface *interfaces, struct passed *passed);
 
+/* Tell the broker how that model's jobs are put together: by the configuration, or else by what the
+ * model says. */
+void server_tell_batching(struct server *server, uint32_t model);
+
 /* Hand the configuration to processes that start or read it again from now on. 0 or an exit status
  * after a sentence.
  */

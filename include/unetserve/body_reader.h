@@ -43,6 +43,10 @@ int body_reader_init(struct body_reader *reader, const struct unetserve_interfac
 int body_reader_feed(struct body_reader *reader, const void *bytes, size_t size,
                      struct problem *problem);
 
+/* Is the shape known that body_reader_finish will tell? Of raw bytes and documents at once, of npy
+ * after its header, of JSON never before the end. */
+bool body_reader_shape(const struct body_reader *reader, struct unetserve_shape *shape);
+
 /* The body is whole. 0 with *shape (rank 0 for documents) and *input_bytes, or -1 with *problem
  * (truncated, key missing, wrong shape). */
 int body_reader_finish(struct body_reader *reader, struct unetserve_shape *shape,

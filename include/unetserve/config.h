@@ -18,6 +18,9 @@
 #define CONFIG_MAX_PROXIES 32
 #define CONFIG_ADDRESS_MAX 128
 
+/* Where a decimal may be left to the model. */
+#define CONFIG_MODELS_CHOICE UINT32_MAX
+
 struct config_model {
     char name[64];
     char path[PATH_MAX];
@@ -33,7 +36,9 @@ struct config_model {
     uint32_t threads; /* CPU threads a worker; 0: the allowed cores divided by the largest number of
                          workers */
     uint32_t max_batch_size;
-    uint32_t batch_timeout_ms;
+    uint32_t batch_timeout_us; /* how long a request may be held for others of its shape;
+                                  CONFIG_MODELS_CHOICE: as long as the model says */
+    char batch_wait[16];       /* for whom: "receiving" or "always" */
     uint32_t timeout_ms;
     uint32_t run_timeout_ms;
     uint32_t tile;            /* 0: what the model says */

@@ -35,7 +35,7 @@
 #include <stdbool.h>
 
 #define QUEUE_MAGIC          UINT64_C(0x3176655374656e75)
-#define QUEUE_LAYOUT_VERSION 5
+#define QUEUE_LAYOUT_VERSION 6
 #define QUEUE_MAX_PROCESSES  256 /* index 0 is nobody */
 #define QUEUE_MAX_MODELS     16
 #define QUEUE_MAX_CLASSES    8
@@ -111,8 +111,10 @@ struct queue_model {
     /* by the supervisor */
     char name[64];
     char route[128];
-    _Atomic uint32_t max_batch;      /* most tiles that the broker puts together */
-    _Atomic uint32_t workers_wanted; /* the autoscaler's last word */
+    _Atomic uint32_t max_batch;        /* most tiles that the broker puts together */
+    _Atomic uint32_t batch_timeout_us; /* how long it may hold a job for others */
+    _Atomic uint32_t batch_always;     /* also when none of them is in sight */
+    _Atomic uint32_t workers_wanted;   /* the autoscaler's last word */
     /* by the first ready worker of a generation, through queue_model_publish */
     _Atomic uint32_t
         generation; /* the one that new requests are pinned to; 0 until a worker is ready */
@@ -137,6 +139,9 @@ struct queue_slot {
     uint64_t input_bytes;
     struct unetserve_shape input_shape;
     char request_id[QUEUE_ID_MAX];
+    /* Hints for the broker, as long as the body is coming. */
+    _Atomic uint64_t upload_ends_ns; /* when it will be whole, by its speed so far; 0: unknown */
+    _Atomic uint64_t upload_shape;   /* queue_shape_key of it; 0: not known yet */
 
     /* by the worker in RUN */
     _Atomic uint64_t started_ns;
@@ -259,6 +264,9 @@ uint64_t queue_output_capacity(const struct queue *queue, uint32_t slot);
 
 /* The id of the request in a slot, terminated; for logs: it may be changing meanwhile. */
 void queue_request_id(const struct queue *queue, uint32_t slot, char id[QUEUE_ID_MAX]);
+
+/* A number for a shape, never 0: equal shapes have equal ones, others hardly ever. */
+uint64_t queue_shape_key(const struct unetserve_shape *shape);
 
 /* Gateway or supervisor: ask whoever runs this generation of the slot to give it up. */
 void queue_cancel(struct queue *queue, uint32_t slot, uint32_t generation);

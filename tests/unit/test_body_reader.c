@@ -86,6 +86,9 @@ static void read_body(const struct unetserve_interface *interface, enum body_for
     if (body_reader_init(&reader, interface, format, raw, NULL, 0, grow, &result->room,
                          &result->problem))
         return;
+    struct unetserve_shape early;
+    bool known = body_reader_shape(&reader, &early);
+    assert_int_equal(known, format == BODY_RAW || format == BODY_DOCUMENT);
     while (result->fed < size) {
         size_t length = piece ? piece : (size_t)rand() % 21;
         if (length > size - result->fed)
@@ -98,8 +101,14 @@ static void read_body(const struct unetserve_interface *interface, enum body_for
         if (status)
             return;
         result->fed += length;
+        known = known || body_reader_shape(&reader, &early);
     }
     result->status = body_reader_finish(&reader, &result->shape, &result->bytes, &result->problem);
+    if (result->status)
+        return;
+    assert_int_equal(known, format != BODY_JSON);
+    if (known)
+        assert_memory_equal(&early, &result->shape, sizeof early);
 }
 
 static void assert_same(const struct result *a, const struct result *b)

@@ -102,6 +102,11 @@ static const struct {
     {"[server]\ncache_dir = ../here\n", "x.conf:2: ", "'cache_dir'", "absolute"},
     {"[server]\nlog_level = loud\n", "x.conf:2: ", "'log_level'", "error|warning|info|debug"},
     {"[model a]\npath = x\nprecision = f\n", "x.conf:3: ", "'precision'", "auto|f32"},
+    {"[model a]\npath = x\nbatch_timeout_ms = 60000.001\n", "x.conf:3: ", "'batch_timeout_ms'",
+     "0 to 60000"},
+    {"[model a]\npath = x\nbatch_wait = never\n", "x.conf:3: ", "'batch_wait'", "receiving|always"},
+    {"[model a]\npath = x\nbatch_timeout_ms = 11\ntimeout_ms = 10\n", "", "'batch_timeout_ms'",
+     "less"},
     {"[model a]\npath = x\nworkers = 4-1\n", "x.conf:3: ", "'workers'", "MIN-MAX"},
     {"[model a]\npath = x\nworkers = 1-2-3\n", "x.conf:3: ", "'workers'", "MIN-MAX"},
     {"[model a]\npath = x\ndevices = 1,,2\n", "x.conf:3: ", "'devices'", "auto, cpu"},
@@ -180,6 +185,23 @@ static void round_trip(void)
     }
     assert_int_equal(config_write(&config, text, (size_t)length), -ENOSPC);
     assert_int_equal(config_write(&config, text, 10), -ENOSPC);
+}
+
+static void test_batch_timeout_is_a_decimal_or_the_models(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("[model a]\npath = x\nbatch_timeout_ms = 0.5\nbatch_wait = always\n"
+                           "[model b]\npath = y\n[model c]\npath = z\nbatch_timeout_ms = 0\n"),
+                     0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(config.models[0].batch_timeout_us, 500);
+        assert_string_equal(config.models[0].batch_wait, "always");
+        assert_int_equal(config.models[1].batch_timeout_us, CONFIG_MODELS_CHOICE);
+        assert_string_equal(config.models[1].batch_wait, "receiving");
+        assert_int_equal(config.models[2].batch_timeout_us, 0);
+        round_trip();
+        config = again;
+    }
 }
 
 static void test_write_comes_back(void **state)
@@ -326,6 +348,7 @@ int main(void)
         cmocka_unit_test(test_errors_name_line_key_and_what_is_allowed),
         cmocka_unit_test(test_failure_changes_nothing),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_batch_timeout_is_a_decimal_or_the_models),
         cmocka_unit_test(test_write_comes_back),
         cmocka_unit_test(test_command_line),
         cmocka_unit_test(test_validate),

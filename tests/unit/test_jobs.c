@@ -170,6 +170,35 @@ static void finish_with_labels(uint32_t slot, uint64_t bytes)
     move(slot, QUEUE_WORKER, QUEUE_DONE, 0);
 }
 
+/* While its body is coming, a slot tells when it will be whole and what shape it has. */
+static void test_upload_is_told(void **state)
+{
+    (void)state;
+    static const unsigned char pixels[TILE_BYTES];
+    static const struct unetserve_shape shape = {UNETSERVE_U16, 3, {CHANNELS, TILE, TILE}};
+    struct problem problem = {0};
+    struct job *job = open_tile(0, &problem);
+    assert_non_null(job);
+    uint32_t slot = 0;
+    while (queue_word_state(queue_word(&bench.seat.queue, slot)) != QUEUE_RECV)
+        slot++;
+    const struct queue_slot *entry = &bench.seat.queue.slots[slot];
+    assert_int_equal(atomic_load(&entry->upload_ends_ns), 0);
+    assert_int_equal(job_feed(job, pixels, 0, &problem), 0);
+    assert_int_equal(atomic_load(&entry->upload_ends_ns), 0);
+    uint64_t before_ns = queue_now_ns();
+    assert_int_equal(job_feed(job, pixels, 100, &problem), 0);
+    assert_true(atomic_load(&entry->upload_ends_ns) > before_ns);
+    assert_int_equal(atomic_load(&entry->upload_shape), queue_shape_key(&shape));
+    job_drop(job);
+    /* The next one in that slot begins anew. */
+    job = open_tile(0, &problem);
+    assert_non_null(job);
+    assert_int_equal(queue_word_state(queue_word(&bench.seat.queue, slot)), QUEUE_RECV);
+    assert_int_equal(atomic_load(&entry->upload_ends_ns), 0);
+    job_drop(job);
+}
+
 static void test_answer(void **state)
 {
     (void)state;
@@ -522,6 +551,7 @@ static void test_documents(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        JOB_TEST(test_upload_is_told),
         JOB_TEST(test_answer),
         JOB_TEST(test_senseless_output),
         JOB_TEST(test_refusal_and_failure),

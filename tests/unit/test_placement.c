@@ -1,5 +1,6 @@
 /* The broker's policy as small tables: jobs and workers in, leases out. */
 #include "broker/placement.h"
+#include "unetserve/queue.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,27 +9,31 @@
 
 #include <cmocka.h>
 
-#define NOW 1000000
+#define NOW    1000000000
+#define WINDOW 50000000
 
 static const struct unetserve_shape tile = {3, 3, {12, 256, 256}};
 static const struct unetserve_shape large = {3, 3, {12, 512, 512}};
 static const struct unetserve_shape four_tiles = {3, 4, {4, 12, 256, 256}};
 
 struct scene {
-    struct placement_job jobs[64];
+    struct placement_job jobs[80];
     size_t job_count;
     struct placement_worker workers[16];
     size_t worker_count;
-    uint32_t max_batch[16];
-    struct placement_lease leases[64];
+    struct placement_upload uploads[16];
+    size_t upload_count;
+    struct placement_rule rules[16];
+    struct placement_lease leases[80];
     size_t lease_count;
+    uint64_t look_ns;
 };
 
 static void begin(struct scene *scene, uint32_t max_batch)
 {
     memset(scene, 0, sizeof *scene);
     for (size_t i = 0; i < 16; i++)
-        scene->max_batch[i] = max_batch;
+        scene->rules[i].max_batch = max_batch;
 }
 
 /* Job number k in slot k, accepted in the order of being added. */
@@ -39,7 +44,7 @@ static struct placement_job *add_job(struct scene *scene, const struct unetserve
         .slot = (uint32_t)scene->job_count,
         .word = 5000 + scene->job_count,
         .generation = 1,
-        .accepted_ns = 100 + scene->job_count,
+        .accepted_ns = NOW - 1000 + scene->job_count,
         .tiles = placement_tiles(shape),
         .shape = *shape,
     };
@@ -63,9 +68,50 @@ static struct placement_worker *add_worker(struct scene *scene, uint32_t running
 
 static void decide(struct scene *scene)
 {
-    scene->lease_count = placement_decide(scene->jobs, scene->job_count, scene->workers,
-                                          scene->worker_count, scene->max_batch, NOW,
-                                          scene->leases);
+    const struct placement_scene view = {
+        .jobs = scene->jobs,
+        .job_count = scene->job_count,
+        .workers = scene->workers,
+        .worker_count = scene->worker_count,
+        .uploads = scene->uploads,
+        .upload_count = scene->upload_count,
+        .rules = scene->rules,
+        .now_ns = NOW,
+    };
+    scene->lease_count = placement_decide(&view, scene->leases, &scene->look_ns);
+}
+
+/* Jobs may be held, for bodies that are coming in, or always. */
+static void hold(struct scene *scene, bool always)
+{
+    for (size_t i = 0; i < 16; i++) {
+        scene->rules[i].window_ns = WINDOW;
+        scene->rules[i].always = always;
+    }
+}
+
+/* shape NULL: not known yet. */
+static struct placement_upload *add_upload(struct scene *scene, const struct unetserve_shape *shape,
+                                           uint64_t ends_ns)
+{
+    struct placement_upload *upload = &scene->uploads[scene->upload_count++];
+    *upload = (struct placement_upload){
+        .generation = 1, .shape_key = shape ? queue_shape_key(shape) : 0, .ends_ns = ends_ns};
+    return upload;
+}
+
+/* Nothing is leased, and the next decision is due then. */
+static void expect_held(const struct scene *scene, uint64_t look_ns)
+{
+    assert_int_equal(scene->lease_count, 0);
+    assert_int_equal(scene->look_ns, look_ns);
+}
+
+/* So many jobs are leased and nothing is held. */
+static void expect_leased(const struct scene *scene, size_t count)
+{
+    assert_int_equal(scene->lease_count, count);
+    assert_int_equal(scene->look_ns, 0);
 }
 
 /* Where slot went: its worker's index, 0 if it still waits. */
@@ -142,7 +188,7 @@ static void priority_comes_before_age(void **state)
     begin(&scene, 1);
     add_worker(&scene, 0);
     add_job(&scene, &tile);
-    add_job(&scene, &tile)->accepted_ns = 50;
+    add_job(&scene, &tile)->accepted_ns = NOW - 2000;
     add_job(&scene, &tile)->priority = 1;
     decide(&scene);
     assert_int_equal(scene.lease_count, 1);
@@ -150,7 +196,7 @@ static void priority_comes_before_age(void **state)
     begin(&scene, 1);
     add_worker(&scene, 0);
     add_job(&scene, &tile);
-    add_job(&scene, &tile)->accepted_ns = 50;
+    add_job(&scene, &tile)->accepted_ns = NOW - 2000;
     add_job(&scene, &tile)->priority = -1;
     decide(&scene);
     assert_int_equal(worker_of(&scene, 1), 10);
@@ -325,6 +371,290 @@ static void lying_shapes_do_not_wrap_the_sums(void **state)
     assert_int_equal(scene.lease_count, 1);
 }
 
+/* ---- holding ---- */
+
+/* One idle worker, one job accepted now, bodies held for. */
+static struct placement_job *begin_lone(struct scene *scene, bool always)
+{
+    begin(scene, 4);
+    hold(scene, always);
+    add_worker(scene, 0);
+    struct placement_job *job = add_job(scene, &tile);
+    job->accepted_ns = NOW;
+    return job;
+}
+
+static void nobody_waits_for_somebody_who_is_not_in_sight(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_lone(&scene, false);
+    decide(&scene);
+    expect_leased(&scene, 1);
+}
+
+static void a_job_waits_for_a_body_of_its_shape(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_lone(&scene, false);
+    add_upload(&scene, &tile, NOW + 2000000);
+    decide(&scene);
+    expect_held(&scene, NOW + 2000000 + PLACEMENT_GRACE_NS);
+    begin_lone(&scene, false); /* two: for the later one */
+    add_upload(&scene, &tile, NOW + 3000000);
+    add_upload(&scene, NULL, NOW + 2000000);
+    decide(&scene);
+    expect_held(&scene, NOW + 3000000 + PLACEMENT_GRACE_NS);
+    begin_lone(&scene, false); /* one that may still turn out to be of its shape */
+    add_upload(&scene, NULL, NOW + 2000000);
+    decide(&scene);
+    expect_held(&scene, NOW + 2000000 + PLACEMENT_GRACE_NS);
+}
+
+static void no_job_waits_for_a_body_that_is_of_no_use_to_it(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_lone(&scene, false);
+    add_upload(&scene, &large, NOW + 2000000);
+    add_upload(&scene, &tile, NOW + 2000000)->model = 1;
+    add_upload(&scene, &tile, NOW + 2000000)->generation = 2;
+    add_upload(&scene, &tile, NOW + WINDOW + 1);         /* comes too late */
+    add_upload(&scene, &tile, NOW - PLACEMENT_GRACE_NS); /* is late */
+    add_upload(&scene, &tile, UINT64_MAX);
+    decide(&scene);
+    expect_leased(&scene, 1);
+}
+
+static void a_body_that_stalls_holds_nobody_for_long(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_lone(&scene, false);
+    add_upload(&scene, &tile, NOW - PLACEMENT_GRACE_NS + 1);
+    decide(&scene);
+    expect_held(&scene, NOW + 1);
+}
+
+static void nothing_is_held_beyond_the_window_of_the_oldest(void **state)
+{
+    (void)state;
+    for (int always = 0; always < 2; always++) {
+        struct scene scene;
+        begin_lone(&scene, always);
+        add_job(&scene, &tile)->accepted_ns = NOW - WINDOW + 100;
+        add_upload(&scene, &tile, NOW + 50);
+        decide(&scene);
+        expect_held(&scene, NOW + 100);
+        scene.jobs[0].accepted_ns = NOW - WINDOW;
+        decide(&scene);
+        expect_leased(&scene, 2);
+    }
+}
+
+static void a_clock_that_lies_holds_for_one_window_at_most(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_lone(&scene, true)->accepted_ns = NOW + UINT64_C(1000) * WINDOW;
+    decide(&scene);
+    expect_held(&scene, NOW + WINDOW);
+}
+
+static void without_a_window_nothing_is_held(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_lone(&scene, true);
+    scene.rules[0].window_ns = 0;
+    add_upload(&scene, &tile, NOW + 2000000);
+    decide(&scene);
+    expect_leased(&scene, 1);
+}
+
+static void always_waits_for_a_full_batch(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_lone(&scene, true);
+    add_job(&scene, &tile);
+    add_job(&scene, &tile);
+    decide(&scene);
+    expect_held(&scene, NOW - 1000 + 1 + WINDOW);
+    add_job(&scene, &tile);
+    decide(&scene);
+    expect_leased(&scene, 4);
+}
+
+static void always_fills_one_worker_before_the_next(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    hold(&scene, true);
+    add_worker(&scene, 0);
+    add_worker(&scene, 0);
+    for (int i = 0; i < 6; i++)
+        add_job(&scene, &tile);
+    decide(&scene);
+    assert_int_equal(scene.lease_count, 4);
+    assert_int_equal(scene.workers[0].leased_jobs + scene.workers[1].leased_jobs, 4);
+    assert_true(scene.workers[0].leased_jobs == 0 || scene.workers[1].leased_jobs == 0);
+    assert_int_equal(scene.look_ns, NOW - 1000 + 4 + WINDOW);
+}
+
+static void always_holds_what_would_wait_at_a_busy_worker_too(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    hold(&scene, true);
+    add_worker(&scene, 4);
+    add_job(&scene, &tile)->accepted_ns = NOW;
+    decide(&scene);
+    expect_held(&scene, NOW + WINDOW);
+    placement_add_lease(&scene.workers[0], &tile, 1, false);
+    decide(&scene); /* a batch that waits there anyway */
+    expect_leased(&scene, 1);
+}
+
+static void what_waits_at_a_busy_worker_is_not_held_for_bodies(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    hold(&scene, false);
+    add_worker(&scene, 1);
+    add_job(&scene, &tile);
+    add_upload(&scene, &tile, NOW + 2000000);
+    decide(&scene);
+    expect_leased(&scene, 1);
+}
+
+static void only_the_last_idle_worker_holds_for_bodies(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_lone(&scene, false);
+    add_worker(&scene, 0);
+    add_upload(&scene, &tile, NOW + 2000000);
+    decide(&scene);
+    expect_leased(&scene, 1);
+    begin_lone(&scene, false);
+    add_worker(&scene, 0);
+    add_job(&scene, &tile)->accepted_ns = NOW;
+    add_upload(&scene, &tile, NOW + 2000000);
+    decide(&scene);
+    assert_int_equal(scene.lease_count, 1);
+    assert_int_equal(scene.look_ns, NOW + 2000000 + PLACEMENT_GRACE_NS);
+    /* Idle workers of another model, or that get nothing, are none. */
+    begin_lone(&scene, false);
+    add_worker(&scene, 0)->model = 1;
+    add_worker(&scene, 0)->usable = false;
+    add_upload(&scene, &tile, NOW + 2000000);
+    decide(&scene);
+    expect_held(&scene, NOW + 2000000 + PLACEMENT_GRACE_NS);
+}
+
+static void a_full_batch_waits_for_nobody(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_lone(&scene, false);
+    for (int i = 0; i < 3; i++)
+        add_job(&scene, &tile);
+    add_upload(&scene, &tile, NOW + 2000000);
+    decide(&scene);
+    expect_leased(&scene, 4);
+    begin(&scene, 6); /* a second one of four tiles would not fit */
+    hold(&scene, true);
+    add_worker(&scene, 0);
+    add_job(&scene, &four_tiles);
+    decide(&scene);
+    expect_leased(&scene, 1);
+}
+
+static void a_deadline_within_the_window_is_not_waited_for(void **state)
+{
+    (void)state;
+    for (int always = 0; always < 2; always++) {
+        struct scene scene;
+        begin_lone(&scene, always)->deadline_ns = NOW + WINDOW + PLACEMENT_MARGIN_NS - 1;
+        add_job(&scene, &tile)->accepted_ns = NOW; /* goes with it */
+        add_upload(&scene, &tile, NOW + 2000000);
+        decide(&scene);
+        expect_leased(&scene, 2);
+        begin_lone(&scene, always)->deadline_ns = NOW + WINDOW + PLACEMENT_MARGIN_NS;
+        add_upload(&scene, &tile, NOW + 2000000);
+        decide(&scene);
+        assert_int_equal(scene.lease_count, 0);
+    }
+}
+
+static void a_job_with_deaths_is_not_held(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_lone(&scene, true)->alone = true;
+    decide(&scene);
+    expect_leased(&scene, 1);
+}
+
+static void those_that_are_held_let_other_shapes_pass(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_lone(&scene, false)->priority = 1;
+    add_job(&scene, &large);
+    add_upload(&scene, &tile, NOW + 2000000);
+    decide(&scene);
+    assert_int_equal(scene.lease_count, 1);
+    assert_int_equal(worker_of(&scene, 1), 10);
+    assert_int_equal(scene.look_ns, NOW + 2000000 + PLACEMENT_GRACE_NS);
+}
+
+static void of_several_shapes_that_are_held_the_first_is_due_first(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_lone(&scene, true);
+    add_job(&scene, &large)->accepted_ns = NOW - 300;
+    add_job(&scene, &four_tiles)->accepted_ns = NOW - 200;
+    scene.rules[0].max_batch = 8;
+    decide(&scene);
+    expect_held(&scene, NOW - 300 + WINDOW);
+}
+
+static void a_batch_that_was_held_goes_by_priority(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_lone(&scene, true);
+    for (int i = 0; i < 4; i++)
+        add_job(&scene, &tile);
+    add_job(&scene, &tile)->priority = 1;
+    decide(&scene);
+    assert_int_equal(scene.lease_count, 4);
+    assert_int_equal(scene.leases[0].slot, 5);
+    assert_int_equal(worker_of(&scene, 0), 0); /* the youngest */
+}
+
+static void shapes_beyond_the_limit_are_not_held(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    hold(&scene, true);
+    add_worker(&scene, 0);
+    for (uint64_t i = 0; i < 66; i++)
+        add_job(&scene, &tile)->shape.dims[1] = i + 1;
+    decide(&scene);
+    assert_int_equal(scene.lease_count, 1);
+    assert_int_equal(worker_of(&scene, 64), 10);
+    assert_int_equal(scene.look_ns, NOW - 1000 + WINDOW);
+}
+
 /* Whatever the scene, no rule is broken. A fixed generator, so that a failure repeats. */
 static uint32_t next_random(uint32_t *seed)
 {
@@ -343,6 +673,15 @@ static void fill_randomly(struct scene *scene, uint32_t *seed)
         if (next_random(seed) % 3 == 0)
             placement_add_lease(worker, &tile, 1, next_random(seed) % 4 == 0);
     }
+    for (uint32_t i = 0; i < 2; i++) {
+        scene->rules[i].window_ns = next_random(seed) % 2 ? WINDOW : 0;
+        scene->rules[i].always = next_random(seed) % 2;
+    }
+    uint32_t uploads = next_random(seed) % 3;
+    for (uint32_t i = 0; i < uploads; i++)
+        add_upload(scene, next_random(seed) % 2 ? &tile : NULL,
+                   NOW - WINDOW + next_random(seed) % 100 * (WINDOW / 50))
+            ->model = next_random(seed) % 2;
     uint32_t jobs = next_random(seed) % 20;
     for (uint32_t i = 0; i < jobs; i++) {
         struct placement_job *job = add_job(scene, next_random(seed) % 3 ? &tile : &large);
@@ -358,6 +697,22 @@ static const struct placement_job *find_job(const struct scene *scene, uint32_t 
         if (scene->jobs[i].slot == slot)
             return &scene->jobs[i];
     return NULL;
+}
+
+static bool may_be_held(const struct scene *scene, const struct placement_job *job)
+{
+    const struct placement_rule *rule = &scene->rules[job->model];
+    if (job->alone || rule->window_ns == 0 || rule->max_batch < 2 ||
+        job->accepted_ns + rule->window_ns <= NOW)
+        return false;
+    for (size_t i = 0; i < scene->upload_count && !rule->always; i++) {
+        const struct placement_upload *upload = &scene->uploads[i];
+        if (upload->model == job->model && upload->ends_ns + PLACEMENT_GRACE_NS > NOW &&
+            upload->ends_ns <= NOW + WINDOW &&
+            (!upload->shape_key || upload->shape_key == queue_shape_key(&job->shape)))
+            return true;
+    }
+    return rule->always;
 }
 
 static void check_rules(const struct scene *before, const struct scene *after)
@@ -376,17 +731,24 @@ static void check_rules(const struct scene *before, const struct scene *after)
         assert_int_equal(job->deadline_ns, 0);
         given[lease->worker - 10]++;
         uint32_t held = old->leased_jobs + given[lease->worker - 10];
-        uint32_t limit = before->max_batch[0] ? before->max_batch[0] : 1;
+        uint32_t limit = before->rules[0].max_batch ? before->rules[0].max_batch : 1;
         assert_true(held == 1 || held <= limit);
         if (job->alone)
             assert_int_equal(after->workers[lease->worker - 10].leased_jobs, 1);
     }
-    /* No usable worker is left with nothing while a job that it could run waits. */
+    if (after->look_ns)
+        assert_in_range(after->look_ns, NOW + 1, NOW + WINDOW);
+    /* No usable worker is left with nothing while a job that it could run waits, unless it is held.
+     */
     for (size_t w = 0; w < after->worker_count; w++)
-        for (size_t j = 0; j < after->job_count; j++)
-            assert_false(after->workers[w].usable && after->workers[w].leased_jobs == 0 &&
-                         after->jobs[j].model == after->workers[w].model &&
-                         !after->jobs[j].deadline_ns && !leased[after->jobs[j].slot]);
+        for (size_t j = 0; j < after->job_count; j++) {
+            const struct placement_job *job = &after->jobs[j];
+            if (!after->workers[w].usable || after->workers[w].leased_jobs > 0 ||
+                job->model != after->workers[w].model || job->deadline_ns || leased[job->slot])
+                continue;
+            assert_true(may_be_held(before, job));
+            assert_int_not_equal(after->look_ns, 0);
+        }
 }
 
 static void no_rule_is_broken_in_random_scenes(void **state)
@@ -424,6 +786,25 @@ int main(void)
         cmocka_unit_test(documents_share_a_batch_whatever_their_length),
         cmocka_unit_test(a_batch_limit_of_zero_means_one),
         cmocka_unit_test(lying_shapes_do_not_wrap_the_sums),
+        cmocka_unit_test(nobody_waits_for_somebody_who_is_not_in_sight),
+        cmocka_unit_test(a_job_waits_for_a_body_of_its_shape),
+        cmocka_unit_test(no_job_waits_for_a_body_that_is_of_no_use_to_it),
+        cmocka_unit_test(a_body_that_stalls_holds_nobody_for_long),
+        cmocka_unit_test(nothing_is_held_beyond_the_window_of_the_oldest),
+        cmocka_unit_test(a_clock_that_lies_holds_for_one_window_at_most),
+        cmocka_unit_test(without_a_window_nothing_is_held),
+        cmocka_unit_test(always_waits_for_a_full_batch),
+        cmocka_unit_test(always_fills_one_worker_before_the_next),
+        cmocka_unit_test(always_holds_what_would_wait_at_a_busy_worker_too),
+        cmocka_unit_test(what_waits_at_a_busy_worker_is_not_held_for_bodies),
+        cmocka_unit_test(only_the_last_idle_worker_holds_for_bodies),
+        cmocka_unit_test(a_full_batch_waits_for_nobody),
+        cmocka_unit_test(a_deadline_within_the_window_is_not_waited_for),
+        cmocka_unit_test(a_job_with_deaths_is_not_held),
+        cmocka_unit_test(those_that_are_held_let_other_shapes_pass),
+        cmocka_unit_test(of_several_shapes_that_are_held_the_first_is_due_first),
+        cmocka_unit_test(a_batch_that_was_held_goes_by_priority),
+        cmocka_unit_test(shapes_beyond_the_limit_are_not_held),
         cmocka_unit_test(no_rule_is_broken_in_random_scenes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -754,15 +754,45 @@ static void test_roles_race_with_deaths(void **state)
     queue_close(&mortal.queue);
 }
 
+static void shapes_have_keys(void **state)
+{
+    (void)state;
+    static const struct unetserve_shape shapes[] = {
+        {0},
+        {UNETSERVE_F32, 0, {0}},
+        {UNETSERVE_U8, 3, {12, 256, 256}},
+        {UNETSERVE_U16, 3, {12, 256, 256}},
+        {UNETSERVE_U8, 3, {256, 12, 256}},
+        {UNETSERVE_U8, 4, {1, 12, 256, 256}},
+        {UNETSERVE_U8, 4, {12, 256, 256, 0}},
+        {UNETSERVE_U8, 6, {0}},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        struct unetserve_shape same = shapes[i];
+        same.dims[5] += shapes[i].rank < 6; /* beyond its rank: not looked at */
+        assert_int_not_equal(queue_shape_key(&shapes[i]), 0);
+        assert_int_equal(queue_shape_key(&same), queue_shape_key(&shapes[i]));
+        for (size_t k = 0; k < i; k++)
+            assert_int_not_equal(queue_shape_key(&shapes[i]), queue_shape_key(&shapes[k]));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_edge),     cmocka_unit_test(test_no_other_edge),
-        cmocka_unit_test(test_reserve),        cmocka_unit_test(test_attach),
-        cmocka_unit_test(test_readers),        cmocka_unit_test(test_processes),
-        cmocka_unit_test(test_standing_rules), cmocka_unit_test(test_condemned),
-        cmocka_unit_test(test_cancel),         cmocka_unit_test(test_models),
-        cmocka_unit_test(test_roles_race),     cmocka_unit_test(test_roles_race_with_deaths),
+        cmocka_unit_test(shapes_have_keys),
+        cmocka_unit_test(test_every_edge),
+        cmocka_unit_test(test_no_other_edge),
+        cmocka_unit_test(test_reserve),
+        cmocka_unit_test(test_attach),
+        cmocka_unit_test(test_readers),
+        cmocka_unit_test(test_processes),
+        cmocka_unit_test(test_standing_rules),
+        cmocka_unit_test(test_condemned),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_models),
+        cmocka_unit_test(test_roles_race),
+        cmocka_unit_test(test_roles_race_with_deaths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

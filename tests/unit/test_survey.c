@@ -247,6 +247,86 @@ static void condemned_workers_and_other_models_get_nothing(void **state)
     end(&scene);
 }
 
+/* A slot in RECV whose body will be whole in so many milliseconds. */
+static void receive(struct scene *scene, uint32_t model, int64_t in_ms)
+{
+    uint32_t slot;
+    uint64_t word;
+    assert_int_equal(queue_reserve(&scene->queue, scene->gateway, 64, 64, &slot, &word), 0);
+    struct queue_slot *fields = &scene->queue.slots[slot];
+    atomic_store(&fields->model, model);
+    atomic_store(&fields->model_generation, 1);
+    atomic_store(&fields->upload_ends_ns, queue_now_ns() + (uint64_t)(in_ms * 1000000));
+    atomic_store(&fields->upload_shape, queue_shape_key(&image));
+}
+
+/* Windows of a minute, so that none of them ends in this test. */
+static uint32_t submit_now(struct scene *scene, bool always)
+{
+    atomic_store(&scene->queue.models[0].batch_timeout_us, 60000000);
+    atomic_store(&scene->queue.models[0].batch_always, always);
+    scene->clock = queue_now_ns();
+    return submit(scene, 0);
+}
+
+static void a_job_is_held_for_a_body_that_is_coming(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene);
+    uint16_t worker = add_worker(&scene, 0, 0);
+    receive(&scene, 0, 30000);
+    uint32_t slot = submit_now(&scene, false);
+    struct survey_result result = survey_look(scene.survey, &scene.queue, false);
+    assert_int_equal(result.leased, 0);
+    assert_in_range(result.look_ns, scene.clock + 1, scene.clock + UINT64_C(60000000000));
+    expect(&scene, slot, QUEUE_READY, 0);
+    /* A broker that has just been started comes to the same end. */
+    struct survey *fresh = survey_create(&scene.queue);
+    assert_non_null(fresh);
+    assert_int_equal(survey_look(fresh, &scene.queue, true).look_ns, result.look_ns);
+    survey_free(fresh);
+    uint32_t second = submit(&scene, 0);
+    result = survey_look(scene.survey, &scene.queue, false);
+    assert_int_equal(result.leased, 2);
+    assert_int_equal(result.look_ns, 0);
+    expect(&scene, slot, QUEUE_LEASED, worker);
+    expect(&scene, second, QUEUE_LEASED, worker);
+    end(&scene);
+}
+
+static void a_job_is_not_held_for_others_bodies(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene);
+    uint16_t worker = add_worker(&scene, 0, 0);
+    receive(&scene, 1, 30000);
+    receive(&scene, 0, -30000);
+    receive(&scene, 0, 90000);
+    uint32_t slot = submit_now(&scene, false);
+    struct survey_result result = survey_look(scene.survey, &scene.queue, false);
+    assert_int_equal(result.look_ns, 0);
+    expect(&scene, slot, QUEUE_LEASED, worker);
+    end(&scene);
+}
+
+static void always_holds_to_the_end_of_the_window(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene);
+    add_worker(&scene, 0, 0);
+    uint32_t slot = submit_now(&scene, true);
+    struct survey_result result = survey_look(scene.survey, &scene.queue, false);
+    expect(&scene, slot, QUEUE_READY, 0);
+    assert_int_equal(result.look_ns,
+                     atomic_load(&scene.queue.slots[slot].accepted_ns) + UINT64_C(60000000000));
+    atomic_store(&scene.queue.models[0].batch_timeout_us, 0);
+    assert_int_equal(survey_look(scene.survey, &scene.queue, false).leased, 1);
+    end(&scene);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -257,6 +337,9 @@ int main(void)
         cmocka_unit_test(leases_of_workers_that_will_not_run_them_are_taken_back),
         cmocka_unit_test(a_worker_that_is_leaving_keeps_its_leases_and_gets_no_more),
         cmocka_unit_test(condemned_workers_and_other_models_get_nothing),
+        cmocka_unit_test(a_job_is_held_for_a_body_that_is_coming),
+        cmocka_unit_test(a_job_is_not_held_for_others_bodies),
+        cmocka_unit_test(always_holds_to_the_end_of_the_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
