@@ -107,13 +107,13 @@ $(BUILD)/unetserve: $(BUILD)/obj/supervisor/main.o $(BUILD)/supervisor.a $(BUILD
 	$(call program,-lsystemd -lseccomp -linih -ljansson -lm)
 # The gateway puts its own recv() under libmicrohttpd's (gateway/gate_recv.c says why), so that symbol is exported.
 $(BUILD)/unetserve-gateway: $(BUILD)/obj/gateway/main.o $(BUILD)/gateway.a $(BUILD)/lib.a
-	$(call program,-Wl$(comma)--export-dynamic-symbol=recv -lmicrohttpd -lzmq -lmsgpackc -lsystemd -lseccomp -linih -ljansson -lpng -lm)
+	$(call program,-Wl$(comma)--export-dynamic-symbol=recv -lmicrohttpd -lgnutls -lzmq -lmsgpackc -lsystemd -lseccomp -linih -ljansson -lpng -lm)
 $(BUILD)/unetserve-broker: $(BUILD)/obj/broker/main.o $(BUILD)/broker.a $(BUILD)/lib.a
 	$(call program,-lzmq -lmsgpackc -lsystemd -lseccomp -linih -ljansson -lm)
 $(BUILD)/unetserve-worker: $(BUILD)/obj/workers/main.o $(BUILD)/worker.a $(BUILD)/lib.a
 	$(call program,-lsystemd -lseccomp -linih -ljansson -ldl -lm)
 $(BUILD)/unetctl: $(call objects,$(UNETCTL)) $(BUILD)/client.a $(BUILD)/unet.a $(BUILD)/lib.a
-	$(call program,-lgdal -lcurl -lzmq -lmsgpackc -ljansson -linih -lpng -lzip -lxxhash -ldnnl -ldl -lm -pthread)
+	$(call program,-lgdal -lcurl -lgnutls -lzmq -lmsgpackc -ljansson -linih -lpng -lzip -lxxhash -ldnnl -ldl -lm -pthread)
 
 $(BUILD)/models/unet.so: $(BUILD)/obj/workers/models/unet/plugin.o $(BUILD)/unet.a $(BUILD)/lib.a
 	@mkdir -p $(@D)
@@ -158,7 +158,7 @@ $(BUILD)/bench/forward: $(call objects,$(wildcard bench/*.c)) $(BUILD)/unet.a $(
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(filter-out $(if $(HAVE_CUDA),,tests/unit/test_gpu_%),$(wildcard tests/unit/test_*.c)))
 FUZZERS    := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 EVERYTHING := $(ARCHIVES:%=$(BUILD)/%.a)
-ALL_LIBS   := -lseccomp -lmicrohttpd -lzmq -lmsgpackc -lsystemd -linih -ljansson -lpng -lzip -lxxhash -ldnnl -lcurl -ldl -lm -pthread
+ALL_LIBS   := -lseccomp -lmicrohttpd -lgnutls -lzmq -lmsgpackc -lsystemd -linih -ljansson -lpng -lzip -lxxhash -ldnnl -lcurl -ldl -lm -pthread
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(EVERYTHING)
 	@mkdir -p $(@D)

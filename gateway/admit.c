@@ -19,20 +19,24 @@ void admit_reconfigure(struct admit *admit)
     admit->rate = admission_rate_of(admit->config->rate_limit_milli, admit->config->rate_burst);
 }
 
-int admit_rate(const struct admit *admit, const struct client *client, struct problem *problem)
+int admit_rate(const struct admit *admit, const struct client *client, const struct api_key *key,
+               struct problem *problem)
 {
-    if (admit->rate.interval_us == 0)
+    bool own = key && key->has_rate;
+    uint32_t rate_milli = own ? key->rate_milli : admit->config->rate_limit_milli;
+    struct admission_rate rate = own ? admission_rate_of(key->rate_milli, key->burst) : admit->rate;
+    if (rate.interval_us == 0)
         return 0;
     struct admission *table = admit->queue->admission;
     struct client block = client_block(client);
     uint64_t hash = admission_hash(table, &block, sizeof block);
-    uint64_t wait_us = admission_take(table, &admit->rate, hash, queue_now_ns() / 1000);
+    uint64_t wait_us = admission_take(table, &rate, hash, queue_now_ns() / 1000);
     if (wait_us == 0)
         return 0;
     metrics_refused(COUNTERS_REFUSED_RATE);
     uint32_t wait_s = (uint32_t)((wait_us + 999999) / 1000000);
     problem_set(problem, 429, "Too many requests: %g a second are allowed, try again in %u s",
-                admit->config->rate_limit_milli / 1000.0, wait_s);
+                rate_milli / 1000.0, wait_s);
     problem->retry_after_s = wait_s;
     return -1;
 }

@@ -9,13 +9,15 @@
 #include "gateway/client.h"
 #include "gateway/wait.h"
 
+#include "lib/api_key_line.h"
+
 #include "unetserve/problem.h"
 #include "unetserve/queue.h"
 
 struct admit {
     const struct queue *queue;
     const struct config *config;
-    struct admission_rate rate;
+    struct admission_rate rate; /* the usual one */
     struct wait_estimate waits[QUEUE_MAX_MODELS];
 };
 
@@ -24,8 +26,10 @@ void admit_init(struct admit *admit, const struct queue *queue, const struct con
 /* The configuration has changed. */
 void admit_reconfigure(struct admit *admit);
 
-/* Take one of the client's tokens: 0, or -1 with *problem (429, counted). */
-int admit_rate(const struct admit *admit, const struct client *client, struct problem *problem);
+/* Take one of the client's tokens: 0, or -1 with *problem (429, counted). key: what it was let in
+ * by, which may have a rate of its own; or NULL. */
+int admit_rate(const struct admit *admit, const struct client *client, const struct api_key *key,
+               struct problem *problem);
 
 /* What the slots are taken by, at a moment that is not quite one. */
 struct admit_load {

@@ -16,9 +16,11 @@ static struct client client_of_number(enum client_kind kind, uint32_t number)
     return client;
 }
 
-struct client client_of_key(uint32_t number)
+struct client client_of_key(const struct api_key *key)
 {
-    return client_of_number(CLIENT_KEY, number);
+    struct client client = {.kind = CLIENT_KEY};
+    memcpy(client.bytes, key->holder, sizeof client.bytes);
+    return client;
 }
 
 static struct client client_of_ipv4(const void *bytes)

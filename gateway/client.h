@@ -2,7 +2,7 @@
  * Who a client is, as far as limits are concerned: what it cannot choose freely. Pure but for the
  * first two functions.
  *
- * - with API keys: the key that it was let in by (its number, not its text)
+ * - with API keys: the name of the key that it was let in by; of a plain key, its digest
  * - over TCP: its address; behind a trusted proxy the address that the proxy names
  * - on this machine, over a Unix socket or ZeroMQ's ipc: the user whose process it is, which the
  *   kernel tells. Not the process and not ZeroMQ's routing id: new ones cost nothing.
@@ -10,6 +10,7 @@
 #ifndef GATEWAY_CLIENT_H
 #define GATEWAY_CLIENT_H
 
+#include "lib/api_key_line.h"
 #include "unetserve/config.h"
 
 #include <stdbool.h>
@@ -45,7 +46,8 @@ void trusted_read(const struct config *config, struct trusted *out);
 
 bool trusted_has(const struct trusted *trusted, const struct client *client);
 
-struct client client_of_key(uint32_t number);
+/* Whose key it is: keys of one name are one client, while one of them takes the other's place. */
+struct client client_of_key(const struct api_key *key);
 
 /* What libzmq says of a message's sender ("Peer-Address": over ipc ":UID:GID:PID", over tcp an
  * address); NULL: nothing. */

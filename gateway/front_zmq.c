@@ -211,7 +211,7 @@ static int predict(struct caller *caller, const struct protocol_request *request
     if (model < 0)
         return -1;
     caller->model = (uint32_t)model + 1;
-    if (admit_rate(&caller->front->gateway->admit, &caller->client, problem))
+    if (admit_rate(&caller->front->gateway->admit, &caller->client, NULL, problem))
         return -1;
     struct model_view *view = models_view(models, (uint32_t)model);
     if (!view) {

@@ -450,10 +450,12 @@ static int keys_read(struct http *http)
     static struct api_keys fresh;
     const char *file = http->gateway->config.api_key_file;
     const char *key = getenv("UNETSERVE_API_KEY");
-    int error = api_keys_load(&fresh, key ? key : getenv("LIT_SERVER_API_KEY"), file);
+    char text[256] = "";
+    int error = api_keys_load(&fresh, key ? key : getenv("LIT_SERVER_API_KEY"), file, text,
+                              sizeof text);
     if (error)
         log_event(LOG_LEVEL_ERROR, "cannot read the API keys", log_text("file", file),
-                  log_text("error", strerror(-error)));
+                  log_text("error", text));
     else
         http->keys = fresh;
     return error;

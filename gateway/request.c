@@ -193,8 +193,6 @@ static enum MHD_Result request_refuse(struct request *request, const struct prob
     log_event(LOG_LEVEL_DEBUG, "request refused",
               log_text("request_id", request->answer.request_id),
               log_number("status", problem->status));
-    if (problem->status == 401)
-        request->answer.authenticate = "APIKey";
     set_timing(
         &request->answer,
         &(struct job_times){.receive_ms = (double)(queue_now_ns() - request->begun_ns) / 1e6});
@@ -408,12 +406,25 @@ static int request_open_job(struct request *request, struct model_view *view,
     return refused;
 }
 
-static bool request_has_key(const struct request *request, uint32_t *key, struct problem *problem)
+/* *key: what the request was let in by, NULL where none is needed. model: -1 for a page. */
+static bool request_has_key(struct request *request, int model, const struct api_key **key,
+                            struct problem *problem)
 {
-    if (api_keys_admit(&request->http->keys, header(request, "X-API-Key"), key, problem))
-        return true;
-    metrics_refused(COUNTERS_REFUSED_KEY);
-    return false;
+    struct answer *answer = &request->answer;
+    struct api_key_given given = {header(request, "X-API-Key"),
+                                  header(request, MHD_HTTP_HEADER_AUTHORIZATION)};
+    bool open = api_keys_admit(&request->http->keys, &given, key, problem, &answer->authenticate);
+    if (open && *key && model >= 0) {
+        const char *name = request->http->gateway->config.models[model].name;
+        open = api_key_opens(*key, name);
+        if (!open)
+            problem_set(problem, 403, "This API key does not open the model %s", name);
+        if (!open && !given.key)
+            answer->authenticate = "Bearer error=\"insufficient_scope\"";
+    }
+    if (!open)
+        metrics_refused(COUNTERS_REFUSED_KEY);
+    return open;
 }
 
 struct forwarded {
@@ -433,11 +444,11 @@ static enum MHD_Result collect_forwarded(void *opaque, enum MHD_ValueKind kind, 
 }
 
 /* Whose request this is, for limits. */
-static struct client request_client(const struct request *request, uint32_t key)
+static struct client request_client(const struct request *request, const struct api_key *key)
 {
     const struct http *http = request->http;
     const struct client *peer = &request->connection->peer;
-    if (http->keys.count > 0)
+    if (key)
         return client_of_key(key);
     if (!trusted_has(&http->trusted, peer))
         return *peer;
@@ -578,7 +589,7 @@ static enum MHD_Result request_begin(struct request *request, const char *method
     const char *path = path_of_target(target);
     struct route route;
     struct problem problem;
-    uint32_t key = 0;
+    const struct api_key *key = NULL;
     read_framing(request);
     negotiate_request_id(header(request, "X-Request-Id"), request->answer.request_id);
     request->connection->request_id = request->answer.request_id;
@@ -589,12 +600,13 @@ static enum MHD_Result request_begin(struct request *request, const char *method
     if (route.kind == ROUTE_MODEL)
         request->answer.model = route.model + 1;
     /* Probes have no keys. */
-    if (route.kind != ROUTE_HEALTH && !request_has_key(request, &key, &problem))
+    int model = route.kind == ROUTE_MODEL ? (int)route.model : -1;
+    if (route.kind != ROUTE_HEALTH && !request_has_key(request, model, &key, &problem))
         return request_refuse(request, &problem);
     if (route.kind != ROUTE_MODEL)
         return request_show(request, route.kind);
     request->client = request_client(request, key);
-    if (admit_rate(&request->http->gateway->admit, &request->client, &problem) ||
+    if (admit_rate(&request->http->gateway->admit, &request->client, key, &problem) ||
         request_admit(request, route.model, &problem))
         return request_refuse(request, &problem);
     request->state = REQUEST_BODY;

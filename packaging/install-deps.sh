@@ -3,7 +3,7 @@
 # Installs what is missing when it may; else says in one line what to run.
 set -eu
 
-packages_server="gcc make libc6-dev libzmq3-dev libmsgpack-dev libmicrohttpd-dev libjansson-dev libsystemd-dev libseccomp-dev libinih-dev
+packages_server="gcc make libc6-dev libzmq3-dev libmsgpack-dev libmicrohttpd-dev libgnutls28-dev libjansson-dev libsystemd-dev libseccomp-dev libinih-dev
  libdnnl-dev libzip-dev libpng-dev libxxhash-dev"
 packages_build="$packages_server curl libcurl4-openssl-dev libgdal-dev"
 packages_test="libcmocka-dev python3 python3-pytest python3-requests python3-httpx python3-numpy python3-zmq python3-msgpack python3-yaml python3-venv curl gdal-bin qemu-user"

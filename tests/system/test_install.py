@@ -65,8 +65,8 @@ def test_everything_has_its_place(installed):
 # cannot hang or crash in them; a worker meets oneDNN in its plugin only; nothing here needs CUDA.
 NEEDED = {
     "bin/unetserve": "libseccomp libsystemd libinih libjansson",
-    "bin/unetctl": "libgdal libcurl libzmq libjansson libinih libpng16 libzip libxxhash",
-    "lib/unetserve/unetserve-gateway": "libmicrohttpd libzmq libseccomp libsystemd libinih libjansson libpng16",
+    "bin/unetctl": "libgdal libcurl libgnutls libzmq libjansson libinih libpng16 libzip libxxhash",
+    "lib/unetserve/unetserve-gateway": "libmicrohttpd libgnutls libzmq libseccomp libsystemd libinih libjansson libpng16",
     "lib/unetserve/unetserve-broker": "libzmq libseccomp libsystemd libinih",
     "lib/unetserve/unetserve-worker": "libseccomp libsystemd libinih libjansson",
     "lib/unetserve/models/unet.so": "libdnnl libzip libxxhash libjansson",

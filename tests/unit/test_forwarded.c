@@ -107,7 +107,8 @@ static void test_peers(void **state)
     client = client_of_socket(-1, (struct sockaddr *)&local);
     assert_int_equal(client.kind, CLIENT_UNKNOWN);
     /* What libzmq says. */
-    struct client key = client_of_key(1000);
+    struct api_key named = {.holder = {0xe8, 3}}; /* 1000 */
+    struct client key = client_of_key(&named);
     assert_int_not_equal(memcmp(&key, &mine, sizeof mine), 0);
     client = client_of_peer_address(":1000:100:4711");
     struct client same = client_of_peer_address(":1000:7:1");

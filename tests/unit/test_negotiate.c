@@ -1,16 +1,12 @@
 /* Header fields, keys and routes: pure functions of text. */
-#include "gateway/api_key.h"
 #include "gateway/negotiate.h"
 #include "gateway/routes.h"
 
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -171,59 +167,6 @@ static void test_request_id(void **state)
     }
 }
 
-static void test_keys(void **state)
-{
-    (void)state;
-    static struct api_keys keys;
-    struct problem problem = {0};
-    uint32_t number = 99;
-    assert_int_equal(api_keys_load(&keys, NULL, ""), 0);
-    assert_true(api_keys_admit(&keys, NULL, &number, &problem));
-    assert_int_equal(number, 0);
-
-    assert_int_equal(api_keys_load(&keys, "sesame", ""), 0);
-    assert_true(api_keys_admit(&keys, "sesame", &number, &problem));
-    assert_true(api_keys_admit(&keys, "sesame \t", &number, &problem));
-    static const char *const wrong[] = {"", "sesam", " ", "sesame s", "Sesame", "sesamesesame"};
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
-        assert_false(api_keys_admit(&keys, wrong[i], &number, &problem));
-    assert_int_equal(problem.status, 401);
-    assert_string_equal(problem.body, "{\"detail\":\"Invalid API Key. Check that you are passing a "
-                                      "correct 'X-API-Key' in your header.\"}");
-    assert_false(api_keys_admit(&keys, NULL, &number, &problem));
-    assert_string_equal(problem.body, "{\"detail\":\"Not authenticated\"}");
-}
-
-static void test_key_file(void **state)
-{
-    (void)state;
-    static struct api_keys keys;
-    struct problem problem;
-    uint32_t number;
-    char path[64];
-    int fd = memfd_create("keys", 0);
-    assert_true(fd >= 0);
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    static const char text[] = "# keys\n\nfirst\n  second\t\r\n#third\n";
-    assert_int_equal(write(fd, text, sizeof text - 1), sizeof text - 1);
-    assert_int_equal(api_keys_load(&keys, "zeroth", path), 0);
-    assert_int_equal(keys.count, 3);
-    assert_true(api_keys_admit(&keys, "zeroth", &number, &problem));
-    assert_true(api_keys_admit(&keys, "first", &number, &problem));
-    assert_true(api_keys_admit(&keys, "second", &number, &problem));
-    assert_int_equal(number, 2);
-    assert_false(api_keys_admit(&keys, "third", &number, &problem));
-    assert_false(api_keys_admit(&keys, "", &number, &problem));
-    assert_int_equal(ftruncate(fd, 8), 0);
-    assert_int_equal(api_keys_load(&keys, NULL, path), -ENODATA);
-    char longest[API_KEY_MAX_SIZE + 1];
-    memset(longest, 'k', sizeof longest - 1);
-    longest[sizeof longest - 1] = '\0';
-    assert_int_equal(api_keys_load(&keys, longest, ""), -EMSGSIZE);
-    close(fd);
-    assert_int_equal(api_keys_load(&keys, NULL, path), -ENOENT);
-}
-
 static void test_routes(void **state)
 {
     (void)state;
@@ -290,8 +233,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_format),         cmocka_unit_test(test_document_format_and_encoding),
         cmocka_unit_test(test_accept),         cmocka_unit_test(test_timeout),
-        cmocka_unit_test(test_request_id),     cmocka_unit_test(test_keys),
-        cmocka_unit_test(test_key_file),       cmocka_unit_test(test_routes),
+        cmocka_unit_test(test_request_id),     cmocka_unit_test(test_routes),
         cmocka_unit_test(test_workers_needed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

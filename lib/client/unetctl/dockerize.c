@@ -52,7 +52,8 @@ struct order {
 /* What the programs and the UNet plugin are linked to; a test compares this with what they really
  * are. */
 #define RUNTIME_PACKAGES                                                                           \
-    "libdnnl2 libinih1 libjansson4 libmicrohttpd12 libpng16-16 libseccomp2 libsystemd0 "           \
+    "libdnnl2 libgnutls30 libinih1 libjansson4 libmicrohttpd12 libpng16-16 libseccomp2 "           \
+    "libsystemd0 "                                                                                 \
     "libxxhash0 libzip4 "                                                                          \
     "libzmq5"
 

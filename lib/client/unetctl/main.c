@@ -28,6 +28,7 @@ static const struct command_row command_rows[] = {
     {"check", command_check, "look at a tile, a model or a configuration without a server"},
     {"new-model", command_new_model, "write the beginnings of a model plugin"},
     {"dockerize", command_dockerize, "write a Dockerfile for a model"},
+    {"key", command_key, "make an API key"},
 };
 
 #define COMMAND_COUNT (sizeof command_rows / sizeof *command_rows)
@@ -149,7 +150,9 @@ int main(int argc, char **argv)
             return command_fail(EX_IOERR, "cannot write to standard output: %s", strerror(errno));
         return code;
     }
-    return command_fail(EX_USAGE,
-                        "'%s' is no command; there are predict, status, inspect, plan, check, dockerize",
-                        argv[1]);
+    return command_fail(
+        EX_USAGE,
+        "'%s' is no command; there are predict, status, inspect, plan, check, new-model, "
+        "dockerize, key",
+        argv[1]);
 }
