@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <time.h>
 
@@ -148,6 +149,9 @@ static int serve(struct worker *worker, const struct worker_options *options,
         .paths = model->sandbox_paths,
         .writable = {cache_of(config)},
     };
+    /* Now, while what is above it can still be written to; whoever uses it complains if it is not there. */
+    if (config->cache_dir[0])
+        (void)mkdir(config->cache_dir, 0700);
     if (sandbox_begin(&sandbox))
         return EX_CONFIG;
     int error = set_up(worker, options, config, threads);
