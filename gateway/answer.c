@@ -64,6 +64,9 @@ static void emit_all(const struct answer *answer, emit_header *emit, void *out)
         snprintf(seconds, sizeof seconds, "%u", answer->retry_after_s ? answer->retry_after_s : 1);
         emit(out, "Retry-After", seconds);
     }
+    cors_write(&answer->cors, emit, out);
+    if (cors_varies())
+        emit(out, "Vary", "Origin");
     if (answer->close)
         emit(out, "Connection", "close");
 }
@@ -114,7 +117,7 @@ enum MHD_Result answer_queue_stream(struct answer *answer, struct MHD_Connection
 }
 
 struct text {
-    char bytes[1536];
+    char bytes[5120]; /* the longest head there is: most of it the configuration's CORS lists */
     size_t size;
 };
 

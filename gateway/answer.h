@@ -6,6 +6,8 @@
 #ifndef GATEWAY_ANSWER_H
 #define GATEWAY_ANSWER_H
 
+#include "gateway/cors.h"
+
 #include "unetserve/problem.h"
 
 #include <microhttpd.h>
@@ -28,8 +30,9 @@ struct answer {
     bool close;               /* the connection ends after this answer */
     bool queued;              /* answer_queue has seen it */
     uint32_t model;           /* 1 + the index of the model that it is about; 0: about none */
-    char request_id[64];      /* "" : no such header */
-    char timing[160];         /* Server-Timing; "" : nothing took any time */
+    struct cors_grant cors;
+    char request_id[64]; /* "" : no such header */
+    char timing[160];    /* Server-Timing; "" : nothing took any time */
 };
 
 /* Give the answer its content. The text is copied; the body of answer_set_body is taken over. What

@@ -80,6 +80,8 @@ void connection_refuse_text(struct connection *connection, int status, const cha
     problem_set(&problem, status, "%s", reason);
     struct answer answer = {0};
     negotiate_request_id(connection->request_id, answer.request_id);
+    if (connection->cors)
+        answer.cors = *connection->cors;
     (void)answer_set_problem(&answer, &problem);
     connection_refuse(connection, &answer, kick);
     answer_free(&answer);

@@ -31,6 +31,7 @@ struct connection {
     bool refused;            /* our last answer is out; libmicrohttpd gets no more bytes */
     struct request *request; /* the one under way, or NULL */
     const char *request_id;  /* its id, or NULL */
+    const struct cors_grant *cors; /* its answer's, or NULL */
     struct connection *previous, *next;
 };
 

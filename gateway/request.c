@@ -583,6 +583,28 @@ static const char *path_of_target(const char *target)
     return path ? path : "/";
 }
 
+/* True when the request is a browser's question about another one. */
+static bool request_is_preflight(struct request *request, const char *method)
+{
+    const char *origin = header(request, MHD_HTTP_HEADER_ORIGIN);
+    request->connection->cors = &request->answer.cors;
+    cors_grant(origin, &request->answer.cors);
+    return cors_is_preflight(method, origin, header(request, "Access-Control-Request-Method"));
+}
+
+/* Browsers ask without a key, and it concerns no route more than another. */
+static enum MHD_Result request_preflight(struct request *request)
+{
+    struct problem problem;
+    if (cors_grant_preflight(header(request, MHD_HTTP_HEADER_ORIGIN),
+                             header(request, "Access-Control-Request-Method"),
+                             header(request, "Access-Control-Request-Headers"),
+                             &request->answer.cors, &problem))
+        return request_refuse(request, &problem);
+    (void)answer_set_text(&request->answer, 200, ANSWER_TYPE_TEXT, "OK");
+    return request_answer_early(request);
+}
+
 static enum MHD_Result request_begin(struct request *request, const char *method,
                                      const char *target)
 {
@@ -594,6 +616,8 @@ static enum MHD_Result request_begin(struct request *request, const char *method
     negotiate_request_id(header(request, "X-Request-Id"), request->answer.request_id);
     request->connection->request_id = request->answer.request_id;
     request->answer.close = request->http->gateway->draining;
+    if (request_is_preflight(request, method))
+        return request_preflight(request);
     if (routes_find(&request->http->gateway->models, method, path, &route, &problem,
                     &request->answer.allow))
         return request_refuse(request, &problem);
@@ -705,6 +729,7 @@ void request_end(struct request *request)
                           request->answer.queued || connection->refused);
     connection->request = NULL;
     connection->request_id = NULL;
+    connection->cors = NULL;
     free(request);
     connection_request_done(connection);
 }

@@ -93,6 +93,9 @@ void config_init(struct config *config)
     config->max_connections = 8192;
     config->max_connections_per_address = 1024;
     config->max_receiving_percent = 75;
+    snprintf(config->cors.allow_methods, sizeof config->cors.allow_methods, "GET, POST");
+    snprintf(config->cors.allow_credentials, sizeof config->cors.allow_credentials, "off");
+    config->cors.max_age = 600;
     snprintf(config->sandbox, sizeof config->sandbox, "auto");
     config->log_format = LOG_FORMAT_TEXT;
     config->log_level = LOG_LEVEL_INFO;

@@ -34,6 +34,18 @@ static const struct config_key server_keys[] = {
     {"max_connections_per_address", CONFIG_NUMBER, SERVER(max_connections_per_address), 0, 1000000,
      "1 to 1000000, or 0 for any number"},
     {"max_receiving_percent", CONFIG_NUMBER, SERVER(max_receiving_percent), 1, 100, "1 to 100"},
+    {"cors_allow_origins", CONFIG_ORIGINS, SERVER(cors.allow_origins), 0, 0,
+     "* or origins such as https://maps.example.org, in lower case and without a path, separated "
+     "by "
+     "commas, at most 1023 bytes"},
+    {"cors_allow_methods", CONFIG_NAMES, SERVER(cors.allow_methods), 0, 0,
+     "* or methods such as POST, separated by commas, at most 255 bytes"},
+    {"cors_allow_headers", CONFIG_NAMES, SERVER(cors.allow_headers), 0, 0,
+     "* or names of headers, separated by commas, at most 511 bytes"},
+    {"cors_expose_headers", CONFIG_NAMES, SERVER(cors.expose_headers), 0, 0,
+     "* or names of headers, separated by commas, at most 511 bytes"},
+    {"cors_allow_credentials", CONFIG_CHOICE, SERVER(cors.allow_credentials), 0, 0, "on|off"},
+    {"cors_max_age", CONFIG_NUMBER, SERVER(cors.max_age), 0, 86400, "0 to 86400 seconds"},
     {"drain_timeout_ms", CONFIG_NUMBER, SERVER(drain_timeout_ms), 0, DAY_MS, "0 to 86400000"},
     {"drain_delay_ms", CONFIG_NUMBER, SERVER(drain_delay_ms), 0, DAY_MS, "0 to 86400000"},
     {"send_timeout_ms", CONFIG_NUMBER, SERVER(send_timeout_ms), 1000, DAY_MS, "1000 to 86400000"},
@@ -236,6 +248,50 @@ static bool route_fits(const char *value)
                                "/-_.~")] == '\0';
 }
 
+/* Words separated by commas, each of which fits; an empty list does not. */
+static bool words_fit(const char *value, bool (*fits)(const char *word, size_t size))
+{
+    for (;;) {
+        value += strspn(value, " ");
+        size_t size = strcspn(value, ", ");
+        if (size == 0 || !fits(value, size))
+            return false;
+        value += size + strspn(value + size, " ");
+        if (!*value)
+            return true;
+        if (*value++ != ',')
+            return false;
+    }
+}
+
+static bool has_only(const char *word, size_t size, const char *allowed)
+{
+    for (size_t i = 0; i < size; i++)
+        if (!word[i] || !strchr(allowed, word[i]))
+            return false;
+    return true;
+}
+
+/* A name as HTTP has them, which "*" is, too. */
+static bool name_fits(const char *word, size_t size)
+{
+    return has_only(word, size,
+                    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                    "!#$%&'*+-.^_`|~");
+}
+
+/* As browsers write them: "scheme://host" or "scheme://host:port"; "null" is a page without one. */
+static bool origin_fits(const char *word, size_t size)
+{
+    static const char of_scheme[] = "abcdefghijklmnopqrstuvwxyz0123456789+-.";
+    static const char of_host[] = "abcdefghijklmnopqrstuvwxyz0123456789-._:[]";
+    if ((size == 1 && *word == '*') || (size == 4 && memcmp(word, "null", 4) == 0))
+        return true;
+    size_t scheme = strspn(word, of_scheme);
+    return scheme > 0 && scheme + 3 < size && memcmp(word + scheme, "://", 3) == 0 &&
+           has_only(word + scheme + 3, size - scheme - 3, of_host);
+}
+
 static int word_read(const struct config_key *key, int *field, const char *value)
 {
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
@@ -333,6 +389,9 @@ int config_key_read(const struct config_key *key, void *base, const char *value,
     case CONFIG_TEXT: return value[0] ? text_read(key, field, value) : -EINVAL;
     case CONFIG_ABSOLUTE: return value[0] == '/' ? text_read(key, field, value) : -EINVAL;
     case CONFIG_ROUTE: return route_fits(value) ? text_read(key, field, value) : -EINVAL;
+    case CONFIG_ORIGINS:
+        return words_fit(value, origin_fits) ? text_read(key, field, value) : -EINVAL;
+    case CONFIG_NAMES: return words_fit(value, name_fits) ? text_read(key, field, value) : -EINVAL;
     case CONFIG_CHOICE:
         return choice_has(key->allowed, value) ? text_read(key, field, value) : -EINVAL;
     case CONFIG_DEVICES: return devices_fit(value) ? text_read(key, field, value) : -EINVAL;

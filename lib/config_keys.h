@@ -17,6 +17,8 @@ enum config_kind {
     CONFIG_TEXT,      /* char[] */
     CONFIG_ABSOLUTE,  /* char[], a path from / */
     CONFIG_ROUTE,     /* char[], /path */
+    CONFIG_ORIGINS,   /* char[], web origins, or * */
+    CONFIG_NAMES,     /* char[], names of methods or headers, or * */
     CONFIG_CHOICE,    /* char[], one of the words in allowed */
     CONFIG_WORD,      /* enum, one of the words in allowed; numbers in config_keys.c */
     CONFIG_DEVICES,   /* char[] */

@@ -58,12 +58,13 @@ static bool key_is_workers(const char *name)
 /* Those that all processes can take over while they run. */
 static bool key_is_live(bool of_model, const char *name)
 {
-    static const char *const names[2][8] = {
-        {"trusted_proxies", "rate_limit", "rate_burst", "drain_delay_ms", "log_format",
-         "log_level"},
+    static const char *const names[2][16] = {
+        {"trusted_proxies", "rate_limit", "rate_burst", "drain_delay_ms", "log_format", "log_level",
+         "cors_allow_origins", "cors_allow_methods", "cors_allow_headers", "cors_expose_headers",
+         "cors_allow_credentials", "cors_max_age"},
         {"timeout_ms", "run_timeout_ms"},
     };
-    for (size_t i = 0; i < 8 && names[of_model][i]; i++)
+    for (size_t i = 0; i < 16 && names[of_model][i]; i++)
         if (strcmp(names[of_model][i], name) == 0)
             return true;
     return false;
@@ -76,6 +77,7 @@ static void live_keys_take(struct config *to, const struct config *from)
     to->rate_limit_milli = from->rate_limit_milli;
     to->rate_burst = from->rate_burst;
     to->drain_delay_ms = from->drain_delay_ms;
+    to->cors = from->cors;
     to->log_format = from->log_format;
     to->log_level = from->log_level;
     for (uint32_t i = 0; i < to->model_count; i++) {

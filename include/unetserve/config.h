@@ -46,6 +46,16 @@ struct config_model {
     char sandbox_paths[1024]; /* what its workers may read beside the model: PATH:PATH... */
 };
 
+/* Words with commas between them, or "*". */
+struct config_cors {
+    char allow_origins[1024]; /* "": no cross-origin requests */
+    char allow_methods[256];
+    char allow_headers[512];
+    char expose_headers[512];
+    char allow_credentials[8]; /* "on", "off" */
+    uint32_t max_age;          /* seconds */
+};
+
 struct config {
     char listen[CONFIG_MAX_LISTEN]
                [CONFIG_ADDRESS_MAX]; /* "127.0.0.1:8000", "[::1]:8000", "unix:/path" */
@@ -68,7 +78,8 @@ struct config {
     uint32_t max_connections;
     uint32_t max_connections_per_address; /* 0: any number */
     uint32_t max_receiving_percent;       /* of the slots may wait for bodies */
-    char sandbox[8];                      /* "auto", "on", "off" */
+    struct config_cors cors;
+    char sandbox[8]; /* "auto", "on", "off" */
     enum log_format log_format;
     enum log_level log_level;
     struct config_model models[QUEUE_MAX_MODELS];
