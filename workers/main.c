@@ -149,7 +149,8 @@ static int serve(struct worker *worker, const struct worker_options *options,
         .paths = model->sandbox_paths,
         .writable = {cache_of(config)},
     };
-    /* Now, while what is above it can still be written to; whoever uses it complains if it is not there. */
+    /* Now, while what is above it can still be written to; whoever uses it complains if it is not
+     * there. */
     if (config->cache_dir[0])
         (void)mkdir(config->cache_dir, 0700);
     if (sandbox_begin(&sandbox))

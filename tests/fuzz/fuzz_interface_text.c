@@ -14,8 +14,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (interface_from_json((const char *)data, size, &interface))
         return 0;
     char *text = interface_to_json(&interface);
-    if (!text || interface_from_json(text, strlen(text), &again) ||
-        memcmp(&interface, &again, sizeof again) != 0)
+    if (!text || interface_from_json(text, strlen(text), &again))
+        abort();
+    /* There is no padding: lib/queue.c asserts it. */
+    /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison) */
+    if (memcmp(&interface, &again, sizeof again) != 0)
         abort();
     free(text);
     return 0;
