@@ -278,10 +278,13 @@ def test_worker_that_cannot_be_killed(poison_server):
 def test_others_that_cannot_be_killed_are_replaced(poison_server, role):
     server = poison_server()
     pids = server.role(role)
+    ready = server.log_text().count('msg="process ready"')
     held = [Unkillable(pid) for pid in pids]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     assert ask(server, "hello").text == "hello"
+    # The ZeroMQ front too: who connects to the stopped one waits as long as that one does.
+    wait_until(lambda: server.log_text().count('msg="process ready"') == ready + len(pids), WAIT_S, "all successors")
     assert all(map(process_alive, pids)) and set(condemned(server)) == set(pids)
     for one in held:
         one.release()
