@@ -58,7 +58,9 @@ timeout_ms = 20000
 [model poison]
 path = {build}/tests/models/poison.so
 route = /poison
-workers = 2
+workers = 1-2
+scale_wait_ms = 20
+scale_down_after_ms = 200
 timeout_ms = 20000
 """
 ROLES = {"worker": 0.4, "gateway": 0.2, "zmq-front": 0.15, "broker": 0.25}
@@ -66,6 +68,7 @@ LONELY_ROUNDS = 60
 DRAIN_S = 15
 STOP_BORNE_S = 5  # longer than the supervisor lets a process be stopped
 EVENT = re.compile(r"^time=(\S+) .*msg=\"?(process killed|process ready)\"? program=(\S+) seat_number=(\d+) pid=(\d+)")
+DECISION = re.compile(r"^time=(\S+) .*msg=\"(?:more|fewer) workers\"")
 
 
 def launch(directory, address):
@@ -275,21 +278,27 @@ def lonely_rounds(server, books, faults, order_maker, seed):
 # ---- what came of it -------------------------------------------------------------------------------
 
 
+def seconds_of(stamp):
+    whole, fraction = stamp.rstrip("Z").split(".")
+    return calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) + float("0." + fraction)
+
+
 def recoveries(server, kills):
-    """{role: [milliseconds from the kill to the successor's being ready]}, from the log's own clock."""
-    events = []
+    """{role: [milliseconds from the kill to the successor's being ready]}, from the log's own clock. Where the
+    autoscaler has decided something in between, the seat may have been down because it was not wanted."""
+    events, decisions = [], []
     for line in server.log_text().splitlines():
         match = EVENT.match(line)
         if match:
-            at = time.strptime(match[1].split(".")[0], "%Y-%m-%dT%H:%M:%S")
-            events.append((calendar.timegm(at) + float("0." + match[1].split(".")[1].rstrip("Z")),
-                           match[2], match[3], int(match[4]), int(match[5])))
+            events.append((seconds_of(match[1]), match[2], match[3], int(match[4]), int(match[5])))
+        elif match := DECISION.match(line):
+            decisions.append(seconds_of(match[1]))
     took = collections.defaultdict(list)
     for at, role, pid in kills:
         seat = next((event[3] for event in events if event[4] == pid), None)
         ready = [event[0] for event in events
                  if event[1] == "process ready" and event[3] == seat and event[0] > at and event[4] != pid]
-        if ready:
+        if ready and not (role == "worker" and any(at < decision < min(ready) for decision in decisions)):
             took[role].append((min(ready) - at) * 1000)
     return took
 
@@ -328,7 +337,7 @@ def check_end(server, books, fds_before):
         books.violate(f"at the end: {str(error)[-1500:]}")
 
 
-def report(seed, seconds, books, faults, took):
+def report(seed, seconds, books, faults, took, decisions):
     print(f"seed {seed}, {seconds:.0f} s of load and faults")
     total = collections.Counter()
     for kind in sorted(books.counts):
@@ -340,6 +349,7 @@ def report(seed, seconds, books, faults, took):
     if faults.drains_s:
         print(f"  gone after the supervisor's death: median {statistics.median(faults.drains_s):.1f} s, worst "
               f"{max(faults.drains_s):.1f} s, of {len(faults.drains_s)}")
+    print(f"  the autoscaler decided {decisions} times")
     print("  faults:", ", ".join(f"{count} x {what}" for what, count in sorted(faults.counts.items())))
     for role, times in sorted(took.items()):
         print(f"  {role} back after: median {statistics.median(times):.0f} ms, worst {max(times):.0f} ms, "
@@ -372,7 +382,8 @@ def chaos(server, seed, seconds, with_supervisor):
     if "requests are left unanswered" in server.log_text():
         books.violate("a gateway left requests unanswered when the supervisor had died")
     check_end(server, books, fds_before)
-    report(seed, fault_seconds, books, faults, took)
+    decisions = sum(1 for line in server.log_text().splitlines() if DECISION.match(line))
+    report(seed, fault_seconds, books, faults, took, decisions)
     return not books.violations
 
 
