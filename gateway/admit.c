@@ -97,7 +97,7 @@ int admit_wait(struct admit *admit, uint32_t model, const struct admit_load *loa
         worth_ms = timeout_ms > run_ms ? timeout_ms - run_ms : 0;
     if (wait_ms <= worth_ms)
         return 0;
-    metrics_refused(COUNTERS_REFUSED_WAIT);
+    metrics_turned_away(model, COUNTERS_REFUSED_WAIT);
     uint64_t later_s = (wait_ms - worth_ms + 999) / 1000;
     problem_set(problem, 503,
                 "The queue is %.1f s long, and this request can wait for %.1f s: try again later",

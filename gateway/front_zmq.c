@@ -190,12 +190,12 @@ static int start_job(struct caller *caller, const struct protocol_request *reque
     if (admit_wait(admit, view->model, &load, order.timeout_ms, problem))
         return -1;
     if (job_open(jobs, &order, on_job_done, caller, problem, &job)) {
-        metrics_job_refused(problem->status);
+        metrics_job_refused(view->model, problem->status);
         return -1;
     }
     if (job_feed(job, zmq_msg_data(tensor), zmq_msg_size(tensor), problem) ||
         job_submit(job, problem)) {
-        metrics_job_refused(problem->status);
+        metrics_job_refused(view->model, problem->status);
         job_drop(job);
         return -1;
     }

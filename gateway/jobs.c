@@ -350,6 +350,7 @@ int job_submit(struct job *job, struct problem *problem)
         problem_set(problem, 503, "The request lost its slot, try again");
         return -1;
     }
+    metrics_accepted(job->view->model);
     job->word = word;
     job->jobs->receiving_count--;
     job->state = JOB_WAITING;

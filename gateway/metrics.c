@@ -59,12 +59,23 @@ void metrics_refused(enum counters_refusal why)
     counter_add(&mine->refusals[why], 1);
 }
 
-void metrics_job_refused(int status)
+void metrics_turned_away(uint32_t model, enum counters_refusal why)
+{
+    metrics_refused(why);
+    counter_add(&of_model(model)->arrived, 1);
+}
+
+void metrics_job_refused(uint32_t model, int status)
 {
     if (status == 413)
         metrics_refused(COUNTERS_REFUSED_SIZE);
     else if (status == 503)
-        metrics_refused(COUNTERS_REFUSED_SLOTS);
+        metrics_turned_away(model, COUNTERS_REFUSED_SLOTS);
+}
+
+void metrics_accepted(uint32_t model)
+{
+    counter_add(&of_model(model)->arrived, 1);
 }
 
 static void observe(struct counters_model *counts, enum counters_time time, double ms)

@@ -38,9 +38,15 @@ void metrics_streamed(size_t bytes);
 /* A request was refused before it was accepted; its answer is counted apart from this. */
 void metrics_refused(enum counters_refusal why);
 
+/* The same because the model's workers do not keep up: SLOTS, RECEIVING, WAIT. It has arrived. */
+void metrics_turned_away(uint32_t model, enum counters_refusal why);
+
 /* The same for a job that was not opened, fed or submitted, by its problem's status: 413 is its
  * size, 503 the slots; what is wrong with the input itself is no refusal of this kind. */
-void metrics_job_refused(int status);
+void metrics_job_refused(uint32_t model, int status);
+
+/* A job was accepted. */
+void metrics_accepted(uint32_t model);
 
 /* An accepted job has its outcome. */
 void metrics_job(uint32_t model, uint64_t begun_ns, const struct job_outcome *outcome);

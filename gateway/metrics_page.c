@@ -176,6 +176,15 @@ static void write_abandoned(const struct view *view)
                 counter_read(&view->total->models[row(view, i)].abandoned));
 }
 
+static void write_arrived(const struct view *view)
+{
+    family(view, "requests_arrived_total", "counter",
+           "Requests accepted, or refused because there was no slot or too long a wait: the load.");
+    for (uint32_t i = 0; i < view->model_count; i++)
+        fprintf(view->out, "unetserve_requests_arrived_total{model=\"%s\"} %" PRIu64 "\n",
+                view->names[i], counter_read(&view->total->models[i].arrived));
+}
+
 static void write_refusals(const struct view *view)
 {
     static const char *const names[COUNTERS_REFUSAL_COUNT] = {
@@ -398,6 +407,7 @@ static void write_all(const struct view *view)
     write_server(view);
     write_answers(view);
     write_abandoned(view);
+    write_arrived(view);
     write_refusals(view);
     write_traffic(view);
     write_slots(view);

@@ -392,7 +392,7 @@ static int request_open_job(struct request *request, struct model_view *view,
     if (!admit_body(&gateway->admit, &load) &&
         peers_count(&request->http->uploads, &request->client) > 0 &&
         !free_slowest(request->http, &request->client, &load)) {
-        metrics_refused(COUNTERS_REFUSED_RECEIVING);
+        metrics_turned_away(view->model, COUNTERS_REFUSED_RECEIVING);
         problem_set(problem, 503, "Too many requests are sending their bodies, try again later");
         return -1;
     }
@@ -400,7 +400,7 @@ static int request_open_job(struct request *request, struct model_view *view,
     if (refused && problem->status == 503 && free_slowest(request->http, &request->client, &load))
         refused = job_open(&gateway->jobs, &order, on_job_done, request, problem, &request->job);
     if (refused)
-        metrics_job_refused(problem->status);
+        metrics_job_refused(view->model, problem->status);
     else
         request->upload = peers_enter(&request->http->uploads, &request->client, 0);
     return refused;
@@ -654,7 +654,7 @@ static enum MHD_Result request_body(struct request *request, const char *bytes, 
         problem_set(&problem, 413, "Payload too large");
     else if (job_feed(request->job, bytes, size, &problem) == 0)
         return MHD_YES;
-    metrics_job_refused(problem.status);
+    metrics_job_refused(request->answer.model - 1u, problem.status);
     return request_refuse(request, &problem);
 }
 
@@ -673,7 +673,7 @@ static enum MHD_Result request_submit(struct request *request)
     struct problem problem;
     request->body_bytes = request->body_seen;
     if (job_submit(request->job, &problem)) {
-        metrics_job_refused(problem.status);
+        metrics_job_refused(request->answer.model - 1u, problem.status);
         enum MHD_Result result = request_refuse(request, &problem);
         return result == MHD_YES ? request_answer(request) : result;
     }

@@ -59,6 +59,7 @@ static void model_sum(struct counters_model *total, const struct counters_model 
     for (unsigned i = 0; i < COUNTERS_STATUSES; i++)
         counter_add(&total->answers[i], counter_read(&model->answers[i]));
     counter_add(&total->abandoned, counter_read(&model->abandoned));
+    counter_add(&total->arrived, counter_read(&model->arrived));
     for (unsigned i = 0; i < COUNTERS_TIME_COUNT; i++)
         histogram_sum(&total->times[i], &model->times[i]);
     histogram_sum(&total->batch, &model->batch);

@@ -6,6 +6,10 @@
 #define SLACK          0.5 /* of the target: the waiting work that needs nobody more */
 #define QUEUE_SHARE    0.5 /* of the target, in which what is more than that is to be worked off */
 #define RATE_MEMORY_S  1.5
+#define MARGIN         0.5 /* workers, where a start takes MARGIN_FULL_S or more */
+#define MARGIN_NONE_S  0.3
+#define MARGIN_FULL_S  1.0
+#define HOLD_STARTS    1.25
 #define SERVICE_MEMORY 32.0 /* requests */
 
 /* What a count has grown by; the highest value seen is kept in *last. */
@@ -62,6 +66,12 @@ static uint32_t hold(uint32_t asked, double hold_s, struct autoscale_state *stat
     return most;
 }
 
+static double margin(double start_s)
+{
+    double part = (start_s - MARGIN_NONE_S) / (MARGIN_FULL_S - MARGIN_NONE_S);
+    return MARGIN * fmax(0, fmin(part, 1));
+}
+
 uint32_t autoscale_decide(const struct autoscale_metrics *metrics,
                           const struct autoscale_limits *limits, double now_s,
                           struct autoscale_state *state)
@@ -74,8 +84,9 @@ uint32_t autoscale_decide(const struct autoscale_metrics *metrics,
     double excess = metrics->waiting * service_s - present * limits->target_s * SLACK;
     if (excess > 0)
         need += excess / (limits->target_s * QUEUE_SHARE);
-    state->asked = within(ceil(need - 0.5), limits);
-    uint32_t held = hold(state->asked, limits->hold_s, state);
+    state->asked = within(ceil(need - 0.5 + margin(limits->start_s)), limits);
+    double hold_s = fmax(limits->hold_s, HOLD_STARTS * limits->start_s);
+    uint32_t held = hold(state->asked, hold_s, state);
     /* Holding keeps what is there; it starts nothing. */
     uint32_t kept = held < metrics->present ? held : metrics->present;
     return within(state->asked > kept ? state->asked : kept, limits);

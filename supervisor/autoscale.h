@@ -5,13 +5,18 @@
  * The law, at every call:
  *
  *     excess = max(0, waiting x service - present x target / 2)
- *     wanted = round(rate x service + excess / (target / 2))
+ *     wanted = round(rate x service + margin + excess / (target / 2))
  *
  * within the limits. The first term keeps up with what arrives, just so: a queue that takes half of
- * the target to work off is no reason for more workers. The second takes away what is more than
+ * the target to work off is no reason for more workers. The last takes away what is more than
  * that in half of the target. It rises at once. It falls to the largest value that the law has
  * given within the last hold-down, so that a worker is given up only when it was not needed for
  * that long.
+ *
+ * Where a worker takes long to start, a queue that could be answered in time by starting one is
+ * late by then. So what arrives is rounded up instead (the margin grows from nothing at a start of
+ * 0.3 s to half a worker at 1 s), and what is there is kept for at least 1.25 starts. A jump of the
+ * load that needs workers which nobody could know of stays late for as long as they start.
  */
 #ifndef AUTOSCALE_H
 #define AUTOSCALE_H
@@ -25,6 +30,7 @@ struct autoscale_limits {
     uint32_t least, most; /* workers; least <= most */
     double target_s;      /* how long a request may wait for a worker */
     double hold_s;        /* how long a worker is kept after it was last needed */
+    double start_s;       /* what a worker takes to be ready; 0: not known */
 };
 
 /* What is seen at one moment. */

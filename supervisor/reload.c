@@ -62,7 +62,7 @@ static bool key_is_live(bool of_model, const char *name)
         {"trusted_proxies", "rate_limit", "rate_burst", "drain_delay_ms", "log_format", "log_level",
          "cors_allow_origins", "cors_allow_methods", "cors_allow_headers", "cors_expose_headers",
          "cors_allow_credentials", "cors_max_age"},
-        {"timeout_ms", "run_timeout_ms"},
+        {"timeout_ms", "run_timeout_ms", "scale_wait_ms", "scale_down_after_ms"},
     };
     for (size_t i = 0; i < 16 && names[of_model][i]; i++)
         if (strcmp(names[of_model][i], name) == 0)
@@ -83,6 +83,8 @@ static void live_keys_take(struct config *to, const struct config *from)
     for (uint32_t i = 0; i < to->model_count; i++) {
         to->models[i].timeout_ms = from->models[i].timeout_ms;
         to->models[i].run_timeout_ms = from->models[i].run_timeout_ms;
+        to->models[i].scale_wait_ms = from->models[i].scale_wait_ms;
+        to->models[i].scale_down_after_ms = from->models[i].scale_down_after_ms;
     }
 }
 

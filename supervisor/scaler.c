@@ -20,12 +20,9 @@ uint32_t scaler_most(const struct config_model *model, uint32_t cores)
 
 /* ---- what is seen ---- */
 
-/* A request has arrived when it is answered, when its client left, or when it is in a slot; those
- * that were refused because of their own fault or their client's rate are no work for anybody. */
 static void requests_see(const struct queue *queue, uint32_t model,
                          struct autoscale_metrics *metrics)
 {
-    static const int work[] = {200, 422, 500, 503, 504};
     for (uint32_t seat = 0; seat < SEAT_MAX; seat++) {
         uint32_t role = atomic_load_explicit(&queue->seats[seat].role, memory_order_relaxed);
         const struct counters_model *counts = &queue->counters[seat].models[model];
@@ -33,9 +30,7 @@ static void requests_see(const struct queue *queue, uint32_t model,
             metrics->busy_ns += counter_read(&counts->busy_ns);
         if (role != QUEUE_GATEWAY)
             continue;
-        for (size_t i = 0; i < sizeof work / sizeof work[0]; i++)
-            metrics->arrivals += counter_read(&counts->answers[counters_status(work[i])]);
-        metrics->arrivals += counter_read(&counts->abandoned);
+        metrics->arrivals += counter_read(&counts->arrived);
         for (unsigned i = 0; i < COUNTERS_BUCKETS; i++)
             metrics->served += counter_read(&counts->times[COUNTERS_TIME_FORWARD].buckets[i]);
     }
@@ -45,11 +40,9 @@ static void slots_see(const struct queue *queue, uint32_t model, struct autoscal
 {
     for (uint32_t slot = 0; slot < queue->slot_count; slot++) {
         enum queue_state state = queue_word_state(queue_word(queue, slot));
-        if (state == QUEUE_FREE || state == QUEUE_RECV ||
-            atomic_load_explicit(&queue->slots[slot].model, memory_order_relaxed) != model)
-            continue;
-        metrics->arrivals++;
-        metrics->waiting += state == QUEUE_READY || state == QUEUE_LEASED;
+        bool waits = state == QUEUE_READY || state == QUEUE_LEASED;
+        metrics->waiting += waits && atomic_load_explicit(&queue->slots[slot].model,
+                                                          memory_order_relaxed) == model;
     }
 }
 
@@ -82,42 +75,46 @@ static uint64_t status_bytes(const char *text, const char *key)
     return line && sscanf(line + strlen(key), " %" SCNu64, &kib) == 1 ? kib << 10 : 0;
 }
 
-struct footprint {
-    uint64_t own, shared;
-};
-
-static struct footprint footprint_of(pid_t pid)
+static struct scaler_footprint footprint_of(pid_t pid)
 {
     char path[64];
     char text[4096];
     snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
     FILE *file = fopen(path, "re");
     if (!file)
-        return (struct footprint){0, 0};
+        return (struct scaler_footprint){0, 0, false};
     size_t got = fread(text, 1, sizeof text - 1, file);
     fclose(file);
     text[got] = '\0';
-    return (struct footprint){status_bytes(text, "\nRssAnon:"), status_bytes(text, "\nRssShmem:")};
+    return (struct scaler_footprint){.own = status_bytes(text, "\nRssAnon:"),
+                                     .shared = status_bytes(text, "\nRssShmem:")};
 }
 
-/* Would one more worker of the model, as large as the largest of those there are, go beyond what
- * the control group allows? What is shared (the queue, packed weights) counts once. */
-static bool memory_fits(const struct server *server, uint32_t model)
+bool scaler_memory_fits(const struct scaler_footprint *processes, size_t count, uint64_t allowed)
 {
     uint64_t used = 0, shared = 0, one_more = 0;
-    uint64_t allowed = limits_memory();
+    for (size_t i = 0; i < count; i++) {
+        used += processes[i].own;
+        if (processes[i].shared > shared)
+            shared = processes[i].shared;
+        if (processes[i].is_alike && processes[i].own > one_more)
+            one_more = processes[i].own;
+    }
+    return used + shared + one_more <= allowed;
+}
+
+static bool memory_fits(const struct server *server, uint32_t model)
+{
+    struct scaler_footprint processes[SEAT_MAX];
+    size_t count = 0;
     for (uint32_t i = 0; i < server->seat_count; i++) {
         const struct tree_seat *seat = &server->seats[i];
         if (!seat_has_process(seat))
             continue;
-        struct footprint footprint = footprint_of(seat->pid);
-        used += footprint.own;
-        if (footprint.shared > shared)
-            shared = footprint.shared;
-        if (serves(seat, model) && footprint.own > one_more)
-            one_more = footprint.own;
+        processes[count] = footprint_of(seat->pid);
+        processes[count++].is_alike = serves(seat, model);
     }
-    return used + shared + one_more <= allowed;
+    return scaler_memory_fits(processes, count, limits_memory());
 }
 
 /* ---- what is done ---- */
@@ -157,6 +154,7 @@ static void tell(const struct server *server, uint32_t model, const char *what,
               log_number("waiting", metrics->waiting),
               log_number("requests_per_1000_s", (int64_t)(state->rate * 1000)),
               log_number("service_us", (int64_t)(state->service_s * 1e6)),
+              log_number("start_us", (int64_t)(server->scalers[model].start_s * 1e6)),
               log_number("needed_now", state->asked));
 }
 
@@ -197,6 +195,7 @@ static void model_look(struct server *server, uint32_t model)
         .most = scaler_most(config, server->cores.count),
         .target_s = config->scale_wait_ms * 1e-3,
         .hold_s = config->scale_down_after_ms * 1e-3,
+        .start_s = server->scalers[model].start_s,
     };
     struct autoscale_metrics metrics = {.arrivals = 0};
     if (limits.least == limits.most)

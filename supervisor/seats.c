@@ -244,6 +244,7 @@ static int start(struct tree_seat *seat)
         return error;
     seat->hung = seat->stopped = false;
     seat->killed_ns = seat->up_ns = 0;
+    seat->begun_ns = queue_now_ns();
     if (pipe2(ready, O_CLOEXEC)) {
         error = -errno;
         index_leave(seat, false);
@@ -286,6 +287,8 @@ static void action_announce(struct tree_seat *seat)
     seat->up_ns = queue_now_ns();
     seat->ever_up = true;
     watch_begin(&seat->watch, seat->up_ns);
+    if (seat->role == QUEUE_WORKER)
+        seat->server->scalers[seat->model].start_s = (double)(seat->up_ns - seat->begun_ns) * 1e-9;
     log_event(LOG_LEVEL_INFO, "process ready", log_text("program", seat_program(seat)),
               log_number("seat_number", seat->number), log_number("pid", seat->pid));
 }

@@ -40,6 +40,7 @@ struct tree_seat {
     bool extra; /* a worker above its model's minimum: the autoscaler's */
     bool ever_up;
     unsigned failures; /* ends in a row that came too soon */
+    uint64_t begun_ns; /* when its process was started */
     uint64_t up_ns;    /* when it said that it was ready; 0: it has not */
     /* its process, while there is one */
     uint16_t index; /* 0: none */

@@ -79,6 +79,7 @@ struct counters_model {
     /* by a gateway */
     counter answers[COUNTERS_STATUSES]; /* by counters_status */
     counter abandoned; /* requests that ended without an answer: their client left */
+    counter arrived;   /* accepted, or refused because the queue has no slot or too long a wait */
     struct counters_histogram times[COUNTERS_TIME_COUNT]; /* ns, of accepted requests */
     /* by a worker */
     struct counters_histogram batch; /* tiles in one call of predict */

@@ -167,17 +167,17 @@ def pytest_runtest_makereport(item, call):
 def start_server(request):
     """Factory: start_server(model=PATH or [PATH, ...], extra_args=(), config=TEXT, env={}, wait_ready=True).
 
-    build: the directory of other programs than those that were built."""
+    build: the directory of other programs than those that were built. before: words of a program that becomes it."""
     servers = []
     request.node.unetserve_servers = servers
 
     def start(model=None, extra_args=(), config=None, env=None, wait_ready=True,
-              listen="127.0.0.1:0", pass_fds=(), build=BUILD):
+              listen="127.0.0.1:0", pass_fds=(), build=BUILD, before=()):
         program = build / "unetserve"
         assert program.exists(), f"{program} is not built"
         # Short, since socket paths are.
         directory = pathlib.Path(tempfile.mkdtemp(prefix="us-", dir="/tmp"))
-        command = [str(program)]
+        command = [*before, str(program)]
         if config is not None:
             (directory / "unetserve.conf").write_text(config)
             command += ["-c", str(directory / "unetserve.conf")]

@@ -2,7 +2,10 @@
 
 import concurrent.futures
 import os
+import shutil
 import signal
+import subprocess
+import time
 
 import pytest
 import requests
@@ -16,12 +19,15 @@ pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2,
                                 reason="one core: a second worker would make no sense")
 
 
+PLUGIN = BUILD / "tests" / "models" / "poison.so"
+# Between one and two workers, whatever the cores: a minimum is never cut, a maximum is.
+CONFIG = ("[server]\nqueue_memory = 256M\n[model poison]\npath = {path}\nroute = /predict\nworkers = 1-2\n"
+          "max_batch_size = 1\nscale_wait_ms = 100\nscale_down_after_ms = {keep_ms}\n")
+
+
 @pytest.fixture
 def server(start_server):
-    """Between one and two workers, whatever the cores: a minimum is never cut, a maximum is."""
-    path = BUILD / "tests" / "models" / "poison.so"
-    return start_server(config=f"[model poison]\npath = {path}\nroute = /predict\nworkers = 1-2\n"
-                               "max_batch_size = 1\nscale_wait_ms = 100\nscale_down_after_ms = 300\n")
+    return start_server(config=CONFIG.format(path=PLUGIN, keep_ms=300))
 
 
 def ask(server, text):
@@ -104,4 +110,93 @@ def test_worker_killed_while_it_drains_loses_nothing(server):
                 pass
         check(late)
     wait_until(lambda: len(server.role("worker")) == 1, WAIT_S, "one worker")
+    server.stop()
+
+
+# ---- reloads -----------------------------------------------------------------------------------------
+
+
+def reload(server, times=1):
+    server.send(signal.SIGHUP)
+    wait_until(lambda: server.log_text().count("msg=reloaded") == times, WAIT_S, "the end of the reload")
+
+
+def test_reload_under_load_with_a_range(server):
+    """The reload's spare worker is none of the range's: it goes when the reload is over, and both workers are new."""
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        answers = burst(pool, server)
+        wait_ready(server, 2)
+        before = server.role("worker")
+        answers += burst(pool, server)
+        reload(server)
+        check(answers)
+        assert not set(before) & set(server.role("worker"))
+    wait_until(lambda: len(server.role("worker")) == 1, WAIT_S, "one worker")
+    assert wanted(server) == 1
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        answers = burst(pool, server)
+        wait_ready(server, 2)
+        assert len(server.role("worker")) == 2
+        check(answers)
+    server.stop()
+
+
+def test_reload_applies_the_keys_of_the_range(start_server):
+    server = start_server(config=CONFIG.format(path=PLUGIN, keep_ms=86400000))
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        answers = burst(pool, server)
+        wait_ready(server, 2)
+        check(answers)
+    time.sleep(0.5)
+    assert len(server.role("worker")) == 2
+    (server.directory / "unetserve.conf").write_text(CONFIG.format(path=PLUGIN, keep_ms=300))
+    reload(server)
+    wait_until(lambda: len(server.role("worker")) == 1, WAIT_S, "one worker")
+    assert "count from the next start" not in server.log_text()
+    server.stop()
+
+
+# ---- workers that cannot be started --------------------------------------------------------------------
+
+
+def test_worker_that_does_not_load_is_tried_again(start_server, tmp_path):
+    """The server goes on with those that it has; when it can be loaded, it is."""
+    plugin = tmp_path / "poison.so"
+    shutil.copy(PLUGIN, plugin)
+    server = start_server(config=CONFIG.format(path=plugin, keep_ms=300))
+    plugin.rename(tmp_path / "away.so")
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        answers = burst(pool, server)
+        wait_until(lambda: "program=worker" in server.log_text() and "status=66" in server.log_text(), WAIT_S,
+                   "the end of a worker without its plugin")
+        assert requests.get(server.url + "/health", timeout=WAIT_S).status_code == 200
+        check(answers)
+        assert len(server.role("worker")) == 1 and server.process.poll() is None
+        (tmp_path / "away.so").rename(plugin)
+        end = time.monotonic() + WAIT_S
+        while ready(server) < 2:
+            assert time.monotonic() < end, "no second worker"
+            check(burst(pool, server))
+    server.stop()
+
+
+def tiny_group():
+    """Words that run a program with a control group of 1 MiB before its eyes, in a mount namespace of its own."""
+    as_root = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+    words = [*as_root, "sh", "-c", "mount -t tmpfs none /sys/fs/cgroup && echo 1048576 > /sys/fs/cgroup/memory.max && "
+                                   'exec "$@"', "sh"]
+    if not shutil.which("unshare") or subprocess.run([*words, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespace of its own here, in which to show another control group")
+    return words
+
+
+def test_no_worker_that_does_not_fit_into_the_memory(start_server):
+    server = start_server(config=CONFIG.format(path=PLUGIN, keep_ms=300), before=tiny_group())
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        answers = burst(pool, server)
+        wait_until(lambda: "would not fit into the memory" in server.log_text(), WAIT_S, "the refusal")
+        check(answers)
+        check(burst(pool, server))
+    assert server.log_text().count("would not fit into the memory") == 1
+    assert 'msg="more workers"' not in server.log_text() and len(server.role("worker")) == 1
     server.stop()

@@ -133,6 +133,8 @@ def test_books_add_up_under_overload(start_server):
     assert refused["wait"] + refused["slots"] + refused["receiving"] == answers[503]
     assert refused["not_ready"] == refused["draining"] == refused["slow"] == refused["connections"] == 0
     assert metrics.value("request_seconds_count", model="poison") == answers[200] + answers[504]
+    # The load: what workers were there for, or should have been.
+    assert metrics.value("requests_arrived_total", model="poison") == answers[200] + answers[504] + answers[503]
     assert metrics.value("slots", state="FREE") == metrics.sum("slots")
     server.stop()
 

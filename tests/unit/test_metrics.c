@@ -122,12 +122,18 @@ static void test_gauges_of_the_dead(void **state)
 static void test_refused_jobs(void **state)
 {
     (void)state;
-    metrics_job_refused(413);
-    metrics_job_refused(503);
-    metrics_job_refused(503);
-    metrics_job_refused(422);
+    metrics_job_refused(0, 413);
+    metrics_job_refused(0, 503);
+    metrics_job_refused(1, 503);
+    metrics_job_refused(0, 422);
+    metrics_turned_away(0, COUNTERS_REFUSED_WAIT);
+    metrics_refused(COUNTERS_REFUSED_RATE);
+    metrics_accepted(0);
     expect("\nunetserve_refused_total{reason=\"size\"} 1\n");
     expect("\nunetserve_refused_total{reason=\"slots\"} 2\n");
+    expect("\nunetserve_refused_total{reason=\"wait\"} 1\n");
+    expect("\nunetserve_requests_arrived_total{model=\"plain\"} 3\n");
+    expect("\nunetserve_requests_arrived_total{model=\"a\\\"b\\\\c\\nd\"} 1\n");
 }
 
 static void test_times(void **state)

@@ -6,6 +6,7 @@
 #include "supervisor/listeners.h"
 #include "supervisor/options.h"
 #include "supervisor/run_dir.h"
+#include "supervisor/scaler.h"
 #include "supervisor/spawn.h"
 #include "supervisor/tree.h"
 #include "supervisor/watch.h"
@@ -279,6 +280,19 @@ static void test_limits(void **state)
     assert_true(limits_memory() > 0);
 }
 
+/* Two workers of a model, the larger of 30, and a gateway that maps most of what is shared. */
+static void test_memory_for_one_more(void **state)
+{
+    (void)state;
+    const struct scaler_footprint processes[] = {{.own = 30, .shared = 50, .is_alike = true},
+                                                 {.own = 20, .shared = 40, .is_alike = true},
+                                                 {.own = 100, .shared = 60}};
+    assert_true(scaler_memory_fits(processes, 3, 240));
+    assert_false(scaler_memory_fits(processes, 3, 239));
+    assert_true(scaler_memory_fits(processes, 3, UINT64_MAX));
+    assert_true(scaler_memory_fits(processes + 2, 1, 160)); /* nobody tells what one takes */
+}
+
 static void test_watch(void **state)
 {
     (void)state;
@@ -528,6 +542,7 @@ int main(void)
         cmocka_unit_test(test_cores_divided),
         cmocka_unit_test(test_cores_text),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_memory_for_one_more),
         cmocka_unit_test(test_watch),
         cmocka_unit_test(test_watch_stopped),
         cmocka_unit_test(test_options),
