@@ -583,6 +583,19 @@ static void job_lost(struct job *job)
     job_answer(job, &outcome);
 }
 
+/* The slot is in READY, and the model that it is pinned to has gone: all of its workers died during
+ * a reload. Nobody else will come for it. */
+static void job_refuse_outdated(struct job *job, uint64_t word)
+{
+    struct job_outcome outcome = {.times = {0}};
+    if (!job_move(job, word, QUEUE_FREE, 0, NULL))
+        return;
+    outcome_say(&outcome, 503,
+                "The model was replaced while this request waited, and no worker of the one before "
+                "is left: send it again");
+    job_answer(job, &outcome);
+}
+
 static void job_look(struct job *job)
 {
     uint64_t word = queue_word(&job->jobs->seat->queue, job->slot);
@@ -597,6 +610,10 @@ static void job_look(struct job *job)
         job_lost(job);
     else if (state == QUEUE_DONE || state == QUEUE_FAILED)
         job_take_answer(job, word);
+    else if (state == QUEUE_READY &&
+             queue_generation_is_over(&job->jobs->seat->queue, job->view->model,
+                                      job->view->generation))
+        job_refuse_outdated(job, word);
     else if (job->state == JOB_STREAMING && items_ready(&job->items))
         job_tell_ready(job);
     else if (job->state == JOB_WAITING && state == QUEUE_RUN && job_streams(job))

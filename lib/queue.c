@@ -842,6 +842,21 @@ uint64_t queue_shape_key(const struct unetserve_shape *shape)
     return key ? key : 1;
 }
 
+bool queue_generation_is_over(const struct queue *queue, uint32_t model, uint32_t generation)
+{
+    assert(model < QUEUE_MAX_MODELS);
+    if (atomic_load_explicit(&queue->models[model].generation, memory_order_acquire) == generation)
+        return false;
+    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++) {
+        const struct queue_process *process = &queue->processes[i];
+        if (queue_process_is(queue, i, QUEUE_WORKER) && atomic_load(&process->life) == QUEUE_LIVE &&
+            atomic_load(&process->model) == model &&
+            atomic_load(&process->model_generation) == generation)
+            return false;
+    }
+    return true;
+}
+
 unsigned queue_ready_workers(const struct queue *queue, uint32_t model)
 {
     unsigned ready = 0;

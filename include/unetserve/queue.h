@@ -303,6 +303,10 @@ int queue_model_publish(struct queue *queue, uint32_t model, uint32_t generation
 int queue_model_read(const struct queue *queue, uint32_t model,
                      struct unetserve_interface *interface, uint32_t *generation);
 
+/* Is there no worker, ready or starting, of a generation of a model that is not the published one
+ * any more? Then there never will be: new ones load the new files. */
+bool queue_generation_is_over(const struct queue *queue, uint32_t model, uint32_t generation);
+
 /* Live, ready, not condemned and not draining workers of a model. */
 unsigned queue_ready_workers(const struct queue *queue, uint32_t model);
 

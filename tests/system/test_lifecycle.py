@@ -347,6 +347,26 @@ def test_requests_in_flight_end_with_the_model_that_they_began_with(start_server
     server.stop()
 
 
+def test_old_worker_dies_during_the_reload(start_server, moody):
+    """Who waited for it is told at once, and not at the deadline: nobody else has the model that he began with."""
+    path, mood = moody
+    server = start_server(path)
+    old_worker = server.role("worker")[0]
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        old = [pool.submit(ask_mood, server, "60000") for _ in range(3)]
+        wait_until(lambda: "RUN" in slot_states(server), WAIT_S, "the running job")
+        mood("second")
+        server.send(signal.SIGHUP)
+        wait_until(lambda: server.log_text().count("program=worker") == 2, WAIT_S, "the spare")
+        assert ask_mood(server) == (200, "second")
+        os.kill(old_worker, signal.SIGKILL)
+        for one in old:
+            status, text = one.result()
+            assert status == 503 and "send it again" in text
+    wait_until(lambda: "msg=reloaded" in server.log_text(), WAIT_S, "the end of the reload")
+    server.stop()
+
+
 def slot_states(server):
     with Client(server) as client:
         slots = json.loads(client.status()[1])["slots"]

@@ -311,6 +311,29 @@ static void test_deadline_in_the_queue(void **state)
 }
 
 /* Given to a worker that is busy with something else: that is still the queue. */
+/* The model becomes another one, and then the last worker of the old one dies. */
+static void test_last_worker_of_a_generation(void **state)
+{
+    (void)state;
+    struct queue *queue = &bench.seat.queue;
+    uint16_t fresh;
+    struct unetserve_interface interface;
+    uint32_t generation;
+    assert_int_equal(queue_model_read(queue, 0, &interface, &generation), 0);
+    atomic_store(&queue->processes[bench.worker].model_generation, generation);
+    (void)submit_tile(0);
+    assert_int_equal(queue_process_enter(queue, QUEUE_WORKER, 2, &fresh), 0);
+    atomic_store(&queue->processes[fresh].model_generation, generation + 1);
+    assert_int_equal(queue_model_publish(queue, 0, generation + 1, fresh, &interface), 0);
+    jobs_collect(&bench.jobs);
+    assert_int_equal(slots_in(QUEUE_READY), 1); /* there is one that will take it */
+    assert_int_equal(bench.outcome.status, 0);
+    queue_process_leave(queue, bench.worker, false);
+    jobs_collect(&bench.jobs);
+    assert_int_equal(bench.outcome.status, 503);
+    assert_non_null(strstr(bench.outcome.body, "send it again"));
+}
+
 static void test_deadline_while_leased(void **state)
 {
     (void)state;
@@ -558,6 +581,7 @@ int main(void)
         JOB_TEST(test_deaths),
         JOB_TEST(test_deadline_in_the_queue),
         JOB_TEST(test_deadline_while_running),
+        JOB_TEST(test_last_worker_of_a_generation),
         JOB_TEST(test_deadline_while_leased),
         JOB_TEST(test_started_too_late),
         JOB_TEST(test_timeout_of_the_request),
