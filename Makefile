@@ -90,6 +90,9 @@ $(BUILD)/obj/%.o: %.c Makefile
 	$(call say,CC,$<)
 	$(Q)$(COMPILE) -c $< -o $@
 
+# Files that sources hold by .incbin, which the compiler's dependencies do not know.
+$(BUILD)/obj/gateway/docs_files.o: $(wildcard gateway/docs/*)
+
 define archive_rule
 $(BUILD)/$(1).a: $(call objects,$(archive_$(1)))
 	$$(call say,AR,$$@)

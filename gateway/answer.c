@@ -67,6 +67,12 @@ static void emit_all(const struct answer *answer, emit_header *emit, void *out)
     cors_write(&answer->cors, emit, out);
     if (cors_varies())
         emit(out, "Vary", "Origin");
+    if (answer->policy[0]) {
+        emit(out, "Content-Security-Policy", answer->policy);
+        emit(out, "X-Content-Type-Options", "nosniff");
+        emit(out, "Referrer-Policy", "no-referrer");
+        emit(out, "Cache-Control", "no-store"); /* each page has words of its own in its policy */
+    }
     if (answer->close)
         emit(out, "Connection", "close");
 }

@@ -16,6 +16,7 @@
 
 #define ANSWER_TYPE_JSON   "application/json"
 #define ANSWER_TYPE_TEXT   "text/plain; charset=utf-8"
+#define ANSWER_TYPE_HTML   "text/html; charset=utf-8"
 #define ANSWER_TYPE_LINES  "application/x-ndjson"
 #define ANSWER_TYPE_EVENTS "text/event-stream"
 
@@ -32,6 +33,7 @@ struct answer {
     uint32_t model;           /* 1 + the index of the model that it is about; 0: about none */
     struct cors_grant cors;
     char request_id[64]; /* "" : no such header */
+    char policy[256];    /* Content-Security-Policy; "" : no such header */
     char timing[160];    /* Server-Timing; "" : nothing took any time */
 };
 

@@ -511,6 +511,7 @@ void http_close(struct http *http)
                                   connections */
         MHD_stop_daemon(http->daemon);
     }
+    openapi_close(&http->openapi);
     linger_close(&http->lingerer);
     for (uint32_t i = 0; i < http->listen_count; i++)
         sd_event_source_disable_unref(http->listen[i]);

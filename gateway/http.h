@@ -8,6 +8,7 @@
 #include "gateway/connection.h"
 #include "gateway/gateway.h"
 #include "gateway/linger.h"
+#include "gateway/openapi.h"
 
 struct http {
     struct gateway *gateway;
@@ -15,6 +16,7 @@ struct http {
     struct connections connections;
     struct lingerer lingerer;
     struct api_keys keys;
+    struct openapi openapi;
     struct trusted trusted;
     struct peers uploads; /* requests in BODY, by client */
     sd_event_source *listen[SEAT_MAX_LISTEN + SEAT_MAX_MORE];

@@ -3,6 +3,7 @@
 #include "gateway/metrics.h"
 
 #include "lib/json_whole.h"
+#include "lib/model_facts.h"
 
 #include "unetserve/interface_text.h"
 
@@ -43,16 +44,7 @@ static json_t *info_model(const struct unetserve_interface *interface)
                               json_whole_string(interface->version, sizeof interface->version));
     if (interface->class_count == 0)
         return model;
-    json_t *classes = json_array();
-    for (uint32_t i = 0; i < interface->class_count; i++) {
-        const struct unetserve_class *class = &interface->classes[i];
-        char color[8];
-        snprintf(color, sizeof color, "#%02x%02x%02x", class->rgb[0], class->rgb[1], class->rgb[2]);
-        json_whole_append(&classes, json_pack("{s:o, s:i, s:s}", "name",
-                                              json_whole_string(class->name, sizeof class->name),
-                                              "code", (int)class->code, "color", color));
-    }
-    json_whole_set(&model, "classes", classes);
+    json_whole_set(&model, "classes", model_facts_classes(interface));
     return model;
 }
 

@@ -1,8 +1,10 @@
 #include "gateway/request.h"
 
+#include "gateway/docs_page.h"
 #include "gateway/http.h"
 #include "gateway/metrics.h"
 #include "gateway/negotiate.h"
+#include "gateway/openapi.h"
 #include "gateway/pages.h"
 #include "gateway/routes.h"
 #include "gateway/stream_text.h"
@@ -276,31 +278,57 @@ void request_sweep(struct request *request, uint64_t now_ns)
 
 /* ---- pages ---- */
 
-static enum MHD_Result request_show(struct request *request, enum route_kind kind)
+struct page {
+    int status;
+    const char *type;
+    char *text; /* malloc'd; NULL: there is no memory for it */
+    size_t size;
+};
+
+static void request_page(struct request *request, enum route_kind kind, struct page *page)
 {
     struct gateway *gateway = request->http->gateway;
-    struct answer *answer = &request->answer;
     bool ready = kind == ROUTE_HEALTH && !gateway->ending && models_ready(&gateway->models);
-    char *page = NULL;
-    size_t size = 0;
+    *page = (struct page){.status = 200, .type = ANSWER_TYPE_TEXT};
     switch (kind) {
-    case ROUTE_ROOT: page = strdup("unetserve running"); break;
-    case ROUTE_HEALTH: page = strdup(ready ? "ok" : "not ready"); break;
-    case ROUTE_METRICS: page = metrics_page(&gateway->models, &size); break;
+    case ROUTE_ROOT: page->text = strdup("unetserve running"); break;
+    case ROUTE_HEALTH:
+        page->text = strdup(ready ? "ok" : "not ready");
+        page->status = ready ? 200 : 503;
+        break;
+    case ROUTE_METRICS:
+        page->text = metrics_page(&gateway->models, &page->size);
+        page->type = METRICS_TYPE;
+        return;
+    case ROUTE_DOCS:
+        page->text = docs_page(request->answer.policy, sizeof request->answer.policy);
+        page->type = ANSWER_TYPE_HTML;
+        break;
+    case ROUTE_OPENAPI:
+        page->text = openapi_page(&request->http->openapi, &gateway->models,
+                                  request->http->keys.count > 0);
+        page->type = ANSWER_TYPE_JSON;
+        break;
     case ROUTE_INFO:
-    case ROUTE_MODEL: page = pages_info(&gateway->models); break;
+    case ROUTE_MODEL:
+        page->text = pages_info(&gateway->models);
+        page->type = ANSWER_TYPE_JSON;
+        break;
     }
-    if (!page) {
+    page->size = page->text ? strlen(page->text) : 0;
+}
+
+static enum MHD_Result request_show(struct request *request, enum route_kind kind)
+{
+    struct page page;
+    request_page(request, kind, &page);
+    if (!page.text) {
         struct problem problem;
+        request->answer.policy[0] = '\0';
         problem_set(&problem, 503, "Out of memory, try again later");
         return request_refuse(request, &problem);
     }
-    bool info = kind == ROUTE_INFO || kind == ROUTE_MODEL;
-    answer_set_body(answer, kind == ROUTE_HEALTH && !ready ? 503 : 200,
-                    kind == ROUTE_METRICS ? METRICS_TYPE
-                    : info                ? ANSWER_TYPE_JSON
-                                          : ANSWER_TYPE_TEXT,
-                    page, strlen(page));
+    answer_set_body(&request->answer, page.status, page.type, page.text, page.size);
     return request_answer_early(request);
 }
 
@@ -623,9 +651,8 @@ static enum MHD_Result request_begin(struct request *request, const char *method
         return request_refuse(request, &problem);
     if (route.kind == ROUTE_MODEL)
         request->answer.model = route.model + 1;
-    /* Probes have no keys. */
     int model = route.kind == ROUTE_MODEL ? (int)route.model : -1;
-    if (route.kind != ROUTE_HEALTH && !request_has_key(request, model, &key, &problem))
+    if (!routes_need_no_key(route.kind) && !request_has_key(request, model, &key, &problem))
         return request_refuse(request, &problem);
     if (route.kind != ROUTE_MODEL)
         return request_show(request, route.kind);

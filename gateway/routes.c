@@ -5,10 +5,13 @@
 static const struct {
     const char *path;
     enum route_kind kind;
-} pages[] = {{"/", ROUTE_ROOT},
-             {"/health", ROUTE_HEALTH},
-             {"/info", ROUTE_INFO},
-             {"/metrics", ROUTE_METRICS}};
+    bool docs; /* can be turned off */
+} pages[] = {{"/", ROUTE_ROOT, false},
+             {"/health", ROUTE_HEALTH, false},
+             {"/info", ROUTE_INFO, false},
+             {"/metrics", ROUTE_METRICS, false},
+             {"/openapi.json", ROUTE_OPENAPI, true},
+             {"/docs", ROUTE_DOCS, true}};
 
 static bool is_read(const char *method)
 {
@@ -27,7 +30,8 @@ int routes_find(const struct models *models, const char *method, const char *pat
 {
     *allow = NULL;
     for (size_t i = 0; i < sizeof pages / sizeof pages[0]; i++) {
-        if (strcmp(path, pages[i].path) != 0)
+        if (strcmp(path, pages[i].path) != 0 ||
+            (pages[i].docs && strcmp(models->config->docs, "off") == 0))
             continue;
         if (!is_read(method))
             return refuse_method(problem, allow, "GET, HEAD");
@@ -43,4 +47,9 @@ int routes_find(const struct models *models, const char *method, const char *pat
         return refuse_method(problem, allow, "POST");
     *route = (struct route){ROUTE_MODEL, (uint32_t)model};
     return 0;
+}
+
+bool routes_need_no_key(enum route_kind kind)
+{
+    return kind == ROUTE_HEALTH || kind == ROUTE_OPENAPI || kind == ROUTE_DOCS;
 }

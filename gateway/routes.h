@@ -8,7 +8,15 @@
 
 #include "unetserve/problem.h"
 
-enum route_kind { ROUTE_ROOT, ROUTE_HEALTH, ROUTE_INFO, ROUTE_METRICS, ROUTE_MODEL };
+enum route_kind {
+    ROUTE_ROOT,
+    ROUTE_HEALTH,
+    ROUTE_INFO,
+    ROUTE_METRICS,
+    ROUTE_OPENAPI,
+    ROUTE_DOCS,
+    ROUTE_MODEL
+};
 
 struct route {
     enum route_kind kind;
@@ -19,5 +27,9 @@ struct route {
  * else NULL). */
 int routes_find(const struct models *models, const char *method, const char *path,
                 struct route *route, struct problem *problem, const char **allow);
+
+/* Is it open to those who have no key? Probes have none, and who reads about the models is not yet
+ * one who asks them. */
+bool routes_need_no_key(enum route_kind kind);
 
 #endif

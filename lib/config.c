@@ -97,6 +97,7 @@ void config_init(struct config *config)
     snprintf(config->cors.allow_credentials, sizeof config->cors.allow_credentials, "off");
     config->cors.max_age = 600;
     snprintf(config->sandbox, sizeof config->sandbox, "auto");
+    snprintf(config->docs, sizeof config->docs, "on");
     config->log_format = LOG_FORMAT_TEXT;
     config->log_level = LOG_LEVEL_INFO;
 }

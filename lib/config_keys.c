@@ -52,6 +52,7 @@ static const struct config_key server_keys[] = {
     {"header_timeout_ms", CONFIG_NUMBER, SERVER(header_timeout_ms), 10, DAY_MS, "10 to 86400000"},
     {"max_connections", CONFIG_NUMBER, SERVER(max_connections), 1, 1000000, "1 to 1000000"},
     {"sandbox", CONFIG_CHOICE, SERVER(sandbox), 0, 0, "auto|on|off"},
+    {"docs", CONFIG_CHOICE, SERVER(docs), 0, 0, "on|off"},
     {"log_format", CONFIG_WORD, SERVER(log_format), 0, 0, "text|json"},
     {"log_level", CONFIG_WORD, SERVER(log_level), 0, 0, "error|warning|info|debug"},
 };

@@ -1,5 +1,5 @@
 #!/bin/sh
-# install-deps.sh GROUP...: make sure that the Debian packages of these groups are there (server, build, test, lint, bench, container, model).
+# install-deps.sh GROUP...: make sure that the Debian packages of these groups are there (server, build, test, lint, bench, container, browser, model).
 # Installs what is missing when it may; else says in one line what to run.
 set -eu
 
@@ -10,6 +10,7 @@ packages_test="libcmocka-dev python3 python3-pytest python3-requests python3-htt
 packages_lint="clang clang-tidy clang-format cppcheck shellcheck libclang-rt-14-dev mandoc"
 packages_bench="python3 python3-numpy"
 packages_container="buildah debootstrap"
+packages_browser="chromium chromium-driver"
 packages_model="spin python3"
 
 wanted=
@@ -21,6 +22,7 @@ for group in "$@"; do
     lint) wanted="$wanted $packages_lint" ;;
     bench) wanted="$wanted $packages_bench" ;;
     container) wanted="$wanted $packages_container" ;;
+    browser) wanted="$wanted $packages_browser" ;;
     model) wanted="$wanted $packages_model" ;;
     *)
         echo "install-deps.sh: no group '$group'" >&2

@@ -80,6 +80,7 @@ struct config {
     uint32_t max_receiving_percent;       /* of the slots may wait for bodies */
     struct config_cors cors;
     char sandbox[8]; /* "auto", "on", "off" */
+    char docs[4];    /* "on", "off": /openapi.json and /docs */
     enum log_format log_format;
     enum log_level log_level;
     struct config_model models[QUEUE_MAX_MODELS];

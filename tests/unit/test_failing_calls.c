@@ -9,8 +9,10 @@
 #include "broker/survey.h"
 #include "gateway/api_key.h"
 #include "gateway/connection.h"
+#include "gateway/docs_page.h"
 #include "gateway/jobs.h"
 #include "gateway/metrics.h"
+#include "gateway/openapi.h"
 #include "gateway/outcome.h"
 #include "gateway/pages.h"
 #include "goldens.h"
@@ -498,6 +500,23 @@ static int try_info(void)
     return page_is(pages_info(&bench.models), usual, sizeof usual);
 }
 
+static int try_openapi(void)
+{
+    static char usual[65536];
+    return page_is(openapi_make(&bench.models, true), usual, sizeof usual);
+}
+
+static int try_docs(void)
+{
+    char policy[256];
+    char *page = docs_page(policy, sizeof policy);
+    if (!page)
+        return -ENOMEM;
+    assert_non_null(strstr(page, "</html>"));
+    free(page);
+    return 0;
+}
+
 static int try_status(void)
 {
     static char usual[16384];
@@ -607,6 +626,8 @@ static void test_serving(void **state)
     survive("queue", try_queue, 3);
     bench_open();
     survive("/info", try_info, 10);
+    survive("/openapi.json", try_openapi, 100);
+    survive("/docs", try_docs, 1);
     survive("status", try_status, 20);
     survive("/metrics", try_metrics, 2);
     survive("model view", try_view, 1);
