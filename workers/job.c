@@ -173,8 +173,8 @@ bool job_answer_sound(const struct job *job, const struct unetserve_interface *i
     *reason = NULL;
     if (item->output_bytes > item->output_capacity)
         *reason = "the model wrote more than the output area holds";
-    else if (item->status != 200 && (item->status < 400 || item->status > 499))
-        *reason = "the model set a status that is neither 200 nor 400 to 499";
+    else if (item->status != 200 && (item->status < 400 || item->status > 599))
+        *reason = "the model set a status that is neither 200 nor 400 to 599";
     else if (item->status != 200 && item->output_bytes == 0)
         *reason = "the model refused without a document";
     else if (item->status == 200 && interface->output_kind == UNETSERVE_TENSOR &&

@@ -125,6 +125,7 @@ void worker_init(struct worker *worker, struct seat *seat, uint32_t model, uint3
                  .unwatch = host_unwatch,
                  .count = host_count,
                  .gauge = host_gauge},
+        .retire_fd = -1,
         .completed_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
     };
     counters_own_begin(seat_counters(seat));

@@ -27,6 +27,7 @@ struct worker {
     struct job jobs[WORKER_MAX_JOBS]; /* those that are held */
     int completed_fd; /* an eventfd: some item was completed; -1: there is none, the rescan finds it
                        */
+    int retire_fd;    /* readable: as SIGTERM; -1: the loop waits for that signal */
     struct watch *watches;  /* workers/watch.h */
     struct sd_event *event; /* the loop, once it runs */
     bool device_lost;       /* predict returned -EIO: leave, and let the jobs run elsewhere */

@@ -39,14 +39,33 @@ static int on_completed(sd_event_source *source, int fd, uint32_t events, void *
     return 0;
 }
 
-static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *opaque)
+static void retire(struct loop *loop)
 {
-    (void)source, (void)info;
-    struct loop *loop = opaque;
     const struct seat *seat = loop->worker->seat;
     loop->retiring = true;
     atomic_store(&seat->queue.processes[seat->index].ready, 0);
+}
+
+static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *opaque)
+{
+    (void)source, (void)info;
+    retire(opaque);
     return 0;
+}
+
+static int on_retire(sd_event_source *source, int fd, uint32_t events, void *opaque)
+{
+    (void)fd, (void)events;
+    retire(opaque);
+    return sd_event_source_set_enabled(source, SD_EVENT_OFF);
+}
+
+static int add_retirement(struct loop *loop)
+{
+    if (loop->worker->retire_fd >= 0)
+        return sd_event_add_io(loop->event, NULL, loop->worker->retire_fd, EPOLLIN, on_retire,
+                               loop);
+    return sd_event_add_signal(loop->event, NULL, SIGTERM, on_signal, loop);
 }
 
 static int on_life(sd_event_source *source, int fd, uint32_t events, void *opaque)
@@ -71,7 +90,7 @@ static int add_sources(struct loop *loop)
     if (error >= 0)
         error = sd_event_add_io(loop->event, NULL, SEAT_FD_LIFE, EPOLLIN, on_life, loop);
     if (error >= 0)
-        error = sd_event_add_signal(loop->event, NULL, SIGTERM, on_signal, loop);
+        error = add_retirement(loop);
     return error < 0 ? error : 0;
 }
 

@@ -19,7 +19,8 @@ enum {
     OPTION_THREADS,
     OPTION_CORES,
     OPTION_SANDBOX,
-    OPTION_SANDBOX_PATHS
+    OPTION_SANDBOX_PATHS,
+    OPTION_ROUTE
 };
 
 static const struct option long_options[] = {
@@ -35,6 +36,7 @@ static const struct option long_options[] = {
     {"cores", required_argument, NULL, OPTION_CORES},
     {"sandbox", required_argument, NULL, OPTION_SANDBOX},
     {"sandbox-paths", required_argument, NULL, OPTION_SANDBOX_PATHS},
+    {"route", required_argument, NULL, OPTION_ROUTE},
     {NULL, 0, NULL, 0},
 };
 
@@ -72,6 +74,7 @@ static int set_option(struct worker_options *options, int option, const char *va
     case OPTION_THREADS: return parse_number(value, 4096, &options->threads);
     case OPTION_SANDBOX: options->sandbox = value; return 0;
     case OPTION_SANDBOX_PATHS: options->sandbox_paths = value; return 0;
+    case OPTION_ROUTE: options->route = value; return 0;
     case OPTION_CORES: return set_cores(options, value);
     default: return -EINVAL;
     }

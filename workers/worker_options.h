@@ -3,7 +3,7 @@
  *
  *     unetserve-worker --seat S --index I --model N --device cpu --cores 0-1 --threads 2
  *     unetserve-worker --describe --model-path PATH [--device D] [--precision P] [--backend B]
- * [--tile N] [--max-batch N] [--sandbox S] [--sandbox-paths PATH:PATH...]
+ * [--tile N] [--max-batch N] [--route R] [--sandbox S] [--sandbox-paths PATH:PATH...]
  */
 #ifndef WORKER_OPTIONS_H
 #define WORKER_OPTIONS_H
@@ -21,6 +21,7 @@ struct worker_options {
     const char *backend;       /* "auto" */
     const char *sandbox;       /* --describe only, as in the configuration: "auto" */
     const char *sandbox_paths; /* NULL: none */
+    const char *route;         /* --describe only; NULL: not known */
     uint32_t tile;
     uint32_t max_batch;
     uint32_t model;   /* number in the model table */

@@ -137,7 +137,7 @@ struct unetserve_item {
     size_t output_capacity;
     size_t output_bytes;
     struct unetserve_shape output_shape; /* rank 0 for documents */
-    uint32_t status; /* 200; or 400..499 and a JSON document in output: the model refuses this
+    uint32_t status; /* 200; or 400..599 and a JSON document in output: the model refuses this
                         request, alone */
 
     void *user;      /* the model's own, NULL at decode_request */
@@ -223,6 +223,7 @@ struct unetserve_setup {
     uint32_t tile;      /* from the configuration; 0: the model's choice */
     const char *cache_dir; /* where a model may keep what other workers, and later ones, can use
                               again; NULL: nowhere. To be opened in setup only */
+    const char *route;     /* where it is served: "/predict"; NULL: not known */
 };
 
 /*
