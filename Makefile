@@ -47,6 +47,8 @@ BROKER     := $(filter-out broker/main.c,$(call sources,broker))
 SUPERVISOR := $(filter-out supervisor/main.c,$(call sources,supervisor))
 WORKER     := $(filter-out workers/main.c,$(call sources,workers))
 UNET       := $(filter-out workers/models/unet/plugin.c,$(call sources,workers/models/unet workers/backends workers/backends/reference workers/backends/onednn $(if $(HAVE_CUDA),workers/backends/cudnn)))
+EXTENSION  := $(call sources,python/extension)
+PACKAGE    := $(wildcard python/unetserve/*.py python/unetserve/*/*.py)
 UNETCTL    := $(call sources,lib/client/unetctl)
 EXAMPLES   := $(call sources,workers/models/examples)
 
@@ -61,7 +63,8 @@ archive_unet       := $(UNET)
 
 PROGRAMS   := unetserve unetserve-gateway unetserve-broker unetserve-worker unetctl
 PLUGINS    := unet $(notdir $(EXAMPLES:.c=))
-OUTPUTS    := $(addprefix $(BUILD)/,$(PROGRAMS)) $(PLUGINS:%=$(BUILD)/models/%.so) \
+PYTHON_OUT := $(BUILD)/python/unetserve/_worker.abi3.so $(PACKAGE:%=$(BUILD)/%)
+OUTPUTS    := $(PYTHON_OUT) $(addprefix $(BUILD)/,$(PROGRAMS)) $(PLUGINS:%=$(BUILD)/models/%.so) \
 	      $(BUILD)/libunetserve.so $(BUILD)/libunetserve.a $(BUILD)/demo/make-scene $(BUILD)/demo/make-picture
 
 .DEFAULT_GOAL := all
@@ -125,6 +128,16 @@ $(BUILD)/models/%.so: $(BUILD)/obj/workers/models/examples/%.o $(BUILD)/lib.a
 	@mkdir -p $(@D)
 	$(call program,-shared -ljansson -lm)
 
+# The worker inside a Python interpreter, any from 3.9 on.
+PYTHON_INCLUDE = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
+$(BUILD)/obj/python/extension/%.o: COMPILE += -DPy_LIMITED_API=0x03090000 -isystem $(PYTHON_INCLUDE)
+$(BUILD)/python/unetserve/_worker.abi3.so: $(call objects,$(EXTENSION)) $(BUILD)/worker.a $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(call program,-shared -lsystemd -lseccomp -linih -ljansson -ldl -lm -pthread)
+$(BUILD)/python/%.py: python/%.py
+	@mkdir -p $(@D)
+	@cp $< $@
+
 # Models that misbehave, for the system tests.
 TEST_PLUGINS := $(patsubst tests/plugins/%.c,$(BUILD)/tests/models/%.so,$(wildcard tests/plugins/*.c))
 .PHONY: test-plugins
@@ -185,6 +198,14 @@ test: test-deps
 test-deps:
 	@packaging/install-deps.sh build test
 
+# For pip, into any virtual environment; the programs are found in PATH.
+.PHONY: wheel
+WHEEL := $(BUILD)/wheel/unetserve-$(VERSION)-cp39-abi3-linux_x86_64.whl
+wheel: $(WHEEL)
+$(WHEEL): $(PYTHON_OUT) packaging/wheel.sh
+	@packaging/install-deps.sh wheel
+	@BUILD=$(BUILD) VERSION=$(VERSION) PYTHON=$(PYTHON) packaging/wheel.sh
+
 .PHONY: unit-programs
 unit-programs: $(UNIT_TESTS) $(FUZZERS:%=$(BUILD)/tests/corpus_%)
 
@@ -212,7 +233,7 @@ checkers: build/checkers/.done
 build/checkers/.done: tests/requirements.txt
 	@$(PYTHON) -m venv build/checkers && build/checkers/bin/pip install -q --disable-pip-version-check -r $< && touch $@
 
-system: outputs test-plugins
+system: outputs test-plugins wheel
 	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) -m pytest -q tests/system $(PYTEST)
 
 # ---- faults ----------------------------------------------------------------------------------------------------------
@@ -292,6 +313,7 @@ help:
 	@echo 'make demo       build, serve the demonstration model, send a tile (TILE=file.tif), write build/demo/mask.png'
 	@echo 'make test       build and run every test'
 	@echo 'make unit-qemu  unit tests on an emulated processor of 2008'
+	@echo 'make wheel      the Python package, for pip'
 	@echo 'make run        serve the demonstration model on 127.0.0.1:8000'
 	@echo 'make model      search the slot protocol with spin (SIZE=small: the bounds of CI)'
 	@echo 'make chaos      kill and stop processes under load for MINUTES=$(MINUTES), with SEED=; SUPERVISOR=1: that one too'

@@ -101,7 +101,7 @@ void outcome_encode(struct job_outcome *outcome, const struct unetserve_interfac
     struct unetserve_shape shape = slot->output_shape;
     bool tensor = status == 200 && interface->output_kind == UNETSERVE_TENSOR;
     bool sound = bytes <= queue_output_capacity(queue, number) &&
-                 (status == 200 || (status >= 400 && status <= 499));
+                 (status == 200 || (status >= 400 && status <= 599));
     if (!sound || (tensor && !labels_fit(&shape, bytes)))
         outcome_say(outcome, 500, "The model gave an answer that makes no sense");
     else if (tensor)

@@ -434,6 +434,12 @@ int config_load(const char *path, struct config *config, struct config_error *er
     return failed;
 }
 
+bool config_model_is_python(const struct config_model *model)
+{
+    size_t length = strlen(model->path);
+    return length > 3 && strcmp(model->path + length - 3, ".py") == 0;
+}
+
 /* ---- the command line ---- */
 
 int config_set(struct config *config, const char *section, const char *key_name, const char *value,

@@ -59,6 +59,7 @@ static const struct config_key server_keys[] = {
 
 static const struct config_key model_keys[] = {
     {"path", CONFIG_TEXT, MODEL(path), 0, 0, "a file or a directory"},
+    {"python", CONFIG_ABSOLUTE, MODEL(python), 0, 0, "an absolute path"},
     {"route", CONFIG_ROUTE, MODEL(route), 0, 0,
      "a path such as /predict, of letters, digits, '/', '-', '_', '.' and '~'"},
     {"devices", CONFIG_DEVICES, MODEL(devices), 0, 0,

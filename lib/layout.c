@@ -70,6 +70,15 @@ int layout_plugin(const char *name, char *path, size_t size)
     return file_find(places, name, ".so", path, size);
 }
 
+int layout_python(char *path, size_t size)
+{
+    static const char *const places[] = {"/python/", "/../lib/unetserve/python/", NULL};
+    int error = file_find(places, "unetserve/__init__", ".py", path, size);
+    if (error == 0)
+        path[strlen(path) - strlen("/unetserve/__init__.py")] = '\0';
+    return error;
+}
+
 int layout_run_root(char *path, size_t size)
 {
     const char *runtime = getenv("XDG_RUNTIME_DIR");

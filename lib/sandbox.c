@@ -44,9 +44,14 @@ enum sandbox_mode sandbox_mode_of(const char *text)
 
 void sandbox_resolve(struct config *config)
 {
-    for (uint32_t i = 0; i < config->model_count; i++)
-        if (strcmp(config->models[i].sandbox, "server") == 0)
-            memcpy(config->models[i].sandbox, config->sandbox, sizeof config->sandbox);
+    for (uint32_t i = 0; i < config->model_count; i++) {
+        struct config_model *model = &config->models[i];
+        if (strcmp(model->sandbox, "server") != 0)
+            continue;
+        memcpy(model->sandbox, config->sandbox, sizeof config->sandbox);
+        if (config_model_is_python(model) && sandbox_mode_of(config->sandbox) == SANDBOX_AUTO)
+            strcpy(model->sandbox, "off");
+    }
 }
 
 /* With filters that service managers and containers may have put around it: a filter that is not

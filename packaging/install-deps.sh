@@ -1,17 +1,18 @@
 #!/bin/sh
-# install-deps.sh GROUP...: make sure that the Debian packages of these groups are there (server, build, test, lint, bench, container, browser, model).
+# install-deps.sh GROUP...: make sure that the Debian packages of these groups are there (server, build, test, lint, bench, container, browser, model, wheel).
 # Installs what is missing when it may; else says in one line what to run.
 set -eu
 
 packages_server="gcc make libc6-dev libzmq3-dev libmsgpack-dev libmicrohttpd-dev libgnutls28-dev libjansson-dev libsystemd-dev libseccomp-dev libinih-dev
  libdnnl-dev libzip-dev libpng-dev libxxhash-dev"
-packages_build="$packages_server curl libcurl4-openssl-dev libgdal-dev"
-packages_test="libcmocka-dev python3 python3-pytest python3-requests python3-httpx python3-numpy python3-zmq python3-msgpack python3-yaml python3-venv curl gdal-bin qemu-user"
+packages_build="$packages_server python3-dev curl libcurl4-openssl-dev libgdal-dev"
+packages_test="libcmocka-dev python3 python3-wheel python3-pip python3-pytest python3-requests python3-httpx python3-numpy python3-zmq python3-msgpack python3-yaml python3-venv curl gdal-bin qemu-user"
 packages_lint="clang clang-tidy clang-format cppcheck shellcheck libclang-rt-14-dev mandoc"
 packages_bench="python3 python3-numpy"
 packages_container="buildah debootstrap"
 packages_browser="chromium chromium-driver"
 packages_model="spin python3"
+packages_wheel="python3 python3-wheel"
 
 wanted=
 for group in "$@"; do
@@ -24,6 +25,7 @@ for group in "$@"; do
     container) wanted="$wanted $packages_container" ;;
     browser) wanted="$wanted $packages_browser" ;;
     model) wanted="$wanted $packages_model" ;;
+    wheel) wanted="$wanted $packages_wheel" ;;
     *)
         echo "install-deps.sh: no group '$group'" >&2
         exit 64

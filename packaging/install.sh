@@ -39,6 +39,9 @@ put 755 "$build"/models/*.so "$root/lib/unetserve/models"
 [ "${1:-all}" != server ] || exit 0
 
 put 755 "$build/unetctl" "$root/bin"
+put 755 "$build/python/unetserve/_worker.abi3.so" "$root/lib/unetserve/python/unetserve"
+put 644 "$build"/python/unetserve/*.py "$root/lib/unetserve/python/unetserve"
+put 644 "$build"/python/unetserve/litserve/*.py "$root/lib/unetserve/python/unetserve/litserve"
 
 install -d "$root/lib"
 install -m 755 "$build/libunetserve.so" "$root/lib/libunetserve.so.$version"

@@ -22,7 +22,7 @@ step() {
 }
 
 tidy() {
-    flags="-std=c11 -D_GNU_SOURCE -Iinclude -I. -I/usr/include/gdal -DUNETSERVE_VERSION='\"0\"' -DUNETSERVE_PREFIX='\"/usr\"' $cuda_flags"
+    flags="-std=c11 -D_GNU_SOURCE -Iinclude -I. -I/usr/include/gdal $(printf -- '-I%s ' /usr/include/python3.*) -DPy_LIMITED_API=0x03090000 -DUNETSERVE_VERSION='\"0\"' -DUNETSERVE_PREFIX='\"/usr\"' $cuda_flags"
     # shellcheck disable=SC2086
     printf '%s\n' $sources | xargs -P 2 -n 1 sh -c "clang-tidy --quiet \"\$@\" -- $flags 2>/dev/null" tidy
 }
@@ -46,7 +46,7 @@ step cppcheck check
 step portable portable
 # shellcheck disable=SC2046
 step shellcheck shellcheck $(git grep -lE '^#!.*\b(ba)?sh\b')
-step python "${PYTHON:-/usr/bin/python3}" -m compileall -q tests bench
+step python "${PYTHON:-/usr/bin/python3}" -m compileall -q tests bench python
 if [ -d docs/man ]; then
     # shellcheck disable=SC2046
     step mandoc mandoc -T lint -W warning $(git ls-files 'docs/man/*')

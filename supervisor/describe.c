@@ -1,9 +1,11 @@
 #include "supervisor/describe.h"
 
+#include "supervisor/python_command.h"
 #include "supervisor/spawn.h"
 #include "unetserve/interface_text.h"
 #include "unetserve/layout.h"
 #include "unetserve/queue.h"
+#include "unetserve/seat.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,6 +34,8 @@ static int asking_start(const struct config_model *model, struct describing *ask
     int error = layout_program("unetserve-worker", program, sizeof program);
     if (error)
         return error;
+    struct python_command python;
+    bool is_python = config_model_is_python(model);
     snprintf(tile, sizeof tile, "%u", model->tile);
     const char *arguments[] = {"unetserve-worker",
                                "--describe",
@@ -47,16 +51,22 @@ static int asking_start(const struct config_model *model, struct describing *ask
                                model->sandbox,
                                "--sandbox-paths",
                                model->sandbox_paths,
+                               "--route",
+                               model->route,
                                model->tile ? "--tile" : NULL,
                                tile,
                                NULL};
+    if (is_python && (error = python_command_make(model, arguments, &python)))
+        return error;
     if (pipe2(pipes, O_CLOEXEC))
         return -errno;
     fcntl(pipes[0], F_SETFL, O_NONBLOCK);
-    char **environment = spawn_environment(false, NULL);
-    struct spawn_fd fd = {pipes[1], STDOUT_FILENO};
-    struct spawn spawn = {.path = program,
-                          .arguments = (char *const *)(uintptr_t)arguments,
+    char **environment = spawn_environment(false, is_python ? python.environment : NULL);
+    /* What the user's own file prints is not the answer. */
+    struct spawn_fd fd = {pipes[1], is_python ? SEAT_FD_READY : STDOUT_FILENO};
+    struct spawn spawn = {.path = is_python ? python.program : program,
+                          .arguments = is_python ? python.arguments
+                                                 : (char *const *)(uintptr_t)arguments,
                           .environment = environment,
                           .fds = &fd,
                           .fd_count = 1,
@@ -138,6 +148,8 @@ static int judge(const struct config_model *model, int heard, int end,
     if (end == EX_DATAERR || end == EX_NOINPUT || end == EX_UNAVAILABLE || end == EX_USAGE ||
         end == EX_CONFIG)
         return end == EX_USAGE ? EX_CONFIG : end;
+    if (config_model_is_python(model) && (end != 0 || asking->size == 0))
+        return complain(model, EX_SOFTWARE, "its interpreter ended before LitServer.run()");
     if (end != 0)
         return complain(model, EX_SOFTWARE,
                         end < 0 ? "unetserve-worker crashed describing it"
@@ -166,6 +178,8 @@ int describe_begin(const struct config_model *model, struct describing *out)
         return 0;
     }
     free(describing.text);
+    if (error == -ENXIO)
+        return complain(model, EX_CONFIG, "no python3 in PATH; key 'python' may name one");
     return complain(model, EX_OSERR,
                     error == -ENOENT ? "unetserve-worker is not where unetserve looks for it"
                                      : strerror(-error));

@@ -1,5 +1,6 @@
 /* One seat: what the actions of tree.h do to its process. */
 #include "supervisor/describe.h"
+#include "supervisor/python_command.h"
 #include "supervisor/server.h"
 #include "supervisor/spawn.h"
 #include "unetserve/log.h"
@@ -66,6 +67,9 @@ struct command {
     size_t count;
     char seat[16], index[16], model[16], threads[16], cores[512], omp[40];
     char **environment;
+    const char *program;
+    char *const *arguments;
+    struct python_command python;
 };
 
 static void word_add(struct command *command, const char *word)
@@ -97,11 +101,30 @@ static void command_worker(const struct tree_seat *seat, struct command *command
     snprintf(command->omp, sizeof command->omp, "OMP_NUM_THREADS=%u", threads);
 }
 
+/* The same words for a Python model's interpreter. */
+static int command_python(const struct tree_seat *seat, struct command *command, const char **extra)
+{
+    const struct config_model *model = &seat->server->config->models[seat->model];
+    if (!config_model_is_python(model))
+        return 0;
+    int error = python_command_make(model, (const char *const *)(uintptr_t)command->words,
+                                    &command->python);
+    if (error)
+        return error;
+    command->program = command->python.program;
+    command->arguments = command->python.arguments;
+    for (size_t i = 0; command->python.environment[i]; i++)
+        extra[i] = command->python.environment[i];
+    return 0;
+}
+
 static int command_make(const struct tree_seat *seat, struct command *command)
 {
     static const char *const passive = "OMP_WAIT_POLICY=PASSIVE";
-    const char *extra[3] = {NULL, NULL, NULL};
+    const char *extra[2 + PYTHON_COMMAND_VARIABLES + 1] = {NULL};
     memset(command, 0, sizeof *command);
+    command->program = seat->server->programs[seat->role];
+    command->arguments = command->words;
     word_add(command, strrchr(seat->server->programs[seat->role], '/') + 1);
     snprintf(command->seat, sizeof command->seat, "%u", seat->number);
     snprintf(command->index, sizeof command->index, "%u", seat->index);
@@ -113,7 +136,12 @@ static int command_make(const struct tree_seat *seat, struct command *command)
         command_worker(seat, command);
         extra[0] = command->omp;
         /* Threads that spin between jobs would take the cores from the gateways. */
-        extra[1] = getenv("OMP_WAIT_POLICY") ? NULL : passive;
+        size_t count = 1;
+        if (!getenv("OMP_WAIT_POLICY"))
+            extra[count++] = passive;
+        int error = command_python(seat, command, &extra[count]);
+        if (error)
+            return error;
     }
     command->environment = spawn_environment(seat->role == QUEUE_GATEWAY, extra);
     return command->environment ? 0 : -ENOMEM;
@@ -192,8 +220,8 @@ static int process_start(struct tree_seat *seat, int ready_write_fd)
     if (error)
         return error;
     struct spawn spawn = {
-        .path = seat->server->programs[seat->role],
-        .arguments = command.words,
+        .path = command.program,
+        .arguments = command.arguments,
         .environment = command.environment,
         .fds = fds,
         .fd_count = fds_collect(seat, ready_write_fd, fds),

@@ -11,6 +11,7 @@
 #include "unetserve/queue.h"
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,6 +25,7 @@
 struct config_model {
     char name[64];
     char path[PATH_MAX];
+    char python[PATH_MAX]; /* of a Python file: its interpreter; "": python3 of PATH */
     char route[128];    /* "/predict" */
     char devices[64];   /* "auto", "cpu", "2", "0,2" */
     char precision[16]; /* "auto" */
@@ -108,6 +110,9 @@ int config_parse(const char *text, size_t size, const char *name, struct config 
 /* One key as on the command line; section is "server" or "model NAME". */
 int config_set(struct config *config, const char *section, const char *key, const char *value,
                struct config_error *error);
+
+/* Is its path a Python file, with a class as LitServe takes it? */
+bool config_model_is_python(const struct config_model *model);
 
 /* MODEL of the command line: PATH or NAME=PATH; the name follows from the path if none is given. */
 int config_add_model(struct config *config, const char *argument, struct config_error *error);

@@ -17,6 +17,9 @@ int layout_program(const char *name, char *path, size_t size);
 /* Path of a built-in plugin ("unet" -> .../models/unet.so). */
 int layout_plugin(const char *name, char *path, size_t size);
 
+/* The directory to import the Python package `unetserve` from. */
+int layout_python(char *path, size_t size);
+
 /* The default run directory's parent for this user: $XDG_RUNTIME_DIR/unetserve, or
  * /tmp/unetserve-UID. The supervisor puts one directory an instance there; clients look for the
  * only one. */

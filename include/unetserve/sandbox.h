@@ -24,7 +24,8 @@ enum sandbox_mode {
 /* The values of key `sandbox`; what is none of them is AUTO. */
 enum sandbox_mode sandbox_mode_of(const char *text);
 
-/* Models whose key says `server` say what the server's says from here on. */
+/* Models whose key says `server` say what the server's says from here on; Python files say `off`
+ * where that is `auto`, since what they import, fetch and start is not known. */
 void sandbox_resolve(struct config *config);
 
 struct sandbox {
