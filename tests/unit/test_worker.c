@@ -92,7 +92,7 @@ static void predict_one(struct calls *calls, struct unetserve_item *item)
     case ACT_REFUSE: write_refusal(item, 400); break;
     case ACT_CLAIM_TOO_MUCH: item->output_bytes = item->output_capacity + 1; break;
     case ACT_WRONG_SHAPE: item->output_shape.dims[0] = 3; break;
-    case ACT_WRONG_STATUS: item->status = 503; break;
+    case ACT_WRONG_STATUS: item->status = 600; break;
     case ACT_EMPTY_REFUSAL:
         item->status = 404;
         item->output_bytes = 0;
