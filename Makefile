@@ -95,6 +95,7 @@ $(BUILD)/obj/%.o: %.c Makefile
 
 # Files that sources hold by .incbin, which the compiler's dependencies do not know.
 $(BUILD)/obj/gateway/docs_files.o: $(wildcard gateway/docs/*)
+$(BUILD)/obj/lib/client/unetctl/client.o: lib/client/unetctl/client.py
 
 define archive_rule
 $(BUILD)/$(1).a: $(call objects,$(archive_$(1)))

@@ -19,6 +19,7 @@ int command_plan(int argc, char **argv);
 int command_check(int argc, char **argv);
 int command_dockerize(int argc, char **argv);
 int command_key(int argc, char **argv);
+int command_client(int argc, char **argv);
 int command_new_model(int argc, char **argv);
 
 /* "unetctl: SENTENCE" on stderr; returns code. */

@@ -27,6 +27,7 @@ static const struct command_row command_rows[] = {
     {"plan", command_plan, "how a GPU would run a model, layer by layer, without one"},
     {"check", command_check, "look at a tile, a model or a configuration without a server"},
     {"new-model", command_new_model, "write the beginnings of a model plugin"},
+    {"client", command_client, "write a Python client for a server's models"},
     {"dockerize", command_dockerize, "write a Dockerfile for a model"},
     {"key", command_key, "make an API key"},
 };

@@ -1,0 +1,63 @@
+"""unetctl client: the Python program that it writes, run with nothing but Python's own library."""
+
+import subprocess
+
+import pytest
+
+from conftest import BUILD
+
+numpy = pytest.importorskip("numpy")
+KEY = "open-sesame"
+
+
+def write(server, path, *more):
+    return subprocess.run([BUILD / "unetctl", "client", "--url", server.url, "-o", path, *more], capture_output=True,
+                          text=True, timeout=60, check=False)
+
+
+def run(path, *words, env=None):
+    return subprocess.run(["/usr/bin/python3", "-I", path, *map(str, words)], capture_output=True, text=True, timeout=120,
+                          env={"PATH": "/usr/bin", **(env or {})}, check=False)
+
+
+def test_the_tutorials_lines(start_server, tmp_path):
+    server = start_server(BUILD / "models" / "typed.so", env={"UNETSERVE_API_KEY": KEY})
+    client = tmp_path / "client.py"
+    assert write(server, client).returncode == 0
+    done = run(client, env={"UNETSERVE_API_KEY": KEY})
+    assert (done.returncode, done.stdout) == (0, 'Status: 200\nResponse:\n {"output":80.0}\n'), done.stderr
+    assert '{"output":12.0}' in run(client, '{"input": 2}', env={"UNETSERVE_API_KEY": KEY}).stdout
+    refused = run(client)
+    assert refused.returncode == 1 and "Status: 401" in refused.stdout
+    before = client.read_bytes()
+    again = write(server, client)
+    assert again.returncode == 73 and "--force" in again.stderr and client.read_bytes() == before
+    assert write(server, client, "--force").returncode == 0
+
+
+def test_a_tile_becomes_a_mask(start_server, demo_model, scene, tmp_path):
+    server = start_server(demo_model)
+    client = tmp_path / "client.py"
+    assert write(server, client).returncode == 0
+    numpy.save(tmp_path / "tile.npy", scene.astype("uint16"))
+    done = run(client, tmp_path / "tile.npy", "-o", tmp_path / "mask.npy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    mask = numpy.load(tmp_path / "mask.npy")
+    assert mask.shape == scene.shape[1:] and "mask: 96 x 112" in done.stdout
+    assert f"{100 * (mask == mask[0, 0]).mean():5.1f} %" in done.stdout
+    made_up = run(client)
+    assert made_up.returncode == 0 and "mask: 256 x 256" in made_up.stdout, made_up.stderr
+
+
+def test_streams_and_several_models(start_server, tmp_path):
+    server = start_server([f"typed={BUILD}/models/typed.so", f"stream={BUILD}/models/streaming.so"])
+    client = tmp_path / "client.py"
+    assert write(server, client).returncode == 0
+    done = run(client, "--route", "/predict/stream")
+    assert done.returncode == 0 and done.stdout.count('"output"') == 10, done.stdout + done.stderr
+
+
+def test_no_server(tmp_path):
+    done = subprocess.run([BUILD / "unetctl", "client", "--url", "http://127.0.0.1:9", "-o", tmp_path / "client.py"],
+                          capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode not in (0, 64) and done.stderr.count("\n") == 1 and not (tmp_path / "client.py").exists()
