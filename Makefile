@@ -112,9 +112,9 @@ endef
 
 $(BUILD)/unetserve: $(BUILD)/obj/supervisor/main.o $(BUILD)/supervisor.a $(BUILD)/lib.a
 	$(call program,-lsystemd -lseccomp -linih -ljansson -lm)
-# The gateway puts its own recv() under libmicrohttpd's (gateway/gate_recv.c says why), so that symbol is exported.
+# The gateway puts its own recv() and gnutls_record_recv() under libmicrohttpd's (gateway/gate_recv.c says why), so they are exported.
 $(BUILD)/unetserve-gateway: $(BUILD)/obj/gateway/main.o $(BUILD)/gateway.a $(BUILD)/lib.a
-	$(call program,-Wl$(comma)--export-dynamic-symbol=recv -lmicrohttpd -lgnutls -lzmq -lmsgpackc -lsystemd -lseccomp -linih -ljansson -lpng -lm)
+	$(call program,-Wl$(comma)--export-dynamic-symbol=recv -Wl$(comma)--export-dynamic-symbol=gnutls_record_recv -lmicrohttpd -lgnutls -lzmq -lmsgpackc -lsystemd -lseccomp -linih -ljansson -lpng -lm)
 $(BUILD)/unetserve-broker: $(BUILD)/obj/broker/main.o $(BUILD)/broker.a $(BUILD)/lib.a
 	$(call program,-lzmq -lmsgpackc -lsystemd -lseccomp -linih -ljansson -lm)
 $(BUILD)/unetserve-worker: $(BUILD)/obj/workers/main.o $(BUILD)/worker.a $(BUILD)/lib.a
@@ -273,7 +273,7 @@ fuzz:
 
 fuzz-programs: $(FUZZERS:%=$(BUILD)/fuzz/%)
 # As in the gateway: libmicrohttpd must find our recv.
-$(BUILD)/fuzz/connection $(BUILD)/tests/corpus_connection: LINK += -Wl,--export-dynamic-symbol=recv
+$(BUILD)/fuzz/connection $(BUILD)/tests/corpus_connection: LINK += -Wl,--export-dynamic-symbol=recv -Wl,--export-dynamic-symbol=gnutls_record_recv
 $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(EVERYTHING)
 	@mkdir -p $(@D)
 	$(call program,$(ALL_LIBS))

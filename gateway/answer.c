@@ -145,7 +145,22 @@ static void emit_to_text(void *out, const char *name, const char *value)
     text_add(text, "\r\n");
 }
 
-int answer_send(const struct answer *answer, int fd)
+/* In one record after the other: corked ones would be kept, and sent later, where there is no room.
+ */
+static int tls_send(gnutls_session_t tls, const struct iovec *parts, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        for (size_t at = 0; at < parts[i].iov_len;) {
+            ssize_t sent = gnutls_record_send(tls, (const char *)parts[i].iov_base + at,
+                                              parts[i].iov_len - at);
+            if (sent <= 0)
+                return sent == GNUTLS_E_AGAIN ? -EAGAIN : -EPIPE;
+            at += (size_t)sent;
+        }
+    return gnutls_bye(tls, GNUTLS_SHUT_WR) ? -EAGAIN : 0;
+}
+
+int answer_send(const struct answer *answer, int fd, gnutls_session_t tls)
 {
     metrics_answered(answer->model - 1u, answer->status, answer->size);
     struct text head = {.size = 0};
@@ -158,6 +173,8 @@ int answer_send(const struct answer *answer, int fd)
     emit_all(&closing, emit_to_text, &head);
     text_add(&head, "\r\n");
     struct iovec parts[2] = {{head.bytes, head.size}, {answer->body, answer->size}};
+    if (tls)
+        return tls_send(tls, parts, answer->size ? 2 : 1);
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = answer->size ? 2 : 1};
     ssize_t sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent < 0)

@@ -10,6 +10,7 @@
 
 #include "unetserve/problem.h"
 
+#include <gnutls/gnutls.h>
 #include <microhttpd.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -54,9 +55,9 @@ enum MHD_Result answer_queue(struct answer *answer, struct MHD_Connection *conne
 enum MHD_Result answer_queue_stream(struct answer *answer, struct MHD_Connection *connection,
                                     MHD_ContentReaderCallback reader, void *opaque);
 
-/* Write it to a socket at once, with Connection: close. Only for answers of a few kilobytes: 0 if
- * the kernel took all of it, -EAGAIN or another error if not (the connection is of no more use
- * then). */
-int answer_send(const struct answer *answer, int fd);
+/* Write it to a socket at once, with Connection: close; through `tls` where that is not NULL, which
+ * is told then that nothing more will come. Only for answers of a few kilobytes: 0 if the kernel
+ * took all of it, -EAGAIN or another error if not (the connection is of no more use then). */
+int answer_send(const struct answer *answer, int fd, gnutls_session_t tls);
 
 #endif

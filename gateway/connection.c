@@ -1,5 +1,6 @@
 #include "gateway/connection.h"
 
+#include "gateway/gate_recv.h"
 #include "gateway/metrics.h"
 #include "gateway/negotiate.h"
 #include "gateway/request.h"
@@ -58,6 +59,7 @@ void connection_close(struct connections *connections, struct connection *connec
     connections->count--;
     if (connection->place)
         peers_leave(&connections->addresses, connection->place);
+    tls_identity_drop(connection->identity);
     metrics_connections(connections->count);
     free(connection);
 }
@@ -66,7 +68,7 @@ void connection_refuse(struct connection *connection, struct answer *answer, boo
 {
     connection->refused = true;
     /* Fails when the peer is gone or reads nothing: then there is nobody to tell. */
-    (void)answer_send(answer, connection->fd);
+    (void)answer_send(answer, connection->fd, connection->secured ? connection->tls : NULL);
     /* libmicrohttpd finds the end of the stream, asks for it, and gets the error of
      * connection_read. */
     if (kick)
@@ -92,9 +94,28 @@ bool connection_idle(const struct connection *connection)
     return head_gate_idle(&connection->gate) && connection->answered == connection->gate.requests;
 }
 
+int connection_secure(struct connection *connection, gnutls_session_t tls,
+                      struct tls_identity *identity)
+{
+    connection->tls = tls;
+    connection->identity = tls_identity_keep(identity);
+    return tls_identity_use(identity, tls);
+}
+
+bool connection_write(struct connection *connection, const char *bytes, size_t size)
+{
+    ssize_t sent = connection->tls ? gnutls_record_send(connection->tls, bytes, size)
+                                   : send(connection->fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sent == (ssize_t)size;
+}
+
 bool connection_ended(const struct connection *connection)
 {
     char byte;
+    if (connection->tls_ended)
+        return true;
+    if (connection->secured && gnutls_record_check_pending(connection->tls) > 0)
+        return false;
     return recvfrom(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, NULL, NULL) == 0;
 }
 
@@ -129,6 +150,25 @@ static void check_cut(struct connection *connection, struct head_gate_report *re
                          : "truncated: the connection ended before the whole body had come";
 }
 
+/* A TLS stream that is cut reads as one that was ended: whether what came is whole is the gate's to
+ * say. */
+static ssize_t source_read(struct connection *connection, void *buffer, size_t size, int flags)
+{
+    if (!connection->tls)
+        return recvfrom(connection->fd, buffer, size, flags, NULL, NULL);
+    ssize_t got = gate_recv_record(connection->tls, buffer, size);
+    if (got == GNUTLS_E_AGAIN || got == GNUTLS_E_INTERRUPTED) {
+        errno = EAGAIN;
+        return -1;
+    }
+    if (got < 0 && got != GNUTLS_E_PREMATURE_TERMINATION) {
+        errno = ECONNRESET;
+        return -1;
+    }
+    connection->tls_ended = got <= 0;
+    return got > 0 ? got : 0;
+}
+
 ssize_t connection_read(struct connection *connection, void *buffer, size_t size, int flags)
 {
     if (connection->refused) {
@@ -141,7 +181,7 @@ ssize_t connection_read(struct connection *connection, void *buffer, size_t size
         errno = EAGAIN;
         return -1;
     }
-    ssize_t got = recvfrom(connection->fd, buffer, size, flags, NULL, NULL);
+    ssize_t got = source_read(connection, buffer, size, flags);
     if (got < 0 || (flags & MSG_PEEK))
         return got;
     metrics_received((size_t)got);

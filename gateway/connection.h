@@ -10,6 +10,7 @@
 #include "gateway/client.h"
 #include "gateway/head_gate.h"
 #include "gateway/peers.h"
+#include "gateway/tls.h"
 
 #include <stdatomic.h>
 #include <sys/types.h>
@@ -20,8 +21,12 @@ struct request;
 
 struct connection {
     int fd;
-    struct client peer; /* the other end; a proxy, perhaps */
-    struct peer *place; /* among its address's connections; NULL: not counted */
+    struct client peer;   /* the other end; a proxy, perhaps */
+    struct peer *place;   /* among its address's connections; NULL: not counted */
+    gnutls_session_t tls; /* NULL: plain. It is libmicrohttpd's */
+    struct tls_identity *identity;
+    bool secured;   /* the handshake is over */
+    bool tls_ended; /* the client has said that nothing more will come, or the stream is cut */
     struct head_gate gate;
     uint64_t head_since_ns; /* when the head that is under way began; 0: none is */
     struct head_gate_report
@@ -67,8 +72,17 @@ bool connection_idle(const struct connection *connection);
 bool connection_ended(const struct connection *connection);
 
 /* What libmicrohttpd's recv does on this socket: read, let the gate check. As recv(2). A stream
- * that ends within a request is refused with 400: a client that only half-closed reads why. */
+ * that ends within a request is refused with 400: a client that only half-closed reads why.
+ * Over TLS this takes the place of gnutls_record_recv, with errno instead of its errors. */
 ssize_t connection_read(struct connection *connection, void *buffer, size_t size, int flags);
+
+/* The session of a connection that has just begun: it shows that identity. 0, or -EIO. */
+int connection_secure(struct connection *connection, gnutls_session_t tls,
+                      struct tls_identity *identity);
+
+/* Write a few bytes between two answers, at once. False: not all of them went out, and the
+ * connection is of no more use. */
+bool connection_write(struct connection *connection, const char *bytes, size_t size);
 
 /* libmicrohttpd is done with a request: a refusal that waited for that goes out. */
 void connection_request_done(struct connection *connection);

@@ -11,10 +11,12 @@
 #include "gateway/negotiate.h"
 #include "gateway/request.h"
 
+#include "lib/config_address.h"
 #include "unetserve/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <gnutls/abstract.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -54,6 +56,26 @@ static size_t on_unescape(void *opaque, struct MHD_Connection *mhd, char *text)
     return strstr(text, "%00") ? strlen(text) : MHD_http_unescape(text);
 }
 
+/* Without an identity of ours the session has the daemon's, which shows nothing: it fails. */
+static void secure(struct http *http, struct connection *connection, struct MHD_Connection *mhd)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(
+        mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    if (info && info->tls_session &&
+        connection_secure(connection, info->tls_session, http->identity))
+        shutdown(connection->fd, SHUT_RDWR);
+}
+
+/* MHD_OPTION_HTTPS_CERT_CALLBACK: the daemon has no certificate itself, each session gets one. */
+static int no_certificate(gnutls_session_t session, const gnutls_datum_t *authorities, int count,
+                          const gnutls_pk_algorithm_t *algorithms, int algorithm_count,
+                          gnutls_pcert_st **chain, unsigned *length, gnutls_privkey_t *key)
+{
+    (void)session, (void)authorities, (void)count, (void)algorithms, (void)algorithm_count;
+    (void)chain, (void)length, (void)key;
+    return -1;
+}
+
 static void on_connection(void *opaque, struct MHD_Connection *mhd, void **context,
                           enum MHD_ConnectionNotificationCode code)
 {
@@ -62,6 +84,8 @@ static void on_connection(void *opaque, struct MHD_Connection *mhd, void **conte
         const union MHD_ConnectionInfo *info = MHD_get_connection_info(
             mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
         *context = info ? connection_find(info->connect_fd) : NULL;
+        if (*context)
+            secure(http, *context, mhd);
         return;
     }
     struct connection *connection = *context;
@@ -88,13 +112,34 @@ static void on_request_done(void *opaque, struct MHD_Connection *mhd, void **req
 
 /* ---- driving libmicrohttpd ---- */
 
+static void daemons_run(struct http *http)
+{
+    for (int i = 0; i < 2; i++)
+        if (http->daemons[i])
+            MHD_run(http->daemons[i]);
+}
+
+/* The sooner of the times at which they want to run. False: none of them does. */
+static bool daemons_timeout(struct http *http, uint64_t *timeout_ms)
+{
+    bool timed = false;
+    for (int i = 0; i < 2; i++) {
+        MHD_UNSIGNED_LONG_LONG one_ms = 0;
+        if (!http->daemons[i] || MHD_get_timeout(http->daemons[i], &one_ms) != MHD_YES)
+            continue;
+        if (!timed || one_ms < *timeout_ms)
+            *timeout_ms = one_ms;
+        timed = true;
+    }
+    return timed;
+}
+
 static int on_daemon_io(sd_event_source *source, int fd, uint32_t events, void *opaque)
 {
     (void)source;
     (void)fd;
     (void)events;
-    struct http *http = opaque;
-    MHD_run(http->daemon);
+    daemons_run(opaque);
     return 0;
 }
 
@@ -104,7 +149,7 @@ static int on_daemon_timer(sd_event_source *source, uint64_t now_us, void *opaqu
     (void)now_us;
     struct http *http = opaque;
     http->daemon_due_us = UINT64_MAX;
-    MHD_run(http->daemon);
+    daemons_run(http);
     return 0;
 }
 
@@ -135,20 +180,20 @@ static void set_accepting(struct http *http, bool accepting)
         return;
     http->accepting = accepting;
     for (uint32_t i = 0; i < http->listen_count; i++)
-        sd_event_source_set_enabled(http->listen[i], accepting ? SD_EVENT_ON : SD_EVENT_OFF);
+        sd_event_source_set_enabled(http->listen[i].source, accepting ? SD_EVENT_ON : SD_EVENT_OFF);
 }
 
 static int on_turn_over(sd_event_source *source, void *opaque)
 {
     (void)source;
     struct http *http = opaque;
-    MHD_UNSIGNED_LONG_LONG timeout_ms = 0;
-    bool timed = MHD_get_timeout(http->daemon, &timeout_ms) == MHD_YES;
+    uint64_t timeout_ms = 0;
+    bool timed = daemons_timeout(http, &timeout_ms);
     for (int round = 0; round < ROUNDS_A_TURN && (http->resumed || (timed && timeout_ms == 0));
          round++) {
         http->resumed = false;
-        MHD_run(http->daemon);
-        timed = MHD_get_timeout(http->daemon, &timeout_ms) == MHD_YES;
+        daemons_run(http);
+        timed = daemons_timeout(http, &timeout_ms);
     }
     if (timed)
         arm_daemon_timer(http, http->resumed ? 0 : timeout_ms);
@@ -164,8 +209,8 @@ static int on_turn_over(sd_event_source *source, void *opaque)
 
 /* One address has all the connections that it may have (many), or there is no memory for one more:
  * it is told, as far as its socket takes that at once. No more than half of the lingering closer's
- * places are spent on such. */
-static void refuse_socket(struct http *http, int fd, bool many)
+ * places are spent on such. Over TLS it is only closed: to tell would take a handshake. */
+static void refuse_socket(struct http *http, int fd, bool many, bool tls)
 {
     struct answer answer = {.retry_after_s = 1};
     struct problem problem;
@@ -177,7 +222,7 @@ static void refuse_socket(struct http *http, int fd, bool many)
         problem_set(&problem, 503, "Out of memory, try again later");
     }
     negotiate_request_id(NULL, answer.request_id);
-    if (answer_set_problem(&answer, &problem) == 0 && answer_send(&answer, fd) == 0 &&
+    if (!tls && answer_set_problem(&answer, &problem) == 0 && answer_send(&answer, fd, NULL) == 0 &&
         http->lingerer.count < LINGER_MAX_SOCKETS / 2)
         linger_take(&http->lingerer, fd);
     else
@@ -193,7 +238,8 @@ static bool is_counted(const struct http *http, const struct client *peer)
            !trusted_has(&http->trusted, peer);
 }
 
-static void take_socket(struct http *http, int fd, const struct sockaddr *address, socklen_t size)
+static void take_socket(struct http *http, int fd, const struct sockaddr *address, socklen_t size,
+                        bool tls)
 {
     if (address->sa_family == AF_INET || address->sa_family == AF_INET6) {
         int one = 1;
@@ -206,7 +252,7 @@ static void take_socket(struct http *http, int fd, const struct sockaddr *addres
         place = peers_enter(&http->connections.addresses, &peer, most);
         if (!place) {
             refuse_socket(http, fd,
-                          most && peers_count(&http->connections.addresses, &peer) >= most);
+                          most && peers_count(&http->connections.addresses, &peer) >= most, tls);
             return;
         }
     }
@@ -214,12 +260,12 @@ static void take_socket(struct http *http, int fd, const struct sockaddr *addres
     if (!connection) {
         if (place)
             peers_leave(&http->connections.addresses, place);
-        refuse_socket(http, fd, false);
+        refuse_socket(http, fd, false, tls);
         return;
     }
     connection->peer = peer;
     connection->place = place;
-    if (MHD_add_connection(http->daemon, fd, address, size) == MHD_YES)
+    if (MHD_add_connection(http->daemons[tls], fd, address, size) == MHD_YES)
         return;
     /* libmicrohttpd has closed the socket, with or without telling on_connection. */
     if (connection_find(fd) == connection)
@@ -257,7 +303,8 @@ static int on_listen(sd_event_source *source, int listening, uint32_t events, vo
 {
     (void)source;
     (void)events;
-    struct http *http = opaque;
+    struct http_listener *listener = opaque;
+    struct http *http = listener->http;
     for (int i = 0; i < ACCEPTS_A_TURN; i++) {
         /* Those who come now wait in the backlog. */
         if (http->connections.count >= http->gateway->config.max_connections) {
@@ -269,7 +316,7 @@ static int on_listen(sd_event_source *source, int listening, uint32_t events, vo
         int fd = accept4(listening, (struct sockaddr *)&address, &size,
                          SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            take_socket(http, fd, (struct sockaddr *)&address, size);
+            take_socket(http, fd, (struct sockaddr *)&address, size, listener->tls);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             accept_failed(http, errno);
             return 0;
@@ -304,6 +351,12 @@ static bool sweep_connection(struct http *http, struct connection *connection, u
     if (connection->request) {
         request_sweep(connection->request, now_ns);
         return false;
+    }
+    /* A handshake that takes as long: nothing can be said to who is in it. */
+    if (connection->tls && !connection->secured && now_ns - connection->idle_since_ns > head_ns) {
+        metrics_refused(COUNTERS_REFUSED_SLOW);
+        shutdown(connection->fd, SHUT_RDWR);
+        return full;
     }
     if (!connection_idle(connection))
         return false;
@@ -340,8 +393,8 @@ static void stop_listening(struct http *http)
 {
     set_accepting(http, false);
     for (uint32_t i = 0; i < http->listen_count; i++) {
-        int fd = sd_event_source_get_io_fd(http->listen[i]);
-        sd_event_source_disable_unref(http->listen[i]);
+        int fd = sd_event_source_get_io_fd(http->listen[i].source);
+        sd_event_source_disable_unref(http->listen[i].source);
         close(fd);
     }
     http->listen_count = 0;
@@ -367,20 +420,26 @@ static bool drained(void *opaque)
 
 /* ---- life ---- */
 
-static int start_daemon(struct http *http)
+static int start_daemon(struct http *http, bool tls)
 {
     const struct config *config = &http->gateway->config;
+    struct MHD_OptionItem secured[] = {
+        {MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)(intptr_t)no_certificate},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, TLS_PRIORITIES},
+        {MHD_OPTION_END, 0, NULL}};
+    struct MHD_OptionItem plain[] = {{MHD_OPTION_END, 0, NULL}};
     /* A little later than on_sweep, which says 408 to those who have begun a head. */
     http->idle_s = (config->header_timeout_ms + 999) / 1000 + 2;
-    http->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG, 0,
-        NULL, NULL, request_handle, http, MHD_OPTION_EXTERNAL_LOGGER, on_daemon_log, http,
+    http->daemons[tls] = MHD_start_daemon(
+        (tls ? MHD_USE_TLS : 0) | MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME |
+            MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG,
+        0, NULL, NULL, request_handle, http, MHD_OPTION_EXTERNAL_LOGGER, on_daemon_log, http,
         MHD_OPTION_NOTIFY_COMPLETED, on_request_done, http, MHD_OPTION_NOTIFY_CONNECTION,
         on_connection, http, MHD_OPTION_CONNECTION_LIMIT, config->max_connections + 1,
         MHD_OPTION_CONNECTION_TIMEOUT, http->idle_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         CONNECTION_MEMORY, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, http,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
-    return http->daemon ? 0 : -ENOMEM;
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_ARRAY, tls ? secured : plain, MHD_OPTION_END);
+    return http->daemons[tls] ? 0 : -ENOMEM;
 }
 
 static int add_timers(struct http *http)
@@ -413,34 +472,75 @@ static bool is_listening(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 && listening;
 }
 
-static int listen_add(struct http *http, int fd)
+/* Is it bound to an address of the configuration that speaks TLS? The sockets of gateways that
+ * there are no more come without telling whose they were. */
+static bool speaks_tls(const struct http *http, int fd)
+{
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
+    socklen_t size = sizeof address;
+    char text[CONFIG_ADDRESS_MAX];
+    if (getsockname(fd, (struct sockaddr *)&address, &size) ||
+        config_address_format(&address, size, text, sizeof text))
+        return false;
+    const struct config *config = &http->gateway->config;
+    for (uint32_t i = 0; i < config->listen_count; i++)
+        if (strcmp(config_address_bare(config->listen[i]), text) == 0)
+            return config_address_is_tls(config->listen[i]);
+    return false;
+}
+
+static int listen_add(struct http *http, int fd, bool tls)
 {
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
         return -errno;
-    int error = sd_event_add_io(http->gateway->event, &http->listen[http->listen_count], fd,
-                                EPOLLIN, on_listen, http);
+    struct http_listener *listener = &http->listen[http->listen_count];
+    *listener = (struct http_listener){.http = http, .tls = tls};
+    int error = sd_event_add_io(http->gateway->event, &listener->source, fd, EPOLLIN, on_listen,
+                                listener);
     if (error < 0)
         return error;
     http->listen_count++;
     return 0;
 }
 
+static int add_daemon(struct http *http, bool tls)
+{
+    int error = start_daemon(http, tls);
+    if (error)
+        return error;
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(http->daemons[tls],
+                                                           MHD_DAEMON_INFO_EPOLL_FD);
+    if (!info)
+        return -EINVAL;
+    return sd_event_add_io(http->gateway->event, &http->daemon_io[tls], info->epoll_fd, EPOLLIN,
+                           on_daemon_io, http);
+}
+
+static int add_daemons(struct http *http)
+{
+    const struct config *config = &http->gateway->config;
+    bool wanted[2] = {false, false};
+    for (uint32_t i = 0; i < config->listen_count; i++)
+        wanted[config_address_is_tls(config->listen[i])] = true;
+    int error = wanted[false] ? add_daemon(http, false) : 0;
+    if (error >= 0 && wanted[true])
+        error = add_daemon(http, true);
+    return error;
+}
+
 static int add_sources(struct http *http)
 {
     sd_event *event = http->gateway->event;
-    const union MHD_DaemonInfo *info = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD);
-    if (!info)
-        return -EINVAL;
-    int error = sd_event_add_io(event, &http->daemon_io, info->epoll_fd, EPOLLIN, on_daemon_io,
-                                http);
+    int error = add_daemons(http);
     if (error >= 0)
         error = sd_event_add_post(event, &http->turn_over, on_turn_over, http);
     uint32_t addresses = http->gateway->config.listen_count;
     for (uint32_t i = 0; error >= 0 && i < addresses && i < SEAT_MAX_LISTEN; i++)
-        error = listen_add(http, SEAT_FD_LISTEN + (int)i);
+        error = listen_add(http, SEAT_FD_LISTEN + (int)i,
+                           config_address_is_tls(http->gateway->config.listen[i]));
     for (int i = 0; error >= 0 && i < SEAT_MAX_MORE && is_listening(SEAT_FD_MORE + i); i++)
-        error = listen_add(http, SEAT_FD_MORE + i);
+        error = listen_add(http, SEAT_FD_MORE + i, speaks_tls(http, SEAT_FD_MORE + i));
     return error < 0 ? error : 0;
 }
 
@@ -461,12 +561,31 @@ static int keys_read(struct http *http)
     return error;
 }
 
+/* So does this. */
+static int identity_read(struct http *http)
+{
+    const struct config *config = &http->gateway->config;
+    struct tls_identity *fresh = NULL;
+    char text[1024] = "";
+    if (!config->tls_certificate[0])
+        return 0;
+    int error = tls_identity_read(config, &fresh, text, sizeof text);
+    if (error) {
+        log_event(LOG_LEVEL_ERROR, "cannot read the certificates", log_text("error", text));
+        return error;
+    }
+    tls_identity_drop(http->identity);
+    http->identity = fresh;
+    return 0;
+}
+
 static void reconfigure(void *opaque)
 {
     struct http *http = opaque;
     trusted_read(&http->gateway->config, &http->trusted);
     cors_configure(&http->gateway->config);
     keys_read(http);
+    identity_read(http);
 }
 
 int http_open(struct http *http, struct gateway *gateway)
@@ -483,11 +602,11 @@ int http_open(struct http *http, struct gateway *gateway)
     peers_init(&http->connections.addresses, gateway->seat.queue.admission);
     peers_init(&http->uploads, gateway->seat.queue.admission);
     int error = keys_read(http);
+    if (!error)
+        error = identity_read(http);
     if (error)
         return error;
-    error = start_daemon(http);
-    if (!error)
-        error = add_timers(http);
+    error = add_timers(http);
     if (!error)
         error = add_sources(http);
     if (error) {
@@ -506,16 +625,18 @@ void http_close(struct http *http)
          connection = connection->next)
         if (connection->request)
             request_give_up(connection->request);
-    if (http->daemon) {
-        MHD_run(http->daemon); /* takes up what was resumed: it must not stop with suspended
-                                  connections */
-        MHD_stop_daemon(http->daemon);
-    }
+    daemons_run(
+        http); /* takes up what was resumed: they must not stop with suspended connections */
+    for (int i = 0; i < 2; i++)
+        if (http->daemons[i])
+            MHD_stop_daemon(http->daemons[i]);
+    tls_identity_drop(http->identity);
     openapi_close(&http->openapi);
     linger_close(&http->lingerer);
     for (uint32_t i = 0; i < http->listen_count; i++)
-        sd_event_source_disable_unref(http->listen[i]);
-    sd_event_source_disable_unref(http->daemon_io);
+        sd_event_source_disable_unref(http->listen[i].source);
+    for (int i = 0; i < 2; i++)
+        sd_event_source_disable_unref(http->daemon_io[i]);
     sd_event_source_disable_unref(http->turn_over);
     sd_event_source_disable_unref(http->daemon_timer);
     sd_event_source_disable_unref(http->sweep_timer);

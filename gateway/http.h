@@ -12,16 +12,23 @@
 
 struct http {
     struct gateway *gateway;
-    struct MHD_Daemon *daemon;
+    /* libmicrohttpd's daemons: connections of one are plain, those of the other TLS. NULL where no
+     * address is of its kind. */
+    struct MHD_Daemon *daemons[2];
+    struct tls_identity *identity; /* for those who come now; NULL: no TLS */
     struct connections connections;
     struct lingerer lingerer;
     struct api_keys keys;
     struct openapi openapi;
     struct trusted trusted;
     struct peers uploads; /* requests in BODY, by client */
-    sd_event_source *listen[SEAT_MAX_LISTEN + SEAT_MAX_MORE];
+    struct http_listener {
+        struct http *http;
+        sd_event_source *source;
+        bool tls;
+    } listen[SEAT_MAX_LISTEN + SEAT_MAX_MORE];
     uint32_t listen_count;
-    sd_event_source *daemon_io, *turn_over, *daemon_timer, *sweep_timer, *accept_timer;
+    sd_event_source *daemon_io[2], *turn_over, *daemon_timer, *sweep_timer, *accept_timer;
     uint64_t daemon_due_us;         /* when daemon_timer fires; UINT64_MAX: off */
     uint64_t accept_warning_due_ns; /* not before that is the next one logged */
     unsigned idle_s;                /* libmicrohttpd's own time-out of a connection */

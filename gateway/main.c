@@ -78,7 +78,10 @@ int main(int argc, char **argv)
     }
     json_object_seed(0); /* from a file, which cannot be opened later */
     sandbox.mode = sandbox_mode_of(gateway.config.sandbox);
-    sandbox.key_file = gateway.config.api_key_file;
+    sandbox.again[0] = gateway.config.api_key_file;
+    sandbox.again[1] = gateway.config.tls_certificate;
+    sandbox.again[2] = gateway.config.tls_key;
+    sandbox.again[3] = gateway.config.tls_client_ca;
     sandbox.max_connections = gateway.config.max_connections;
     if (sandbox_begin(&sandbox))
         return EX_CONFIG;

@@ -111,11 +111,9 @@ static int on_probe(sd_event_source *source, uint64_t now_us, void *opaque)
     (void)now_us;
     static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
     struct request *request = opaque;
-    ssize_t sent = send(request->connection->fd, interim, sizeof interim - 1,
-                        MSG_DONTWAIT | MSG_NOSIGNAL);
     /* Half a line would spoil the answer; a socket that has no room for 25 bytes is not being read.
      */
-    if (sent != (ssize_t)sizeof interim - 1)
+    if (!connection_write(request->connection, interim, sizeof interim - 1))
         request_gone(request);
     return 0;
 }

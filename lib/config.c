@@ -3,6 +3,7 @@
  * cuts long section names. */
 #include "unetserve/config.h"
 
+#include "lib/config_address.h"
 #include "lib/config_keys.h"
 #include "unetserve/admission.h"
 
@@ -533,6 +534,28 @@ int config_add_model(struct config *config, const char *argument, struct config_
 
 /* ---- the whole ---- */
 
+static int tls_validate(const struct config *config, struct config_error *error)
+{
+    bool tls = false;
+    for (uint32_t i = 0; i < config->listen_count; i++)
+        tls = tls || config_address_is_tls(config->listen[i]);
+    const char *missing = !config->tls_certificate[0] ? "tls_certificate"
+                          : !config->tls_key[0]       ? "tls_key"
+                                                      : NULL;
+    if (tls && missing) {
+        error_write(error,
+                    "[server]: key '%s': an https:// address needs it; allowed: an absolute path",
+                    missing);
+        return -EINVAL;
+    }
+    if (!tls && (config->tls_certificate[0] || config->tls_key[0] || config->tls_client_ca[0])) {
+        error_write(error, "[server]: key 'listen': no address would use the tls_ keys; allowed: "
+                           "https:// before one of them");
+        return -EINVAL;
+    }
+    return 0;
+}
+
 int config_validate(const struct config *config, struct config_error *error)
 {
     if (config->model_count == 0) {
@@ -542,12 +565,15 @@ int config_validate(const struct config *config, struct config_error *error)
     }
     for (uint32_t i = 0; i < config->listen_count; i++)
         for (uint32_t k = 0; k < i; k++)
-            if (strcmp(config->listen[i], config->listen[k]) == 0 &&
+            if (strcmp(config_address_bare(config->listen[i]),
+                       config_address_bare(config->listen[k])) == 0 &&
                 strcmp(config->listen[i] + strlen(config->listen[i]) - 2, ":0") != 0) {
                 error_write(error, "[server]: key 'listen': '%s' is there twice; allowed: once",
                             config->listen[i]);
                 return -EINVAL;
             }
+    if (tls_validate(config, error))
+        return -EINVAL;
     if (admission_rate_of(config->rate_limit_milli, config->rate_burst).window_us >
         ADMISSION_DEBT_MAX) {
         error_write(error,

@@ -8,6 +8,18 @@
 #include <string.h>
 #include <sys/un.h>
 
+#define TLS_PREFIX "https://"
+
+bool config_address_is_tls(const char *text)
+{
+    return strncmp(text, TLS_PREFIX, sizeof TLS_PREFIX - 1) == 0;
+}
+
+const char *config_address_bare(const char *text)
+{
+    return config_address_is_tls(text) ? text + sizeof TLS_PREFIX - 1 : text;
+}
+
 static int digits_parse(const char *text, unsigned long limit, unsigned long *out)
 {
     if (!*text || strlen(text) > 5 || text[strspn(text, "0123456789")])
@@ -59,6 +71,7 @@ static int ipv4_parse(const char *host, unsigned long port, struct sockaddr_stor
 
 int config_address_parse(const char *text, struct sockaddr_storage *out, socklen_t *length)
 {
+    text = config_address_bare(text);
     if (strncmp(text, "unix:", 5) == 0)
         return unix_parse(text + 5, out, length);
     char host[INET6_ADDRSTRLEN + 3];

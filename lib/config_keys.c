@@ -16,7 +16,8 @@
 
 static const struct config_key server_keys[] = {
     {"listen", CONFIG_ADDRESSES, SERVER(listen), 1, CONFIG_MAX_LISTEN,
-     "up to 8 of ADDRESS:PORT, [IPV6]:PORT or unix:/PATH, separated by commas"},
+     "up to 8 of ADDRESS:PORT, [IPV6]:PORT or unix:/PATH, with https:// before it for TLS, "
+     "separated by commas"},
     {"gateways", CONFIG_NUMBER, SERVER(gateways), 1, 64, "1 to 64"},
     {"max_body_bytes", CONFIG_BYTES, SERVER(max_body_bytes), 1024, TERABYTE,
      "1K to 1T, a number with K, M, G or T"},
@@ -31,6 +32,9 @@ static const struct config_key server_keys[] = {
     {"run_dir", CONFIG_ABSOLUTE, SERVER(run_dir), 0, 0, "an absolute path of at most 75 bytes"},
     {"cache_dir", CONFIG_ABSOLUTE, SERVER(cache_dir), 0, 0, "an absolute path"},
     {"api_key_file", CONFIG_ABSOLUTE, SERVER(api_key_file), 0, 0, "an absolute path"},
+    {"tls_certificate", CONFIG_ABSOLUTE, SERVER(tls_certificate), 0, 0, "an absolute path"},
+    {"tls_key", CONFIG_ABSOLUTE, SERVER(tls_key), 0, 0, "an absolute path"},
+    {"tls_client_ca", CONFIG_ABSOLUTE, SERVER(tls_client_ca), 0, 0, "an absolute path"},
     {"max_connections_per_address", CONFIG_NUMBER, SERVER(max_connections_per_address), 0, 1000000,
      "1 to 1000000, or 0 for any number"},
     {"max_receiving_percent", CONFIG_NUMBER, SERVER(max_receiving_percent), 1, 100, "1 to 100"},
@@ -318,7 +322,9 @@ static int entry_read(const struct config_key *key, const char *text, char *out,
     socklen_t length;
     if (config_address_parse(text, &address, &length))
         return -EINVAL;
-    return config_address_format(&address, length, out, size) ? -EINVAL : 0;
+    size_t prefix = (size_t)(config_address_bare(text) - text);
+    memcpy(out, text, prefix);
+    return config_address_format(&address, length, out + prefix, size - prefix) ? -EINVAL : 0;
 }
 
 static int list_read(const struct config_key *key, char *entries, size_t entry_size,

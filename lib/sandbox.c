@@ -252,20 +252,24 @@ static int rules_begin(const struct sandbox *sandbox)
     return sandbox_rules_apply(rules);
 }
 
-static bool has_keys(const struct sandbox *sandbox)
+static bool reads_again(const struct sandbox *sandbox)
 {
-    return sandbox->key_file && sandbox->key_file[0];
+    for (size_t i = 0; i < SANDBOX_FILES_AGAIN; i++)
+        if (sandbox->again[i] && sandbox->again[i][0])
+            return true;
+    return false;
 }
 
-/* No file at all but the one with the keys, and whatever takes its place. */
+/* No file at all but those that are read again, and whatever takes their place. */
 static int rules_serve(const struct sandbox *sandbox)
 {
     int rules = sandbox_rules_new(true);
     if (rules < 0)
         return rules == -ENOSYS ? 0 : rules;
     int error = 0;
-    if (has_keys(sandbox))
-        parent_allow(rules, sandbox->key_file, &error);
+    for (size_t i = 0; i < SANDBOX_FILES_AGAIN; i++)
+        if (sandbox->again[i] && sandbox->again[i][0])
+            parent_allow(rules, sandbox->again[i], &error);
     if (error) {
         close(rules);
         return error;
@@ -337,7 +341,7 @@ static int fronts_serve(const struct sandbox *sandbox)
     if (!is_file(STDERR_FILENO) && !is_file(STDOUT_FILENO))
         limit_lower(RLIMIT_FSIZE, 0);
     enum sandbox_stage stage = sandbox->role != QUEUE_GATEWAY ? SANDBOX_STAGE_BROKER
-                               : has_keys(sandbox)            ? SANDBOX_STAGE_GATEWAY_KEYS
+                               : reads_again(sandbox)         ? SANDBOX_STAGE_GATEWAY_READS
                                                               : SANDBOX_STAGE_GATEWAY;
     error = filter(stage, false);
     return error ? complain("seccomp", error) : 0;

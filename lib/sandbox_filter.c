@@ -194,13 +194,13 @@ static int worker_add(scmp_filter_ctx filter, enum sandbox_stage stage, bool gpu
 
 static int rules_add(scmp_filter_ctx filter, enum sandbox_stage stage, bool gpu)
 {
-    bool keys = stage == SANDBOX_STAGE_GATEWAY_KEYS;
-    bool front = keys || stage == SANDBOX_STAGE_GATEWAY || stage == SANDBOX_STAGE_BROKER;
+    bool reads = stage == SANDBOX_STAGE_GATEWAY_READS;
+    bool front = reads || stage == SANDBOX_STAGE_GATEWAY || stage == SANDBOX_STAGE_BROKER;
     int error = list_add(filter, SCMP_ACT_ALLOW, always);
     if (!error)
         error = arguments_add(filter);
     if (!error)
-        error = front ? front_add(filter, keys) : worker_add(filter, stage, gpu);
+        error = front ? front_add(filter, reads) : worker_add(filter, stage, gpu);
     return error;
 }
 

@@ -9,7 +9,7 @@ enum sandbox_stage {
     SANDBOX_STAGE_MODEL, /* a worker that serves */
     SANDBOX_STAGE_FILES, /* one that serves and may open files */
     SANDBOX_STAGE_GATEWAY,
-    SANDBOX_STAGE_GATEWAY_KEYS, /* one that reads its keys again */
+    SANDBOX_STAGE_GATEWAY_READS, /* one that reads keys or certificates again */
     SANDBOX_STAGE_BROKER,
 };
 

@@ -231,13 +231,27 @@ static int address_open(struct config *config, struct listeners *listeners, stru
                                        : strerror(-failed));
         return failed;
     }
-    if (address.storage.ss_family != AF_UNIX)
-        config_address_format(&address.storage, address.length, text, CONFIG_ADDRESS_MAX);
+    if (address.storage.ss_family != AF_UNIX) {
+        size_t prefix = (size_t)(config_address_bare(text) - text);
+        config_address_format(&address.storage, address.length, text + prefix,
+                              CONFIG_ADDRESS_MAX - prefix);
+    }
     return 0;
 }
 
-static int activated_take(struct config *config, struct listeners *listeners, int fd, char *error,
-                          size_t error_size)
+/* An activated socket speaks TLS if the configuration names its address so. */
+static void activated_name(const struct config *asked, char *text)
+{
+    for (uint32_t i = 0; i < asked->listen_count; i++)
+        if (config_address_is_tls(asked->listen[i]) &&
+            strcmp(config_address_bare(asked->listen[i]), text) == 0) {
+            memcpy(text, asked->listen[i], CONFIG_ADDRESS_MAX);
+            return;
+        }
+}
+
+static int activated_take(const struct config *asked, struct config *config,
+                          struct listeners *listeners, int fd, char *error, size_t error_size)
 {
     uint32_t number = listeners->count;
     struct address address;
@@ -254,6 +268,7 @@ static int activated_take(struct config *config, struct listeners *listeners, in
         snprintf(error, error_size, "passed file descriptor %u is no listening socket", number);
         return -ENOTSOCK;
     }
+    activated_name(asked, config->listen[number]);
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     for (uint32_t g = 0; g < listeners->gateways; g++)
         listeners->fds[g][number] = fd;
@@ -266,12 +281,14 @@ int listeners_open(struct config *config, struct passed *passed, struct listener
                    size_t error_size)
 {
     static struct listeners listeners;
+    static struct config asked;
+    asked = *config;
     listeners = (struct listeners){.gateways = config->gateways};
     memset(listeners.fds, -1, sizeof listeners.fds);
     int failed = 0;
     int fd;
     while (!failed && (fd = passed_take_activated(passed)) >= 0)
-        failed = activated_take(config, &listeners, fd, error, error_size);
+        failed = activated_take(&asked, config, &listeners, fd, error, error_size);
     if (!listeners.passed)
         listeners.count = config->listen_count;
     for (uint32_t i = 0; !listeners.passed && !failed && i < listeners.count; i++)

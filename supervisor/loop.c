@@ -1,5 +1,7 @@
 /* The supervisor's loop: signals, rescans, the drain, and what the outside is told. */
 #include "supervisor/reload.h"
+
+#include "lib/config_address.h"
 #include "supervisor/server.h"
 #include "unetserve/log.h"
 
@@ -199,8 +201,9 @@ static void ready_print(const struct config *config)
 {
     printf("unetserve: ready on ");
     for (uint32_t i = 0; i < config->listen_count; i++) {
-        bool is_unix = strncmp(config->listen[i], "unix:", 5) == 0;
-        printf("%s%s%s", i ? ", " : "", is_unix ? "" : "http://", config->listen[i]);
+        bool whole = config_address_is_tls(config->listen[i]) ||
+                     strncmp(config->listen[i], "unix:", 5) == 0;
+        printf("%s%s%s", i ? ", " : "", whole ? "" : "http://", config->listen[i]);
     }
     printf("\n");
     fflush(stdout);

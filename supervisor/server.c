@@ -1,5 +1,6 @@
 #include "supervisor/server.h"
 
+#include "lib/config_address.h"
 #include "supervisor/geometry.h"
 #include "supervisor/limits.h"
 #include "unetserve/layout.h"
@@ -207,8 +208,9 @@ static int programs_find(struct server *server)
 static void instance_name(const struct config *config, char *name, size_t size)
 {
     for (uint32_t i = 0; i < config->listen_count; i++) {
-        const char *colon = strrchr(config->listen[i], ':');
-        if (colon && strncmp(config->listen[i], "unix:", 5) != 0) {
+        const char *address = config_address_bare(config->listen[i]);
+        const char *colon = strrchr(address, ':');
+        if (colon && strncmp(address, "unix:", 5) != 0) {
             snprintf(name, size, "%s", colon + 1);
             return;
         }

@@ -60,7 +60,8 @@ struct config_cors {
 
 struct config {
     char listen[CONFIG_MAX_LISTEN]
-               [CONFIG_ADDRESS_MAX]; /* "127.0.0.1:8000", "[::1]:8000", "unix:/path" */
+               [CONFIG_ADDRESS_MAX]; /* "127.0.0.1:8000", "[::1]:8000", "unix:/path", each perhaps
+                                       after "https://" */
     uint32_t listen_count;
     uint32_t gateways;
     uint64_t max_body_bytes;
@@ -72,6 +73,9 @@ struct config {
     char run_dir[108 - 32];   /* holds sockets: short enough for sun_path; "" : a private default */
     char cache_dir[PATH_MAX]; /* what workers share and later ones use again; "": run_dir */
     char api_key_file[PATH_MAX];
+    char tls_certificate[PATH_MAX]; /* PEM, what follows too; "": no address speaks TLS */
+    char tls_key[PATH_MAX];
+    char tls_client_ca[PATH_MAX]; /* "": clients need no certificate */
     uint32_t drain_timeout_ms;
     uint32_t drain_delay_ms;
     uint32_t send_timeout_ms;   /* a client that takes nothing of a stream for so long is dropped */

@@ -28,15 +28,18 @@ enum sandbox_mode sandbox_mode_of(const char *text);
  * where that is `auto`, since what they import, fetch and start is not known. */
 void sandbox_resolve(struct config *config);
 
+#define SANDBOX_FILES_AGAIN 4
+
 struct sandbox {
     enum queue_role role;
     enum sandbox_mode mode;
     uint32_t max_connections; /* gateways */
-    const char *key_file;     /* gateways: read again at SIGHUP, or "" or NULL */
-    bool gpu;                 /* workers: device nodes, ioctl, and files opened late */
-    const char *model_path;   /* workers: its directory can be read */
-    const char *paths;        /* workers: key `sandbox_paths`: more that can be read, "" or NULL */
-    const char *writable[2];  /* directories in which files can be made during set-up, or NULL */
+    const char
+        *again[SANDBOX_FILES_AGAIN]; /* gateways: files read again at SIGHUP, or "" or NULL */
+    bool gpu;                        /* workers: device nodes, ioctl, and files opened late */
+    const char *model_path;          /* workers: its directory can be read */
+    const char *paths;       /* workers: key `sandbox_paths`: more that can be read, "" or NULL */
+    const char *writable[2]; /* directories in which files can be made during set-up, or NULL */
 };
 
 /* 0, or a negative errno after a log line: -ENOSYS where the mode is ON and the kernel lacks
