@@ -12,6 +12,7 @@
 
 #define COMMAND_ERROR_MAX 4096
 
+int command_batch(int argc, char **argv);
 int command_predict(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_inspect(int argc, char **argv);

@@ -19,6 +19,7 @@ struct http {
     char base[HTTP_URL_MAX]; /* scheme and authority, no slash at the end */
     char predict_url[HTTP_URL_MAX + 16];
     int timeout_ms;
+    unsigned retry_after_s; /* of the last answer */
 };
 
 /* What one exchange brings in. */
@@ -26,6 +27,7 @@ struct http_exchange {
     char *body;
     size_t bytes;
     bool too_large;
+    unsigned retry_after_s;
     struct unetserve_answer facts; /* request id and times, from the headers */
 };
 
@@ -107,6 +109,9 @@ static size_t exchange_take_header(char *data, size_t size, size_t count, void *
     if (strncasecmp(line, "X-Request-Id:", 13) == 0) {
         const char *value = line + 13 + strspn(line + 13, " \t");
         snprintf(exchange->facts.request_id, sizeof exchange->facts.request_id, "%.63s", value);
+    } else if (strncasecmp(line, "Retry-After:", 12) == 0) {
+        unsigned long seconds = strtoul(line + 12, NULL, 10);
+        exchange->retry_after_s = seconds < 86400 ? (unsigned)seconds : 86400;
     } else if (strncasecmp(line, "Server-Timing:", 14) == 0) {
         exchange->facts.receive_ms = timing_find(line + 14, "receive");
         exchange->facts.queue_ms = timing_find(line + 14, "queue");
@@ -165,6 +170,7 @@ static int http_exchange_run(struct http *http, const char *url, struct curl_sli
         free(exchange.body);
         return exchange_error(code, http, &exchange, error, error_size);
     }
+    http->retry_after_s = exchange.retry_after_s;
     struct unetserve_answer answer = exchange.facts;
     answer.status = (int)status;
     answer.data = exchange.body ? exchange.body : calloc(1, 1);
@@ -173,6 +179,11 @@ static int http_exchange_run(struct http *http, const char *url, struct curl_sli
         return -ENOMEM;
     *out = answer;
     return 0;
+}
+
+unsigned http_retry_after_s(const struct http *http)
+{
+    return http->retry_after_s;
 }
 
 int http_get(struct http *http, const char *path, struct unetserve_answer *answer, char *error,

@@ -16,6 +16,9 @@ void http_close(struct http *http);
 int http_predict(struct http *http, const struct unetserve_tensor *input,
                  struct unetserve_answer *answer, char *error, size_t error_size);
 
+/* Seconds that the last answer asked to wait before the next try (Retry-After), 0: it did not. */
+unsigned http_retry_after_s(const struct http *http);
+
 /* GET a path of the same server ("/info"): the body in answer->data. */
 int http_get(struct http *http, const char *path, struct unetserve_answer *answer, char *error,
              size_t error_size);

@@ -31,7 +31,7 @@ static void swap_elements(unsigned char *data, size_t bytes, size_t width)
 static int npy_read_head(FILE *file, struct unetserve_shape *shape, int *big_endian, char *error,
                          size_t error_size)
 {
-    static char head[NPY_HEADER_MAX];
+    char head[NPY_HEADER_MAX];
     size_t got = fread(head, 1, sizeof head, file);
     size_t data_offset;
     int rc = npy_header_read(head, got, shape, big_endian, &data_offset, error, error_size);
@@ -318,7 +318,7 @@ int mask_file_write(const char *path, const struct unetserve_shape *shape, uint8
         return -EINVAL;
     if (codes)
         labels_to_codes(labels, (size_t)count, legend);
-    static struct unetserve_interface grey;
+    static _Thread_local struct unetserve_interface grey;
     switch (kind) {
     case MASK_FILE_TIF:
         return raster_write(path, (uint32_t)shape->dims[0], (uint32_t)shape->dims[1], labels, codes,

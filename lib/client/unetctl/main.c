@@ -22,6 +22,7 @@ struct command_row {
 
 static const struct command_row command_rows[] = {
     {"predict", command_predict, "send a tile, write its mask"},
+    {"batch", command_batch, "send a directory of tiles, write their masks"},
     {"status", command_status, "what runs: models, workers, slots"},
     {"inspect", command_inspect, "what a model file is, or why it is none"},
     {"plan", command_plan, "how a GPU would run a model, layer by layer, without one"},
@@ -153,7 +154,7 @@ int main(int argc, char **argv)
     }
     return command_fail(
         EX_USAGE,
-        "'%s' is no command; there are predict, status, inspect, plan, check, new-model, "
+        "'%s' is no command; there are predict, batch, status, inspect, plan, check, new-model, "
         "dockerize, key",
         argv[1]);
 }

@@ -8,6 +8,7 @@
 #include <gdal/gdal.h>
 #include <gdal/ogr_srs_api.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,14 +22,16 @@ struct raster_reference {
 };
 
 /* GDAL prints by itself otherwise; its last message goes into our sentence instead. */
-static void raster_start(void)
+static void raster_start_once(void)
 {
-    static bool started;
-    if (started)
-        return;
     CPLSetErrorHandler(CPLQuietErrorHandler);
     GDALAllRegister();
-    started = true;
+}
+
+static void raster_start(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, raster_start_once);
 }
 
 static const char *raster_complaint(void)

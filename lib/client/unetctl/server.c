@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct server {
     struct server_options options;
@@ -91,14 +92,47 @@ static int client_explain(const struct server *server, int rc, char *error, size
     return rc == -EBADMSG ? -EPROTO : rc;
 }
 
-int server_predict(struct server *server, const struct unetserve_tensor *input,
-                   struct unetserve_answer *answer, char *error, size_t error_size)
+/* One wait before the same request is sent again: as long as the server asks, else twice the last.
+ * False: patience is at an end. */
+static bool server_wait(const struct server *server, int *pause_ms, int *left_ms)
+{
+    unsigned asked_s = server->http ? http_retry_after_s(server->http) : 0;
+    int wait_ms = asked_s ? (int)asked_s * 1000 : *pause_ms;
+    if (wait_ms > *left_ms)
+        return false;
+    *left_ms -= wait_ms;
+    *pause_ms = *pause_ms < 8000 ? *pause_ms * 2 : *pause_ms;
+    for (; wait_ms > 0; wait_ms -= 50) {
+        if (server->options.stop && atomic_load(server->options.stop))
+            return false;
+        const struct timespec slice = {0, 50000000};
+        nanosleep(&slice, NULL);
+    }
+    return true;
+}
+
+static int server_ask(struct server *server, const struct unetserve_tensor *input,
+                      struct unetserve_answer *answer, char *error, size_t error_size)
 {
     if (server->http)
         return http_predict(server->http, input, answer, error, error_size);
     int rc = unetserve_client_predict(server->client, server->options.model, input,
                                       server->options.timeout_ms, answer);
     return rc < 0 ? client_explain(server, rc, error, error_size) : 0;
+}
+
+int server_predict(struct server *server, const struct unetserve_tensor *input,
+                   struct unetserve_answer *answer, char *error, size_t error_size)
+{
+    int pause_ms = 250;
+    int left_ms = server->options.patience_ms;
+    for (;;) {
+        int rc = server_ask(server, input, answer, error, error_size);
+        if (rc < 0 || (answer->status != 429 && answer->status != 503) ||
+            !server_wait(server, &pause_ms, &left_ms))
+            return rc;
+        unetserve_answer_free(answer);
+    }
 }
 
 /* A document out of an answer that must be 200. */

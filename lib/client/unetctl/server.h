@@ -9,12 +9,15 @@
 #include "unetserve/model.h"
 
 #include <jansson.h>
+#include <stdatomic.h>
 
 struct server_options {
     const char *url;      /* NULL: ZeroMQ */
     const char *endpoint; /* NULL: find one */
     const char *model;    /* NULL: the only one; ZeroMQ */
     int timeout_ms;
+    int patience_ms;         /* ask again after 429 and 503, waiting that long in all; 0: never */
+    const atomic_bool *stop; /* ends that waiting; may be NULL */
 };
 
 struct server;
