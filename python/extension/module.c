@@ -133,7 +133,7 @@ static PyObject *complete(PyObject *self, PyObject *arguments)
         place->status = status;
         extension.host->complete(extension.host, place->item, 0);
     }
-    Py_RETURN_NONE;
+    return Py_BuildValue("");
 }
 
 /* wake(): have model.woken called on the worker's thread. From any thread. */
@@ -141,7 +141,7 @@ static PyObject *wake(PyObject *self, PyObject *nothing)
 {
     (void)self, (void)nothing;
     (void)!write(extension.wake_fd, &(uint64_t){1}, sizeof(uint64_t));
-    Py_RETURN_NONE;
+    return Py_BuildValue("");
 }
 
 /* gauge(name, value) -> 0 or a negative errno. On the worker's thread. */
@@ -168,7 +168,7 @@ static PyObject *write_log(PyObject *self, PyObject *arguments)
     log_event((enum log_level)level, message, log_text("model", extension.interface.name),
               log_text(request_id[0] ? "request_id" : NULL, request_id),
               log_text("detail", detail));
-    Py_RETURN_NONE;
+    return Py_BuildValue("");
 }
 
 static PyMethodDef methods[] = {

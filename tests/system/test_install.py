@@ -68,6 +68,7 @@ NEEDED = {
     "bin/unetctl": "libgdal libcurl libgnutls libzmq libjansson libinih libpng16 libzip libxxhash",
     "lib/unetserve/unetserve-gateway": "libmicrohttpd libgnutls libzmq libseccomp libsystemd libinih libjansson libpng16",
     "lib/unetserve/unetserve-broker": "libzmq libseccomp libsystemd libinih",
+    "lib/unetserve/python/unetserve/_worker.abi3.so": "libseccomp libsystemd libinih libjansson",
     "lib/unetserve/unetserve-worker": "libseccomp libsystemd libinih libjansson",
     "lib/unetserve/models/unet.so": "libdnnl libzip libxxhash libjansson",
     "lib/unetserve/models/simple.so": "libjansson",
