@@ -33,7 +33,7 @@ say        = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(2)')
 # ---- rooms -----------------------------------------------------------------------------------------------------------
 # The cuDNN backend is built where the toolkit and cuDNN's headers are. Its libraries are opened at run time.
 CUDA       ?= /usr/local/cuda
-HAVE_CUDA  := $(if $(and $(wildcard $(CUDA)/bin/nvcc),$(wildcard $(CUDA)/include/cuda.h),$(wildcard $(CUDA)/include/cudnn.h)),yes)
+HAVE_CUDA  := $(if $(and $(wildcard $(CUDA)/bin/nvcc),$(wildcard $(CUDA)/include/cuda.h),$(wildcard $(CUDA)/include/cudnn.h),$(shell command -v g++)),yes)
 CUDA_FLAGS := $(if $(HAVE_CUDA),-DUNETSERVE_CUDNN -isystem $(CUDA)/include)
 
 # Each room is an archive of everything but its main file, so that unit tests link what the programs link.
@@ -96,6 +96,20 @@ $(BUILD)/obj/%.o: %.c Makefile
 # Files that sources hold by .incbin, which the compiler's dependencies do not know.
 $(BUILD)/obj/gateway/docs_files.o: $(wildcard gateway/docs/*)
 $(BUILD)/obj/lib/client/unetctl/client.o: lib/client/unetctl/client.py
+
+# Our GPU kernels: machine code for each architecture, and PTX for later ones; a spilled register is an error. All kinds of
+# builds share it.
+GPU_DIR    := build/gpu
+GPU_ARCHS  := 75 80 86 89 90 100 120
+GPU_CODE   := $(foreach a,$(GPU_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_120,code=compute_120
+GPU_SOURCE := workers/backends/cudnn/gpu_kernels
+$(GPU_DIR)/kernels.fatbin: $(GPU_SOURCE).cu $(GPU_SOURCE).h workers/backends/cudnn/gpu_type.h
+	@mkdir -p $(@D)
+	$(call say,NVCC,$<)
+	$(Q)$(CUDA)/bin/nvcc -std=c++17 -O3 -t2 -I. $(GPU_CODE) -fatbin -Xptxas -v,-warn-spills,-Werror -o $@.new $< 2>$(@D)/kernels.log || { cat $(@D)/kernels.log; exit 1; }
+	@mv $@.new $@
+$(BUILD)/obj/workers/backends/cudnn/gpu_image.o: COMPILE += -DGPU_IMAGE_FILE='"$(GPU_DIR)/kernels.fatbin"'
+$(BUILD)/obj/workers/backends/cudnn/gpu_image.o: $(GPU_DIR)/kernels.fatbin
 
 define archive_rule
 $(BUILD)/$(1).a: $(call objects,$(archive_$(1)))
@@ -237,6 +251,32 @@ build/checkers/.done: tests/requirements.txt
 system: outputs test-plugins wheel
 	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) -m pytest -q tests/system $(PYTEST)
 
+# ---- GPU -------------------------------------------------------------------------------------------------------------
+# The cuDNN backend on a double of a GPU (tests/gpu/double/double.h), then whole workers on it through HTTP.
+.PHONY: test-gpu-double
+DOUBLE := build/gpu/double
+DOUBLE_COMPILE = gcc -std=c11 -D_GNU_SOURCE -I. -Itests/gpu/double -isystem $(CUDA)/include -Wall -Wextra -Werror -O3 -ffast-math -fno-finite-math-only -g -fPIC -fvisibility=hidden
+$(DOUBLE)/libcuda.so.1: tests/gpu/double/fake_cuda.c tests/gpu/double/double.h $(GPU_SOURCE).cu $(GPU_SOURCE).h
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)gcc -std=c11 -I. -Wall -Wextra -Werror -O2 -g -fPIC -fvisibility=hidden -x c -c $(GPU_SOURCE).cu -o $(@D)/kernels.o
+	$(Q)$(DOUBLE_COMPILE) -shared -Wl,-soname,libcuda.so.1 -o $@ $< $(@D)/kernels.o -ljansson -ldl
+$(DOUBLE)/libcudnn.so.9: tests/gpu/double/fake_cudnn.c tests/gpu/double/double.h
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(DOUBLE_COMPILE) -DREAL_CUDNN='"$(CUDA)/lib64/libcudnn.so.9"' -shared -o $@ $< -ljansson -lm -ldl
+$(BUILD)/gpu/%: $(BUILD)/obj/tests/gpu/%.o $(BUILD)/unet.a $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(call program,-ldnnl -lzip -lxxhash -ljansson -lcmocka -ldl -lm -pthread)
+
+test-gpu-double: test-deps
+ifeq ($(HAVE_CUDA),)
+	@echo 'unetserve: no CUDA toolkit with cuDNN in $(CUDA): the cuDNN backend is not built, so not tested either'
+else
+	@$(MAKE) --no-print-directory -j$(JOBS) outputs $(BUILD)/gpu/test_gpu $(DOUBLE)/libcuda.so.1 $(DOUBLE)/libcudnn.so.9
+	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) -m pytest -q tests/gpu $(PYTEST)
+endif
+
 # ---- faults ----------------------------------------------------------------------------------------------------------
 # Builds the container image from what unetctl dockerize writes, and runs it: two minutes, as root.
 .PHONY: test-container
@@ -316,6 +356,7 @@ help:
 	@echo 'make unit-qemu  unit tests on an emulated processor of 2008'
 	@echo 'make wheel      the Python package, for pip'
 	@echo 'make run        serve the demonstration model on 127.0.0.1:8000'
+	@echo 'make test-gpu-double  the cuDNN backend on a double of a GPU, where the CUDA toolkit is'
 	@echo 'make model      search the slot protocol with spin (SIZE=small: the bounds of CI)'
 	@echo 'make chaos      kill and stop processes under load for MINUTES=$(MINUTES), with SEED=; SUPERVISOR=1: that one too'
 	@echo 'make soak       load without faults for MINUTES=$(MINUTES): memory and descriptors do not grow'

@@ -9,6 +9,7 @@
 #include "workers/worker_loop.h"
 #include "workers/worker_options.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <jansson.h>
 #include <signal.h>
@@ -53,6 +54,17 @@ static void join_paths(const struct program *program, const char *of_model, char
              program->paths ? program->paths : "");
 }
 
+/* A model that looks at no device would otherwise be served from the CPU in spite of what was asked
+ * for. */
+static int check_driver(const char *device, char *error, size_t error_size)
+{
+    if (strncmp(device, "cuda", 4) != 0 || dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL))
+        return 0;
+    snprintf(error, error_size, "device %s: this machine has no NVIDIA driver: %s", device,
+             dlerror());
+    return -ENODEV;
+}
+
 static int describe(const struct program *program, const struct worker_options *options)
 {
     struct plugin plugin;
@@ -84,6 +96,8 @@ static int describe(const struct program *program, const struct worker_options *
     int failure = find_model(program, options->model_path, &plugin, error, sizeof error);
     if (!failure)
         failure = plugin.ops.describe(&setup, &interface, error, sizeof error);
+    if (!failure)
+        failure = check_driver(options->device, error, sizeof error);
     if (!failure)
         failure = fields_check(&interface, error, sizeof error);
     char *line = failure ? NULL : interface_to_json(&interface);

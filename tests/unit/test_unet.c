@@ -135,7 +135,8 @@ static int find(const char *device, const char *backend)
     wish.device = device;
     wish.backend = backend;
     error[0] = '\0';
-    int result = unet_find_backend(&wish, &found, error, sizeof error);
+    uint32_t number = 0;
+    int result = unet_find_backend(&wish, &found, &number, error, sizeof error);
     assert_true((result == 0) == (found != NULL));
     assert_true((result == 0) == (error[0] == '\0'));
     return result;

@@ -7,7 +7,11 @@
 
 const struct backend *const *backend_list(void)
 {
-    static const struct backend *const list[] = {&backend_onednn, &backend_reference, NULL};
+    static const struct backend *const list[] = {&backend_onednn, &backend_reference,
+#ifdef UNETSERVE_CUDNN
+                                                 &backend_cudnn,
+#endif
+                                                 NULL};
     return list;
 }
 

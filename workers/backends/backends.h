@@ -6,5 +6,6 @@
 
 extern const struct backend backend_reference; /* plain C; defines what is right */
 extern const struct backend backend_onednn;    /* CPUs, through oneDNN */
+extern const struct backend backend_cudnn;     /* NVIDIA GPUs; only in builds with the toolkit */
 
 #endif

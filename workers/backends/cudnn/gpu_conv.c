@@ -361,16 +361,22 @@ static int64_t propose(const struct gpu_place *place, cudnnBackendDescriptor_t g
     return good;
 }
 
+/* Tensor cores; but they round float factors, so who asks for float gets none. */
+static bool is_wanted(const struct gpu_conv *conv, int32_t type)
+{
+    return conv->plan != NULL && conv->tensor_core == (type != GPU_F32);
+}
+
 /* The better of *best (none while its plan is NULL) and what one heuristic has. */
-static void choose(const struct gpu_place *place, cudnnBackendDescriptor_t graph,
+static void choose(const struct gpu_place *place, int32_t type, cudnnBackendDescriptor_t graph,
                    cudnnBackendHeurMode_t mode, struct gpu_conv *best)
 {
     cudnnBackendDescriptor_t configs[MOST_CONFIGS];
     int64_t count = propose(place, graph, mode, configs);
     for (int64_t i = 0; i < count; i++) {
         struct gpu_conv conv;
-        if (!best->tensor_core && finish_plan(place, configs[i], &conv) == 0) {
-            if (best->plan == NULL || conv.tensor_core) {
+        if (!is_wanted(best, type) && finish_plan(place, configs[i], &conv) == 0) {
+            if (best->plan == NULL || is_wanted(&conv, type)) {
                 gpu_conv_free(place->cudnn, best);
                 *best = conv;
             } else {
@@ -388,10 +394,10 @@ int gpu_conv_plan(const struct gpu_place *place, const struct gpu_conv_shape *sh
     struct gpu_conv best = {0};
     cudnnBackendDescriptor_t made = graph(&m);
     if (m.status == CUDNN_STATUS_SUCCESS) {
-        choose(place, made, CUDNN_HEUR_MODE_A, &best);
+        choose(place, shape->type, made, CUDNN_HEUR_MODE_A, &best);
     }
-    if (m.status == CUDNN_STATUS_SUCCESS && best.plan == NULL) {
-        choose(place, made, CUDNN_HEUR_MODE_FALLBACK, &best);
+    if (m.status == CUDNN_STATUS_SUCCESS && !is_wanted(&best, shape->type)) {
+        choose(place, shape->type, made, CUDNN_HEUR_MODE_FALLBACK, &best);
     }
     drop_parts(&m);
     if (best.plan == NULL) {

@@ -63,7 +63,8 @@ enum gpu_tensor { GPU_IN = 1, GPU_WEIGHTS, GPU_BIAS, GPU_OUT };
 #define GPU_MAX_WORKSPACE_BYTES ((int64_t)256 << 20)
 
 /* The best plan: the first, in the order of cuDNN's heuristics, that can be made and runs on tensor
- * cores; if there is none, the first that can be made. 0, -ENOTSUP when no engine takes it,
+ * cores (float: on none, since those round its factors); if there is none, the first that can be
+ * made. 0, -ENOTSUP when no engine takes it,
  * -ENOMEM; error gets a sentence. Free with gpu_conv_free. */
 int gpu_conv_plan(const struct gpu_place *place, const struct gpu_conv_shape *shape,
                   struct gpu_conv *out, char *error, size_t error_size);

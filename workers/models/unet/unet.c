@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Numbers beyond this name no device on any machine. */
+#define MOST_DEVICES 1023
+
 struct unet {
     const struct unetserve_host *host; /* NULL in tests */
     const struct backend *backend;
@@ -31,42 +34,67 @@ static void list_backends(char *text, size_t size)
                                  (*backend)->name);
 }
 
-static int check_device(const char *device, char *error, size_t error_size)
+/* Which backend those wishes name, and the number of its device: a GPU if a GPU is wished for. */
+static int choose_backend(const struct unetserve_setup *setup, const char **name, uint32_t *number,
+                          char *error, size_t error_size)
 {
-    char names[128];
-    if (strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0)
-        return 0;
-    list_backends(names, sizeof names);
-    if (strncmp(device, "cuda", 4) == 0) {
-        snprintf(error, error_size,
-                 "device %s: the cudnn backend is not part of this build, which has: %s", device,
-                 names);
-        return -ENODEV;
+    const char *device = setup->device;
+    bool on_gpu = strncmp(device, "cuda", 4) == 0 && (device[4] == '\0' || device[4] == ':');
+    char *end = NULL;
+    unsigned long ordinal = 0;
+    if (on_gpu && device[4] == ':')
+        ordinal = strtoul(device + 5, &end, 10);
+    if ((!on_gpu && strcmp(device, "cpu") != 0 && strcmp(device, "auto") != 0) ||
+        (end && (end == device + 5 || *end)) || ordinal > MOST_DEVICES) {
+        snprintf(error, error_size, "device %s: neither cpu nor cuda:N", device);
+        return -EINVAL;
     }
-    snprintf(error, error_size, "device %s: neither cpu nor cuda:N", device);
-    return -EINVAL;
+    *name = on_gpu && strcmp(setup->backend, "auto") == 0 ? "cudnn" : setup->backend;
+    *number = (uint32_t)ordinal;
+    if (on_gpu && strcmp(*name, "cudnn") != 0) {
+        snprintf(error, error_size, "device %s: backend %s runs on the CPU, cudnn on GPUs", device,
+                 *name);
+        return -EINVAL;
+    }
+    return 0;
 }
 
-int unet_find_backend(const struct unetserve_setup *setup, const struct backend **out, char *error,
-                      size_t error_size)
+/* A backend that is not there, or cannot run here. */
+static int check_backend(const struct unetserve_setup *setup, const char *name,
+                         const struct backend *backend, char *error, size_t error_size)
 {
     char names[128];
-    int failure = check_device(setup->device, error, error_size);
-    if (failure)
-        return failure;
-    const struct backend *backend = backend_find(setup->backend);
+    char reason[512] = "";
+    bool is_cudnn = strcmp(name, "cudnn") == 0;
     if (!backend) {
         list_backends(names, sizeof names);
-        snprintf(error, error_size, "backend %s is not part of this build, which has: %s",
-                 setup->backend, names);
-        return strcmp(setup->backend, "cudnn") == 0 ? -ENODEV : -EINVAL;
+        snprintf(error, error_size,
+                 "device %s: backend %s is not part of this build, which has: %s", setup->device,
+                 name, names);
+        return is_cudnn ? -ENODEV : -EINVAL;
     }
-    char reason[256] = "";
     if (backend->probe(reason, sizeof reason)) {
-        snprintf(error, error_size, "backend %s cannot run here: %s", backend->name, reason);
+        snprintf(error, error_size, "device %s: backend %s cannot run here: %s", setup->device,
+                 backend->name, reason);
         return -ENODEV;
     }
+    return 0;
+}
+
+int unet_find_backend(const struct unetserve_setup *setup, const struct backend **out,
+                      uint32_t *device, char *error, size_t error_size)
+{
+    const char *name;
+    uint32_t number;
+    int failure = choose_backend(setup, &name, &number, error, error_size);
+    if (failure)
+        return failure;
+    const struct backend *backend = backend_find(name);
+    failure = check_backend(setup, name, backend, error, error_size);
+    if (failure)
+        return failure;
     *out = backend;
+    *device = number;
     return 0;
 }
 
@@ -139,11 +167,12 @@ static int create(const struct model_dir *dir, const struct network *network, st
         return -ENOMEM;
     unet->host = setup->host;
     unet->source = source;
+    uint32_t device = 0;
     int failure = unet_interface(dir, network, setup, interface, error, error_size);
     if (!failure)
         failure = check_precision(setup->precision, error, error_size);
     if (!failure)
-        failure = unet_find_backend(setup, &unet->backend, error, error_size);
+        failure = unet_find_backend(setup, &unet->backend, &device, error, error_size);
     if (!failure)
         failure = allocate(unet, interface);
     if (failure)
@@ -151,6 +180,7 @@ static int create(const struct model_dir *dir, const struct network *network, st
     struct backend_options options = {
         .precision = choose_precision(dir, setup),
         .threads = setup->threads ? setup->threads : 1,
+        .device = device,
         .preprocess = {dir->offset, dir->scale, dir->clip, dir->clip_low, dir->clip_high},
         .tick = tick,
         .opaque = unet,
@@ -184,7 +214,8 @@ int unet_describe(const struct unetserve_setup *setup, struct unetserve_interfac
 {
     struct source source;
     const struct backend *backend;
-    int failure = unet_find_backend(setup, &backend, error, error_size);
+    uint32_t device;
+    int failure = unet_find_backend(setup, &backend, &device, error, error_size);
     if (!failure)
         failure = check_precision(setup->precision, error, error_size);
     if (!failure)

@@ -1,0 +1,44 @@
+/*
+ * A GPU for machines without one: a libcuda.so.1 whose "device" is this process's memory, and a
+ * libcudnn.so.9 in front of the real one, which keeps making graphs and plans while their execution
+ * happens here. Found first by LD_LIBRARY_PATH; the worker does not know.
+ *
+ * It is stricter than a device. Nothing that was put on a stream runs until somebody waits for it,
+ * and then streams take turns, one operation each (GPUDOUBLE_ORDER=late: only what is waited for
+ * runs), so that a wait that is missing is seen. Device memory begins as NaN, is out of the host's
+ * reach, lies against a guard page and is gone when freed. Copies beside a stream's order must be
+ * page-locked. A capture allows what CUDA allows. Whoever breaks a rule is told so on stderr, and
+ * the process aborts.
+ *
+ * GPUDOUBLE_DEVICE names the description of the device; GPUDOUBLE_FAIL_AT=n lets the n-th call
+ * fail, and all after it, as on a device that is lost; GPUDOUBLE_FAIL_CODE says with which code.
+ */
+#ifndef DOUBLE_H
+#define DOUBLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* Something for a stream, run when its turn comes; argument is freed afterwards. */
+struct double_work {
+    void (*run)(const void *argument);
+    void *argument;
+    size_t bytes;
+};
+
+/* For libcudnn.so.9, found by name in libcuda.so.1. 0, or a CUresult. */
+typedef int double_submit_fn(void *stream, const struct double_work *work);
+typedef int double_enter_fn(const char *call);
+/* Is all of this device memory? */
+typedef bool double_owns_fn(const void *data, size_t bytes);
+
+/* For tests: let the n-th call from now on fail with that CUresult, 0: none; and calls so far. */
+typedef void double_fail_fn(long n, int code);
+typedef long double_calls_fn(void);
+
+__attribute__((noreturn, format(printf, 1, 2))) void double_abort(const char *format, ...);
+
+#endif

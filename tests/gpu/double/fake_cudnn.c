@@ -1,0 +1,646 @@
+/*
+ * libcudnn.so.9 as described in double.h: passes everything on to the real one, but for handles,
+ * which need a device, and for the execution of plans, whose graph is read back from the plan and
+ * computed here in float.
+ */
+#include "double.h"
+
+#include <cudnn.h>
+#include <dlfcn.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MOST_TENSORS 8
+#define MOST_NODES   4
+#define BUCKETS      4096
+
+/* ---- the real one, and the driver's double ---- */
+
+static void *real_symbol(const char *name)
+{
+    static void *library;
+    const char *path = getenv("GPUDOUBLE_CUDNN");
+    if (library == NULL) {
+        library = dlopen(path != NULL ? path : REAL_CUDNN, RTLD_NOW | RTLD_LOCAL);
+    }
+    void *symbol = library != NULL ? dlsym(library, name) : NULL;
+    if (symbol == NULL) {
+        fprintf(stderr, "gpu double: %s: %s\n", name, dlerror());
+        abort();
+    }
+    return symbol;
+}
+
+static void *driver_symbol(const char *name)
+{
+    static void *library;
+    if (library == NULL) {
+        library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    }
+    void *symbol = library != NULL ? dlsym(library, name) : NULL;
+    if (symbol == NULL) {
+        fprintf(stderr, "gpu double: %s: %s\n", name, dlerror());
+        abort();
+    }
+    return symbol;
+}
+
+#define REAL(call)                                                                                 \
+    static __typeof__(call) *real;                                                                 \
+    if (real == NULL) {                                                                            \
+        *(void **)&real = real_symbol(#call);                                                      \
+    }
+
+static int enter(const char *call)
+{
+    static double_enter_fn *function;
+    if (function == NULL) {
+        *(void **)&function = driver_symbol("gpudouble_enter");
+    }
+    return function(call);
+}
+
+/* ---- what is remembered of a descriptor ---- */
+
+struct tensor {
+    int64_t number;
+    cudnnDataType_t type;
+    bool is_virtual;
+    int64_t dims[4];
+    int64_t strides[4];
+};
+
+struct node {
+    enum { CONVOLUTION, ADD, RELU } kind;
+    int in;
+    int second; /* weights, bias */
+    int out;
+    int64_t padding[2];
+    int64_t stride[2];
+};
+
+struct graph {
+    struct tensor tensors[MOST_TENSORS];
+    int tensor_count;
+    struct node nodes[MOST_NODES];
+    int node_count;
+};
+
+struct record {
+    struct record *next;
+    cudnnBackendDescriptor_t descriptor;
+    cudnnBackendDescriptorType_t type;
+    int64_t numbers[MOST_TENSORS]; /* a variant pack's */
+    void *data[MOST_TENSORS];
+    int64_t count;
+    void *workspace;
+    struct graph *graph; /* a plan's, once it was executed */
+};
+
+static struct record *records[BUCKETS];
+
+static struct record **bucket_of(cudnnBackendDescriptor_t descriptor)
+{
+    return &records[((uintptr_t)descriptor >> 4) % BUCKETS];
+}
+
+static struct record *record_of(cudnnBackendDescriptor_t descriptor)
+{
+    for (struct record *at = *bucket_of(descriptor); at != NULL; at = at->next) {
+        if (at->descriptor == descriptor) {
+            return at;
+        }
+    }
+    return NULL;
+}
+
+/* ---- handles ---- */
+
+struct cudnnContext {
+    cudaStream_t stream;
+};
+
+static struct cudnnContext the_handle;
+
+EXPORT cudnnStatus_t cudnnCreate(cudnnHandle_t *handle)
+{
+    if (enter(__func__) != 0) {
+        return CUDNN_STATUS_NOT_INITIALIZED;
+    }
+    *handle = &the_handle;
+    return CUDNN_STATUS_SUCCESS;
+}
+
+EXPORT cudnnStatus_t cudnnDestroy(cudnnHandle_t handle)
+{
+    (void)handle;
+    return CUDNN_STATUS_SUCCESS;
+}
+
+EXPORT cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream)
+{
+    if (enter(__func__) != 0) {
+        return CUDNN_STATUS_EXECUTION_FAILED;
+    }
+    handle->stream = stream;
+    return CUDNN_STATUS_SUCCESS;
+}
+
+EXPORT size_t cudnnGetVersion(void)
+{
+    REAL(cudnnGetVersion)
+    return real();
+}
+
+EXPORT const char *cudnnGetErrorString(cudnnStatus_t status)
+{
+    REAL(cudnnGetErrorString)
+    return real(status);
+}
+
+EXPORT void cudnnGetLastErrorString(char *text, size_t size)
+{
+    REAL(cudnnGetLastErrorString)
+    real(text, size);
+}
+
+/* ---- descriptors ---- */
+
+static cudnnStatus_t real_set(cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
+                              cudnnBackendAttributeType_t type, int64_t count, const void *values)
+{
+    REAL(cudnnBackendSetAttribute)
+    return real(descriptor, name, type, count, values);
+}
+
+static cudnnStatus_t real_create(cudnnBackendDescriptorType_t type, cudnnBackendDescriptor_t *out)
+{
+    REAL(cudnnBackendCreateDescriptor)
+    return real(type, out);
+}
+
+static cudnnStatus_t real_finalize(cudnnBackendDescriptor_t descriptor)
+{
+    REAL(cudnnBackendFinalize)
+    return real(descriptor);
+}
+
+/* What stands for the handle's device in the real one. */
+static cudnnBackendDescriptor_t device(void)
+{
+    static cudnnBackendDescriptor_t made;
+    static char text[65536];
+    const char *path = getenv("GPUDOUBLE_DEVICE");
+    if (made != NULL) {
+        return made;
+    }
+    FILE *file = path != NULL ? fopen(path, "rb") : NULL;
+    size_t size = file != NULL ? fread(text, 1, sizeof text, file) : 0;
+    if (file != NULL) {
+        fclose(file);
+    }
+    if (size == 0 || real_create(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, &made) != 0 ||
+        real_set(made, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)size,
+                 text) != 0 ||
+        real_finalize(made) != 0) {
+        fprintf(stderr, "gpu double: GPUDOUBLE_DEVICE describes no device\n");
+        abort();
+    }
+    return made;
+}
+
+EXPORT cudnnStatus_t cudnnBackendCreateDescriptor(cudnnBackendDescriptorType_t type,
+                                                  cudnnBackendDescriptor_t *out)
+{
+    if (enter(__func__) != 0) {
+        return CUDNN_STATUS_ALLOC_FAILED;
+    }
+    cudnnStatus_t status = real_create(type, out);
+    if (status == CUDNN_STATUS_SUCCESS) {
+        struct record *record = (struct record *)calloc(1, sizeof *record);
+        *record = (struct record){.next = *bucket_of(*out), .descriptor = *out, .type = type};
+        *bucket_of(*out) = record;
+    }
+    return status;
+}
+
+EXPORT cudnnStatus_t cudnnBackendDestroyDescriptor(cudnnBackendDescriptor_t descriptor)
+{
+    REAL(cudnnBackendDestroyDescriptor)
+    for (struct record **at = bucket_of(descriptor); *at != NULL; at = &(*at)->next) {
+        if ((*at)->descriptor == descriptor) {
+            struct record *gone = *at;
+            *at = gone->next;
+            free(gone->graph);
+            free(gone);
+            break;
+        }
+    }
+    return real(descriptor);
+}
+
+static void remember_pack(struct record *record, cudnnBackendAttributeName_t name, int64_t count,
+                          const void *values)
+{
+    size_t fit = (size_t)(count < MOST_TENSORS ? count : MOST_TENSORS);
+    if (name == CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS) {
+        memcpy(record->numbers, values, fit * sizeof record->numbers[0]);
+        record->count = (int64_t)fit;
+    } else if (name == CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS) {
+        memcpy(record->data, values, fit * sizeof record->data[0]);
+    } else if (name == CUDNN_ATTR_VARIANT_PACK_WORKSPACE) {
+        memcpy(&record->workspace, values, sizeof record->workspace);
+    }
+}
+
+EXPORT cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t descriptor,
+                                              cudnnBackendAttributeName_t name,
+                                              cudnnBackendAttributeType_t type, int64_t count,
+                                              const void *values)
+{
+    struct record *record = record_of(descriptor);
+    cudnnBackendDescriptor_t stand_in = NULL;
+    if (record == NULL) {
+        fprintf(stderr, "gpu double: an attribute of a descriptor that there is not\n");
+        abort();
+    }
+    if (type == CUDNN_TYPE_HANDLE && *(cudnnHandle_t const *)values != &the_handle) {
+        return CUDNN_STATUS_BAD_PARAM;
+    }
+    if (name == CUDNN_ATTR_OPERATIONGRAPH_HANDLE) {
+        return CUDNN_STATUS_SUCCESS;
+    }
+    if (name == CUDNN_ATTR_EXECUTION_PLAN_HANDLE) {
+        stand_in = device();
+        return real_set(descriptor, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP,
+                        CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &stand_in);
+    }
+    remember_pack(record, name, count, values);
+    return real_set(descriptor, name, type, count, values);
+}
+
+EXPORT cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t descriptor)
+{
+    const struct record *record = record_of(descriptor);
+    cudnnBackendDescriptor_t stand_in = device();
+    if (enter(__func__) != 0) {
+        return CUDNN_STATUS_INTERNAL_ERROR;
+    }
+    if (record != NULL && record->type == CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR) {
+        (void)real_set(descriptor, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                       1, &stand_in);
+    }
+    if (record != NULL && record->type == CUDNN_BACKEND_ENGINE_DESCRIPTOR) {
+        (void)real_set(descriptor, CUDNN_ATTR_ENGINE_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
+                       &stand_in);
+    }
+    return real_finalize(descriptor);
+}
+
+EXPORT cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t const descriptor,
+                                              cudnnBackendAttributeName_t name,
+                                              cudnnBackendAttributeType_t type, int64_t room,
+                                              int64_t *count, void *values)
+{
+    REAL(cudnnBackendGetAttribute)
+    return real(descriptor, name, type, room, count, values);
+}
+
+/* ---- a plan's graph, from the plan ---- */
+
+__attribute__((noreturn)) static void not_understood(const char *what)
+{
+    fprintf(stderr, "gpu double: a plan with %s is not understood\n", what);
+    abort();
+}
+
+static cudnnDataType_t type_named(const char *name)
+{
+    if (name != NULL && strcmp(name, "CUDNN_DATA_FLOAT") == 0) {
+        return CUDNN_DATA_FLOAT;
+    }
+    if (name != NULL && strcmp(name, "CUDNN_DATA_HALF") == 0) {
+        return CUDNN_DATA_HALF;
+    }
+    if (name != NULL && strcmp(name, "CUDNN_DATA_BFLOAT16") == 0) {
+        return CUDNN_DATA_BFLOAT16;
+    }
+    not_understood("such a type");
+}
+
+static void read_numbers(const json_t *array, size_t count, int64_t *out)
+{
+    if (json_array_size(array) != count) {
+        not_understood("such dimensions");
+    }
+    for (size_t i = 0; i < count; i++) {
+        out[i] = json_integer_value(json_array_get(array, i));
+    }
+}
+
+static int tensor_named(const struct graph *graph, const json_t *name)
+{
+    int64_t number = name != NULL ? atoll(json_string_value(name)) : -1;
+    for (int i = 0; i < graph->tensor_count; i++) {
+        if (graph->tensors[i].number == number) {
+            return i;
+        }
+    }
+    not_understood("a tensor that it does not have");
+}
+
+static void read_node(const json_t *json, struct graph *graph)
+{
+    const char *operation = json_string_value(json_object_get(json, "operation"));
+    const char *mode = json_string_value(json_object_get(json, "pointwiseMode"));
+    struct node *node = &graph->nodes[graph->node_count++];
+    node->in = tensor_named(graph, json_object_get(json, "X"));
+    node->out = tensor_named(graph, json_object_get(json, "Y"));
+    if (operation != NULL && strstr(operation, "CONVOLUTION_FORWARD") != NULL) {
+        node->kind = CONVOLUTION;
+        node->second = tensor_named(graph, json_object_get(json, "W"));
+        read_numbers(json_object_get(json, "pad"), 2, node->padding);
+        read_numbers(json_object_get(json, "stride"), 2, node->stride);
+    } else if (mode != NULL && strcmp(mode, "CUDNN_POINTWISE_ADD") == 0) {
+        node->kind = ADD;
+        node->second = tensor_named(graph, json_object_get(json, "B"));
+    } else if (mode != NULL && strcmp(mode, "CUDNN_POINTWISE_RELU_FWD") == 0) {
+        node->kind = RELU;
+    } else {
+        not_understood("such an operation");
+    }
+}
+
+static struct graph *read_graph(const char *text, size_t size)
+{
+    json_t *document = json_loadb(text, size, 0, NULL);
+    const json_t *body = json_object_get(document, "operationGraph");
+    const json_t *tensors = json_object_get(body, "tensors");
+    const json_t *nodes = json_object_get(body, "nodes");
+    struct graph *graph = (struct graph *)calloc(1, sizeof *graph);
+    if (json_array_size(tensors) > MOST_TENSORS || json_array_size(nodes) > MOST_NODES) {
+        not_understood("so many tensors or nodes");
+    }
+    for (size_t i = 0; i < json_array_size(tensors); i++) {
+        const json_t *json = json_array_get(tensors, i);
+        struct tensor *tensor = &graph->tensors[graph->tensor_count++];
+        tensor->number = atoll(json_string_value(json_object_get(json, "name")));
+        tensor->type = type_named(json_string_value(json_object_get(json, "dataType")));
+        tensor->is_virtual = json_is_true(json_object_get(json, "isVirtual"));
+        read_numbers(json_object_get(json, "dim"), 4, tensor->dims);
+        read_numbers(json_object_get(json, "stride"), 4, tensor->strides);
+    }
+    for (size_t i = 0; i < json_array_size(nodes); i++) {
+        read_node(json_array_get(nodes, i), graph);
+    }
+    json_decref(document);
+    return graph;
+}
+
+static const struct graph *graph_of(struct record *record)
+{
+    int64_t size = 0;
+    if (record->graph == NULL) {
+        cudnnBackendGetAttribute(record->descriptor, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
+                                 CUDNN_TYPE_CHAR, 0, &size, NULL);
+        char *text = (char *)malloc((size_t)size);
+        cudnnBackendGetAttribute(record->descriptor, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
+                                 CUDNN_TYPE_CHAR, size, &size, text);
+        record->graph = read_graph(text, (size_t)size);
+        free(text);
+    }
+    return record->graph;
+}
+
+/* ---- computing it ---- */
+
+static float round_bf16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffffu) < 0x7f800000u) {
+        bits += 0x7fffu + ((bits >> 16) & 1u);
+        bits &= 0xffff0000u;
+    }
+    memcpy(&value, &bits, sizeof bits);
+    return value;
+}
+
+static float round_to(cudnnDataType_t type, float value)
+{
+    return type == CUDNN_DATA_HALF       ? (float)(_Float16)value
+           : type == CUDNN_DATA_BFLOAT16 ? round_bf16(value)
+                                         : value;
+}
+
+static size_t element_bytes(cudnnDataType_t type)
+{
+    return type == CUDNN_DATA_FLOAT ? 4 : 2;
+}
+
+static float element(cudnnDataType_t type, const void *data, int64_t at)
+{
+    uint32_t bits;
+    float value;
+    switch (type) {
+    case CUDNN_DATA_HALF: return (float)((const _Float16 *)data)[at];
+    case CUDNN_DATA_BFLOAT16:
+        bits = (uint32_t)((const uint16_t *)data)[at] << 16;
+        memcpy(&value, &bits, sizeof value);
+        return value;
+    default: return ((const float *)data)[at];
+    }
+}
+
+static void put_element(cudnnDataType_t type, void *data, int64_t at, float value)
+{
+    uint32_t bits;
+    if (type == CUDNN_DATA_HALF) {
+        ((_Float16 *)data)[at] = (_Float16)value;
+    } else if (type == CUDNN_DATA_BFLOAT16) {
+        value = round_bf16(value);
+        memcpy(&bits, &value, sizeof bits);
+        ((uint16_t *)data)[at] = (uint16_t)(bits >> 16);
+    } else {
+        ((float *)data)[at] = value;
+    }
+}
+
+/* Every tensor is packed with its channels innermost, so an element's place in memory is its place
+ * in the floats, too. */
+static int64_t elements_of(const struct tensor *t)
+{
+    if (t->strides[1] != 1 || t->strides[3] != t->dims[1] ||
+        t->strides[2] != t->dims[1] * t->dims[3]) {
+        not_understood("a tensor that is not packed");
+    }
+    return t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
+}
+
+struct execution {
+    const struct graph *graph;
+    void *data[MOST_TENSORS]; /* by tensor */
+    float *floats[MOST_TENSORS];
+};
+
+static float *floats_of(struct execution *e, int index)
+{
+    const struct tensor *t = &e->graph->tensors[index];
+    int64_t count = elements_of(t);
+    if (e->floats[index] != NULL) {
+        return e->floats[index];
+    }
+    e->floats[index] = (float *)calloc((size_t)count, sizeof(float));
+    for (int64_t i = 0; i < count && e->data[index] != NULL; i++) {
+        e->floats[index][i] = element(t->type, e->data[index], i);
+        if (isnan(e->floats[index][i])) {
+            fprintf(stderr, "gpu double: a convolution reads what nobody wrote (tensor %lld)\n",
+                    (long long)t->number);
+            abort();
+        }
+    }
+    return e->floats[index];
+}
+
+static void dot_pixel(const struct node *node, const struct tensor *in, const struct tensor *w,
+                      const float *image, const float *weights, int64_t y, int64_t x, float *out)
+{
+    int64_t depth = in->dims[1];
+    for (int64_t ky = 0; ky < w->dims[2]; ky++) {
+        int64_t from_y = y * node->stride[0] + ky - node->padding[0];
+        for (int64_t kx = 0; kx < w->dims[3]; kx++) {
+            int64_t from_x = x * node->stride[1] + kx - node->padding[1];
+            if (from_y < 0 || from_y >= in->dims[2] || from_x < 0 || from_x >= in->dims[3]) {
+                continue;
+            }
+            const float *pixel = image + (from_y * in->dims[3] + from_x) * depth;
+            for (int64_t k = 0; k < w->dims[0]; k++) {
+                const float *tap = weights + ((k * w->dims[2] + ky) * w->dims[3] + kx) * depth;
+                float sum = 0.0f;
+                for (int64_t c = 0; c < depth; c++) {
+                    sum += pixel[c] * tap[c];
+                }
+                out[k] += sum;
+            }
+        }
+    }
+}
+
+static void convolve(struct execution *e, const struct node *node)
+{
+    const struct tensor *in = &e->graph->tensors[node->in];
+    const struct tensor *w = &e->graph->tensors[node->second];
+    const struct tensor *out = &e->graph->tensors[node->out];
+    const float *images = floats_of(e, node->in);
+    const float *weights = floats_of(e, node->second);
+    float *to = e->floats[node->out] = (float *)calloc((size_t)elements_of(out), sizeof(float));
+    for (int64_t n = 0; n < out->dims[0]; n++) {
+        const float *image = images + n * in->strides[0];
+        for (int64_t y = 0; y < out->dims[2]; y++) {
+            for (int64_t x = 0; x < out->dims[3]; x++) {
+                dot_pixel(node, in, w, image, weights, y, x,
+                          to + n * out->strides[0] + y * out->strides[2] + x * out->strides[3]);
+            }
+        }
+    }
+}
+
+static void pointwise(struct execution *e, const struct node *node)
+{
+    const struct tensor *out = &e->graph->tensors[node->out];
+    const float *in = floats_of(e, node->in);
+    const float *bias = node->kind == ADD ? floats_of(e, node->second) : NULL;
+    int64_t count = elements_of(out);
+    float *to = e->floats[node->out] = (float *)calloc((size_t)count, sizeof(float));
+    for (int64_t i = 0; i < count; i++) {
+        to[i] = bias != NULL ? in[i] + bias[i % out->dims[1]] : in[i] > 0.0f ? in[i] : 0.0f;
+    }
+}
+
+static void run_execution(const void *argument)
+{
+    struct execution e;
+    memcpy(&e, argument, sizeof e);
+    for (int i = 0; i < e.graph->node_count; i++) {
+        const struct node *node = &e.graph->nodes[i];
+        const struct tensor *out = &e.graph->tensors[node->out];
+        if (node->kind == CONVOLUTION) {
+            convolve(&e, node);
+        } else {
+            pointwise(&e, node);
+        }
+        for (int64_t k = 0; k < elements_of(out); k++) {
+            e.floats[node->out][k] = round_to(out->type, e.floats[node->out][k]);
+            if (e.data[node->out] != NULL) {
+                put_element(out->type, e.data[node->out], k, e.floats[node->out][k]);
+            }
+        }
+    }
+    for (int i = 0; i < e.graph->tensor_count; i++) {
+        free(e.floats[i]);
+    }
+}
+
+/* A tensor's memory out of the pack: there, the device's, large enough, aligned. */
+static void *data_of(const struct record *pack, const struct tensor *tensor)
+{
+    static double_owns_fn *owns;
+    if (owns == NULL) {
+        *(void **)&owns = driver_symbol("gpudouble_owns");
+    }
+    for (int64_t i = 0; i < pack->count; i++) {
+        if (pack->numbers[i] != tensor->number) {
+            continue;
+        }
+        size_t bytes = (size_t)elements_of(tensor) * element_bytes(tensor->type);
+        if ((uintptr_t)pack->data[i] % 16 != 0 || !owns(pack->data[i], bytes)) {
+            fprintf(stderr, "gpu double: tensor %lld is not aligned, or not on the device\n",
+                    (long long)tensor->number);
+            abort();
+        }
+        return pack->data[i];
+    }
+    fprintf(stderr, "gpu double: tensor %lld is not in the pack\n", (long long)tensor->number);
+    abort();
+}
+
+static void check_workspace(cudnnBackendDescriptor_t plan, const struct record *pack)
+{
+    int64_t bytes = 0;
+    int64_t one = 0;
+    double_owns_fn *owns;
+    *(void **)&owns = driver_symbol("gpudouble_owns");
+    cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1,
+                             &one, &bytes);
+    if (bytes > 0 && !owns(pack->workspace, (size_t)bytes)) {
+        fprintf(stderr, "gpu double: a workspace of %lld bytes is not on the device\n",
+                (long long)bytes);
+        abort();
+    }
+}
+
+EXPORT cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan,
+                                         cudnnBackendDescriptor_t pack)
+{
+    static double_submit_fn *submit;
+    struct record *plan_record = record_of(plan);
+    const struct record *pack_record = record_of(pack);
+    if (enter(__func__) != 0) {
+        return CUDNN_STATUS_EXECUTION_FAILED;
+    }
+    if (submit == NULL) {
+        *(void **)&submit = driver_symbol("gpudouble_submit");
+    }
+    struct execution e = {.graph = graph_of(plan_record)};
+    for (int i = 0; i < e.graph->tensor_count; i++) {
+        const struct tensor *tensor = &e.graph->tensors[i];
+        e.data[i] = tensor->is_virtual ? NULL : data_of(pack_record, tensor);
+    }
+    check_workspace(plan, pack_record);
+    struct double_work work = {.run = run_execution, .argument = &e, .bytes = sizeof e};
+    return submit(handle->stream, &work) == 0 ? CUDNN_STATUS_SUCCESS
+                                              : CUDNN_STATUS_EXECUTION_FAILED;
+}

@@ -1,0 +1,457 @@
+/*
+ * The cuDNN backend against the reference backend: on a double of a GPU (make test-gpu-double), or
+ * on a GPU (make test-gpu). Every golden network, every element type of tiles, odd sizes, batches,
+ * first runs and captured ones; and on the double, every call failing in turn.
+ */
+#include "tests/gpu/double/double.h"
+#include "workers/backends/backend.h"
+#include "workers/backends/backends.h"
+#include "workers/backends/cudnn/gpu_weights.h"
+#include "workers/models/unet/half.h"
+#include "workers/models/unet/source.h"
+
+#include <cuda.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <glob.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MOST_TILES 20
+
+/* ---- the double ---- */
+
+/* NULL on a real device. */
+static void *double_symbol(const char *name)
+{
+    void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    return library != NULL ? dlsym(library, name) : NULL;
+}
+
+static void fail_at(long n, int code)
+{
+    double_fail_fn *function;
+    *(void **)&function = double_symbol("gpudouble_fail");
+    assert_non_null(function);
+    function(n, code);
+}
+
+static long calls(void)
+{
+    double_calls_fn *function;
+    *(void **)&function = double_symbol("gpudouble_calls");
+    assert_non_null(function);
+    return function();
+}
+
+/* ---- networks and batches ---- */
+
+static struct source source;
+static const struct network *network;
+
+static void open_network(const char *path)
+{
+    char error[4096];
+    assert_int_equal(source_open(path, false, &source, error, sizeof error), 0);
+    assert_int_equal(source_load(&source, &network, error, sizeof error), 0);
+}
+
+static char last_log[512];
+
+static void keep_log(void *opaque, int level, const char *text)
+{
+    (void)opaque;
+    (void)level;
+    snprintf(last_log, sizeof last_log, "%s", text);
+}
+
+static struct backend_options wishes(const char *precision)
+{
+    return (struct backend_options){
+        .precision = precision, .threads = 2, .preprocess = {.scale = 1.0f}, .log = keep_log};
+}
+
+static void *start(const struct backend *backend, const struct backend_options *options)
+{
+    char error[1024] = "";
+    void *instance = NULL;
+    int code = backend->create(network, options, &instance, error, sizeof error);
+    if (code != 0) {
+        print_error("%s\n", error);
+    }
+    assert_int_equal(code, 0);
+    return instance;
+}
+
+static uint32_t seed = 7;
+
+static uint32_t random_bits(void)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 17;
+    seed ^= seed << 5;
+    return seed;
+}
+
+struct tiles {
+    uint32_t count;
+    uint32_t height;
+    uint32_t width;
+    void *inputs[MOST_TILES];
+    uint8_t *labels[MOST_TILES];
+    float *logits[MOST_TILES];
+};
+
+static void put_element(uint32_t dtype, void *data, size_t at, uint32_t bits)
+{
+    switch (dtype) {
+    case UNETSERVE_U8:
+    case UNETSERVE_I8: ((uint8_t *)data)[at] = (uint8_t)bits; break;
+    case UNETSERVE_U16: ((uint16_t *)data)[at] = (uint16_t)(bits % 10000); break;
+    case UNETSERVE_I16: ((int16_t *)data)[at] = (int16_t)((int32_t)(bits % 12000) - 2000); break;
+    case UNETSERVE_F16:
+        ((uint16_t *)data)[at] = gpu_weights_narrow(GPU_F16, (float)(bits % 2001) / 1000.0f - 1.0f);
+        break;
+    default: ((float *)data)[at] = (float)(bits % 2001) / 1000.0f - 1.0f; break;
+    }
+}
+
+static struct tiles make_tiles(uint32_t dtype, uint32_t count, uint32_t height, uint32_t width)
+{
+    struct tiles tiles = {.count = count, .height = height, .width = width};
+    size_t plane = (size_t)height * width;
+    size_t elements = plane * network->in_channels;
+    for (uint32_t i = 0; i < count; i++) {
+        tiles.inputs[i] = malloc(elements * 4);
+        tiles.labels[i] = (uint8_t *)malloc(plane);
+        tiles.logits[i] = (float *)malloc(plane * network->classes * sizeof(float));
+        for (size_t at = 0; at < elements; at++) {
+            put_element(dtype, tiles.inputs[i], at, random_bits() >> 4);
+        }
+    }
+    return tiles;
+}
+
+static void free_tiles(struct tiles *tiles)
+{
+    for (uint32_t i = 0; i < tiles->count; i++) {
+        free(tiles->inputs[i]);
+        free(tiles->labels[i]);
+        free(tiles->logits[i]);
+    }
+}
+
+static int run(const struct backend *backend, void *instance, uint32_t dtype, struct tiles *tiles)
+{
+    const struct backend_batch batch = {.count = tiles->count,
+                                        .dtype = dtype,
+                                        .height = tiles->height,
+                                        .width = tiles->width,
+                                        .inputs = (const void *const *)tiles->inputs,
+                                        .labels = tiles->labels,
+                                        .logits = tiles->logits};
+    for (uint32_t i = 0; i < tiles->count; i++) {
+        memset(tiles->labels[i], 0xee, (size_t)tiles->height * tiles->width);
+    }
+    return backend->forward(instance, &batch);
+}
+
+/* Largest difference of logits over the largest logit. Labels are compared where the reference's
+ * two best are further apart than the logits' error. */
+static double compare(const struct tiles *got, const struct tiles *want)
+{
+    size_t plane = (size_t)got->height * got->width;
+    size_t classes = network->classes;
+    double worst = 0;
+    double largest = 1e-6;
+    for (uint32_t i = 0; i < got->count; i++) {
+        for (size_t at = 0; at < plane * classes; at++) {
+            double error = fabs((double)got->logits[i][at] - want->logits[i][at]);
+            assert_true(error == error);
+            worst = error > worst ? error : worst;
+            largest = fmax(largest, fabs((double)want->logits[i][at]));
+        }
+        for (size_t p = 0; p < plane; p++) {
+            size_t best = want->labels[i][p];
+            size_t other = got->labels[i][p];
+            assert_true(other < (classes == 1 ? 2 : classes));
+            double gap = classes == 1 ? (best == other ? 0 : fabs((double)want->logits[i][p]))
+                                      : (double)want->logits[i][best * plane + p] -
+                                            want->logits[i][other * plane + p];
+            assert_true(gap <= 0.05 * largest);
+        }
+    }
+    return worst / largest;
+}
+
+/* ---- tests ---- */
+
+struct bound {
+    const char *precision;
+    double error;
+};
+
+static const struct bound bounds[] = {{"f32", 2e-5}, {"f16", 0.01}, {"bf16", 0.06}};
+
+static void check(const struct bound *bound, uint32_t dtype, uint32_t count, uint32_t height,
+                  uint32_t width, const struct backend_preprocess *preprocess)
+{
+    struct backend_options options = wishes(bound->precision);
+    options.preprocess = *preprocess;
+    void *gpu = start(&backend_cudnn, &options);
+    assert_string_equal(backend_cudnn.precision(gpu), bound->precision);
+    options.precision = "f32";
+    void *reference = start(&backend_reference, &options);
+    for (int round = 0; round < 4; round++) { /* step by step, captured, launched, launched */
+        struct tiles got = make_tiles(dtype, count, height, width);
+        struct tiles want = got;
+        struct tiles answers = make_tiles(dtype, count, height, width);
+        memcpy(want.labels, answers.labels, sizeof want.labels);
+        memcpy(want.logits, answers.logits, sizeof want.logits);
+        assert_int_equal(run(&backend_cudnn, gpu, dtype, &got), 0);
+        assert_int_equal(run(&backend_reference, reference, dtype, &want), 0);
+        double error = compare(&got, &want);
+        if (error > bound->error) {
+            print_error("%s, %u tiles of %u x %u, type %u, round %d: error %g\n", bound->precision,
+                        count, height, width, dtype, round, error);
+        }
+        assert_true(error <= bound->error);
+        free_tiles(&got);
+        free_tiles(&answers);
+    }
+    backend_cudnn.destroy(gpu);
+    backend_reference.destroy(reference);
+}
+
+static const struct backend_preprocess plain = {.scale = 1.0f};
+
+static void every_family(void **state)
+{
+    (void)state;
+    glob_t found;
+    assert_int_equal(glob("tests/goldens/[!r]*.safetensors", 0, NULL, &found), 0);
+    assert_true(found.gl_pathc > 8);
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        if (strstr(found.gl_pathv[i], "ops.") != NULL) {
+            continue;
+        }
+        open_network(found.gl_pathv[i]);
+        uint32_t multiple = network->size_multiple;
+        uint32_t size = (network->size_min > 32 ? network->size_min : 32) / multiple * multiple;
+        uint32_t odd = multiple > 1 ? multiple : 5;
+        check(&bounds[i % 3], UNETSERVE_F32, 1 + i % 2, size, size + odd, &plain);
+        check(&bounds[0], UNETSERVE_F32, 1, size + odd, size, &plain);
+        source_close(&source);
+    }
+    globfree(&found);
+}
+
+static void every_type_of_tile(void **state)
+{
+    (void)state;
+    static const struct backend_preprocess steps[] = {
+        {.scale = 255.0f},
+        {.offset = 3.0f, .scale = 128.0f},
+        {.offset = -1000.0f, .scale = 10000.0f, .clip = true, .clip_low = 0.0f, .clip_high = 0.5f},
+        {.offset = 100.0f, .scale = 10000.0f, .clip = true, .clip_low = -0.1f, .clip_high = 1.0f},
+        {.scale = 1.0f},
+        {.offset = 0.5f, .scale = 2.0f}};
+    open_network("tests/goldens/milesial_transposed.safetensors");
+    for (uint32_t dtype = UNETSERVE_U8; dtype <= UNETSERVE_F32; dtype++) {
+        check(&bounds[0], dtype, 2, 24, 37, &steps[dtype - 1]);
+        check(&bounds[2], dtype, 2, 24, 37, &steps[dtype - 1]);
+    }
+    source_close(&source);
+}
+
+static void every_batch(void **state)
+{
+    (void)state;
+    static const uint32_t counts[] = {1, 2, 5, 8, 20};
+    open_network("tests/goldens/milesial_bilinear.safetensors");
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        check(&bounds[0], UNETSERVE_F32, counts[i], 17, 19, &plain);
+    }
+    source_close(&source);
+}
+
+/* More shapes than are kept, of growing and shrinking arenas, and back again. */
+static void shapes_come_and_go(void **state)
+{
+    (void)state;
+    open_network("tests/goldens/milesial_transposed.safetensors");
+    struct backend_options options = wishes("f32");
+    void *gpu = start(&backend_cudnn, &options);
+    void *reference = start(&backend_reference, &options);
+    for (uint32_t i = 0; i < 44; i++) {
+        uint32_t size = 16 + i * 7 % 22;
+        struct tiles got = make_tiles(UNETSERVE_F32, 1 + i % 2, size, 16 + i % 3);
+        struct tiles want = make_tiles(UNETSERVE_F32, 1 + i % 2, size, 16 + i % 3);
+        for (uint32_t t = 0; t < got.count; t++) {
+            memcpy(want.inputs[t], got.inputs[t],
+                   (size_t)network->in_channels * got.height * got.width * sizeof(float));
+        }
+        assert_int_equal(run(&backend_cudnn, gpu, UNETSERVE_F32, &got), 0);
+        assert_int_equal(run(&backend_reference, reference, UNETSERVE_F32, &want), 0);
+        assert_true(compare(&got, &want) < 2e-5);
+        free_tiles(&got);
+        free_tiles(&want);
+    }
+    backend_cudnn.destroy(gpu);
+    backend_reference.destroy(reference);
+    source_close(&source);
+}
+
+static void wrong_wishes_are_refused(void **state)
+{
+    (void)state;
+    open_network("tests/goldens/milesial_transposed.safetensors");
+    static const char *const precisions[] = {"int8", "f64"};
+    char error[512];
+    void *instance = NULL;
+    for (size_t i = 0; i < 2; i++) {
+        struct backend_options options = wishes(precisions[i]);
+        error[0] = '\0';
+        assert_int_equal(backend_cudnn.create(network, &options, &instance, error, sizeof error),
+                         -EINVAL);
+        assert_non_null(strstr(error, precisions[i]));
+    }
+    struct backend_options options = wishes("auto");
+    options.device = 700;
+    assert_int_equal(backend_cudnn.create(network, &options, &instance, error, sizeof error),
+                     -ENODEV);
+    assert_non_null(strstr(error, "700"));
+    options.device = 0;
+    void *gpu = start(&backend_cudnn, &options);
+    struct tiles tiles = make_tiles(UNETSERVE_F32, 1, 16, 16);
+    assert_int_equal(run(&backend_cudnn, gpu, UNETSERVE_F64, &tiles), -EINVAL);
+    tiles.height = 1;
+    assert_int_equal(run(&backend_cudnn, gpu, UNETSERVE_F32, &tiles), -EINVAL);
+    tiles.height = 16;
+    assert_int_equal(run(&backend_cudnn, gpu, UNETSERVE_F32, &tiles), 0);
+    free_tiles(&tiles);
+    backend_cudnn.destroy(gpu);
+    source_close(&source);
+}
+
+/* ---- failures ---- */
+
+/* In a child: everything that a worker asks of a device, with the n-th call failing. 0: nothing
+ * failed; 1: told as it should; else: not. */
+static int work_with_failure(long n, int code)
+{
+    char error[1024] = "";
+    void *gpu = NULL;
+    struct backend_options options = wishes("auto");
+    struct tiles tiles = make_tiles(UNETSERVE_F32, 10, 16, 20);
+    fail_at(n, code);
+    int result = backend_cudnn.create(network, &options, &gpu, error, sizeof error);
+    if (result != 0) {
+        bool known = result == -ENODEV || result == -ENOMEM;
+        return known && error[0] != '\0' ? 1 : 2;
+    }
+    for (int round = 0; round < 3 && result == 0; round++) {
+        result = run(&backend_cudnn, gpu, UNETSERVE_F32, &tiles);
+    }
+    if (result != 0) {
+        /* cuDNN without memory for a plan says no more than that it has none. */
+        bool known = result == -EIO || result == -ENOMEM ||
+                     (code == CUDA_ERROR_OUT_OF_MEMORY && result == -EINVAL);
+        return known && last_log[0] != '\0' ? 1 : 3;
+    }
+    backend_cudnn.destroy(gpu);
+    return 0;
+}
+
+static int in_child(long n, int code)
+{
+    int status = 0;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        alarm(60);
+        if (freopen("/dev/null", "w", stderr) == NULL) {
+            _exit(9);
+        }
+        _exit(work_with_failure(n, code));
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (!WIFEXITED(status)) {
+        print_error("call %ld, failing with %d: signal %d\n", n, code, WTERMSIG(status));
+        return -1;
+    }
+    return WEXITSTATUS(status);
+}
+
+static void each_call_fails_in_turn(void **state)
+{
+    (void)state;
+    const char *order = getenv("GPUDOUBLE_ORDER");
+    if (double_symbol("gpudouble_fail") == NULL || (order != NULL && strcmp(order, "late") == 0)) {
+        skip(); /* a real device; or once is enough */
+    }
+    open_network("tests/goldens/milesial_transposed.safetensors");
+    long before = calls();
+    assert_int_equal(work_with_failure(0, 0), 0);
+    long all = calls() - before;
+    print_message("%ld calls\n", all);
+    assert_true(all > 500);
+    /* Every call of opening; of running one in 5; of the thousands that make plans, one in 197. */
+    for (long n = 1; n <= all; n += n < 60 ? 1 : n > all - 200 ? 5 : 197) {
+        int result = in_child(n, CUDA_ERROR_ILLEGAL_ADDRESS);
+        if (result != 1 && result != 0) {
+            print_error("call %ld of %ld: result %d\n", n, all, result);
+        }
+        assert_in_range(result, 0, 1);
+        if (n % 5 == 0) {
+            assert_in_range(in_child(n, CUDA_ERROR_OUT_OF_MEMORY), 0, 1);
+        }
+    }
+    source_close(&source);
+}
+
+/* ---- numbers ---- */
+
+static void weights_are_rounded_to_nearest(void **state)
+{
+    (void)state;
+    for (uint32_t bits = 0; bits < 0x10000; bits++) { /* every half is itself */
+        float value = half_to_f32((uint16_t)bits);
+        if (value == value) {
+            assert_int_equal(gpu_weights_narrow(GPU_F16, value), bits);
+        }
+        value = bfloat16_to_f32((uint16_t)bits);
+        if (value == value) {
+            assert_int_equal(gpu_weights_narrow(GPU_BF16, value), bits);
+        }
+    }
+    assert_int_equal(gpu_weights_narrow(GPU_F16, 65519.0f), 0x7bff);
+    assert_int_equal(gpu_weights_narrow(GPU_F16, 65520.0f), 0x7c00);
+    assert_int_equal(gpu_weights_narrow(GPU_F16, 1.00048828125f), 0x3c00); /* half way: to even */
+    assert_int_equal(gpu_weights_narrow(GPU_F16, 0x1.8p-24f), 0x0002);
+    assert_int_equal(gpu_weights_narrow(GPU_F16, -0x1p-25f), 0x8000);
+    assert_int_equal(gpu_weights_narrow(GPU_BF16, 1.00390625f), 0x3f80);
+    assert_true(gpu_weights_narrow(GPU_F16, NAN) == 0x7e00);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(weights_are_rounded_to_nearest),
+        cmocka_unit_test(wrong_wishes_are_refused),
+        cmocka_unit_test(every_family),
+        cmocka_unit_test(every_type_of_tile),
+        cmocka_unit_test(every_batch),
+        cmocka_unit_test(shapes_come_and_go),
+        cmocka_unit_test(each_call_fails_in_turn),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

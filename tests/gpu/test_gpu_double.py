@@ -1,0 +1,77 @@
+"""The cuDNN backend on a double of a GPU (tests/gpu/double/double.h): its own tests with streams taking turns and with
+streams as late as can be, then whole servers on it, through HTTP, against the reference backend."""
+import os
+import pathlib
+import shutil
+import subprocess
+
+import numpy
+import pytest
+import requests
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("UNETSERVE_BUILD", ROOT / "build"))
+DOUBLE = ROOT / "build" / "gpu" / "double"
+GOLDENS = ROOT / "tests" / "goldens"
+
+
+def environment(device="h100", **more):
+    # Where a sandboxed worker may read it: beside the libraries.
+    shutil.copy(ROOT / "tests" / "gpu" / "devices" / f"{device}.json", DOUBLE)
+    return {"LD_LIBRARY_PATH": str(DOUBLE), "GPUDOUBLE_DEVICE": str(DOUBLE / f"{device}.json"), **more}
+
+
+@pytest.mark.parametrize("order", ["mixed", "late"])
+def test_backend_agrees_with_the_reference(order):
+    done = subprocess.run([BUILD / "gpu" / "test_gpu"], cwd=ROOT, capture_output=True, text=True, timeout=600,
+                          env={**os.environ, **environment(GPUDOUBLE_ORDER=order)})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def config(model, **keys):
+    lines = "\n".join(f"{key} = {value}" for key, value in keys.items())
+    return f"[server]\nlisten = 127.0.0.1:0\n[model m]\npath = {GOLDENS / model}.safetensors\n{lines}\n"
+
+
+def predict(server, tile):
+    return requests.post(server.url + "/predict", data=tile.tobytes(), timeout=60, headers={
+        "Content-Type": "application/octet-stream", "Accept": "application/x-npy",
+        "X-Unetserve-Shape": ",".join(map(str, tile.shape)), "X-Unetserve-Dtype": str(tile.dtype)})
+
+
+def labels_of(answer):
+    assert answer.status_code == 200, answer.text
+    return numpy.frombuffer(answer.content[-answer_bytes(answer):], numpy.uint8)
+
+
+def answer_bytes(answer):
+    # After npy's header, which ends with a newline.
+    return len(answer.content) - answer.content.index(b"\n") - 1
+
+
+@pytest.mark.parametrize("device, kind", [("h100", "bf16"), ("t4", "f16")])
+def test_labels_through_http_are_the_reference_s(start_server, device, kind):
+    model = "milesial_transposed"
+    channels = numpy.load(GOLDENS / f"{model}.input.npy").shape[-3]
+    gpu = start_server(config=config(model, devices="cuda", max_batch_size=8), listen=None, env=environment(device))
+    cpu = start_server(config=config(model, devices="cpu", backend="reference"), listen=None)
+    assert f"on cudnn in {kind}" in gpu.log_text()
+    random = numpy.random.default_rng(5)
+    same = total = 0
+    for shape in [(channels, 33, 40), (2, channels, 24, 31), (5, channels, 24, 31), (8, channels, 24, 31),
+                  (channels, 33, 40), (channels, 33, 40)]:
+        tile = random.uniform(-1, 1, shape).astype(numpy.float32)
+        got, want = labels_of(predict(gpu, tile)), labels_of(predict(cpu, tile))
+        assert got.shape == want.shape
+        same += int((got == want).sum())
+        total += got.size
+    assert same >= 0.97 * total, (same, total)
+    gpu.stop()
+    cpu.stop()
+
+
+def test_without_a_device_it_is_said(start_server):
+    broken = environment(GPUDOUBLE_DEVICE="/nonexistent")
+    done = subprocess.run([BUILD / "unetserve", "--model", GOLDENS / "plain.safetensors", "--device", "cuda", "--check"],
+                          capture_output=True, text=True, timeout=60, env={**os.environ, **broken})
+    assert done.returncode == 69 and "finds no device" in done.stderr

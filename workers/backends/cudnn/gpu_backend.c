@@ -1,0 +1,332 @@
+/*
+ * The cuDNN backend: a network on one NVIDIA GPU. Weights are converted and uploaded once; batches
+ * go through two lanes, in parts that fit the device's memory.
+ */
+#include "../backends.h"
+#include "gpu_lane.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LANES 2
+/* Tiles that run together: beyond this a GPU is busy, and copies have something to overlap with. */
+#define MOST_TILES_A_PART 8
+/* Of the device's memory, for activations. */
+#define ARENA_SHARE 4
+/* The tile that everything is made ready for at create: the usual one. */
+#define USUAL_TILE 256u
+
+struct instance {
+    struct gpu_device device;
+    struct network network; /* without weights */
+    struct gpu_weights weights;
+    struct gpu_shapes shapes;
+    struct gpu_lane lanes[LANES];
+    CUevent arena_free;
+    struct backend_options options;
+    uint32_t tile_height; /* of tile_bytes */
+    uint32_t tile_width;
+    size_t tile_bytes; /* of arena that one tile takes */
+};
+
+static void say(const struct instance *instance, int level, const char *text)
+{
+    if (instance->options.log != NULL) {
+        instance->options.log(instance->options.opaque, level, text);
+    }
+}
+
+static void tick(const struct instance *instance)
+{
+    if (instance->options.tick != NULL) {
+        instance->options.tick(instance->options.opaque);
+    }
+}
+
+/* ---- an instance ---- */
+
+static void destroy(void *opaque)
+{
+    struct instance *instance = (struct instance *)opaque;
+    if (instance == NULL) {
+        return;
+    }
+    struct gpu_device *device = &instance->device;
+    if (device->driver != NULL) {
+        (void)gpu_device_enter(device);
+        for (size_t i = 0; i < LANES; i++) {
+            gpu_lane_close(device, &instance->lanes[i]);
+        }
+        if (instance->shapes.device != NULL) {
+            gpu_shapes_clear(&instance->shapes);
+        }
+        if (instance->arena_free != NULL) {
+            device->driver->cuEventDestroy(instance->arena_free);
+        }
+        gpu_weights_free(device, &instance->weights);
+        gpu_device_close(device);
+    }
+    free(instance->network.layers);
+    free(instance);
+}
+
+/* The layers, without their weights: those are on the device. */
+static int copy_layers(const struct network *from, struct network *to)
+{
+    struct network network = *from;
+    network.layers = (struct network_layer *)calloc(from->layer_count, sizeof *network.layers);
+    if (network.layers == NULL) {
+        return -ENOMEM;
+    }
+    memcpy(network.layers, from->layers, from->layer_count * sizeof *network.layers);
+    for (size_t i = 0; i < network.layer_count; i++) {
+        network.layers[i].weights = NULL;
+        network.layers[i].bias = NULL;
+    }
+    *to = network;
+    return 0;
+}
+
+static uint32_t usual_size(const struct network *network)
+{
+    uint32_t multiple = network->size_multiple > 0 ? network->size_multiple : 1;
+    uint32_t size = USUAL_TILE > network->size_min ? USUAL_TILE : network->size_min;
+    return (size + multiple - 1) / multiple * multiple;
+}
+
+/* What create works with. */
+struct making {
+    struct instance *instance;
+    const struct network *network;
+    char *error;
+    size_t error_size;
+};
+
+static int open_device(const struct making *making)
+{
+    struct instance *made = making->instance;
+    struct gpu_device *device = &made->device;
+    int code = gpu_device_open(made->options.device, device, making->error, making->error_size);
+    if (code == 0) {
+        code = gpu_type_choose(made->options.precision, device->capability, &made->shapes.type,
+                               making->error, making->error_size);
+    }
+    for (size_t i = 0; i < LANES && code == 0; i++) {
+        code = gpu_lane_open(device, &made->lanes[i]);
+    }
+    if (code == 0) {
+        code = gpu_call(device, cuEventCreate, &made->arena_free, CU_EVENT_DISABLE_TIMING);
+    }
+    return code;
+}
+
+static int take_weights(const struct making *making)
+{
+    struct instance *made = making->instance;
+    const struct network *full = NULL;
+    int code = backend_load(making->network, &made->options, &full, making->error,
+                            making->error_size);
+    if (code == 0) {
+        code = copy_layers(full, &made->network);
+    }
+    if (code == 0) {
+        tick(made);
+        code = gpu_weights_create(&made->device, full, made->shapes.type, &made->weights);
+    }
+    return code;
+}
+
+static int prepare_usual(const struct making *making)
+{
+    struct instance *made = making->instance;
+    struct gpu_shape *shape;
+    uint32_t size = usual_size(&made->network);
+    made->shapes.device = &made->device;
+    made->shapes.network = &made->network;
+    made->shapes.weights = &made->weights;
+    made->shapes.tick = made->options.tick;
+    made->shapes.opaque = made->options.opaque;
+    return gpu_shapes_get(&made->shapes, 1, size, size, &shape, making->error, making->error_size);
+}
+
+static int fill(const struct making *making)
+{
+    int code = open_device(making);
+    if (code == 0) {
+        code = take_weights(making);
+    }
+    if (code == 0) {
+        code = prepare_usual(making);
+    }
+    if (code != 0 && making->error[0] == '\0') {
+        const char *failure = making->instance->device.failure;
+        snprintf(making->error, making->error_size, "%s",
+                 failure[0] != '\0' ? failure : strerror(-code));
+    }
+    return code == -EIO || code == -ENOTSUP ? -ENODEV : code;
+}
+
+static int create(const struct network *network, const struct backend_options *options,
+                  void **instance, char *error, size_t error_size)
+{
+    if (network->layer_count == 0 || options->preprocess.scale == 0.0f) {
+        snprintf(error, error_size, "a network without layers, or a scale of 0");
+        return -EINVAL;
+    }
+    struct instance *made = (struct instance *)calloc(1, sizeof *made);
+    if (made == NULL) {
+        snprintf(error, error_size, "out of memory");
+        return -ENOMEM;
+    }
+    made->options = *options;
+    error[0] = '\0';
+    const struct making making = {
+        .instance = made, .network = network, .error = error, .error_size = error_size};
+    int code = fill(&making);
+    made->options.precision = NULL; /* the caller's strings need not live on */
+    made->options.cache_dir = NULL;
+    if (code != 0) {
+        destroy(made);
+        return code;
+    }
+    *instance = made;
+    return 0;
+}
+
+/* ---- running ---- */
+
+static bool size_fits(const struct network *network, uint32_t size)
+{
+    uint32_t multiple = network->size_multiple > 0 ? network->size_multiple : 1;
+    return size > 0 && size >= network->size_min && size % multiple == 0;
+}
+
+/* Memory of the arena that one tile of that size takes. */
+static int measure_tile(struct instance *instance, uint32_t height, uint32_t width)
+{
+    struct gpu_layout layout;
+    if (instance->tile_height == height && instance->tile_width == width) {
+        return 0;
+    }
+    int code = gpu_layout_create(&instance->network, instance->shapes.type, 1, height, width,
+                                 &layout);
+    if (code == 0) {
+        instance->tile_height = height;
+        instance->tile_width = width;
+        instance->tile_bytes = layout.arena_bytes;
+        gpu_layout_free(&layout);
+    }
+    return code;
+}
+
+/* How many tiles of a batch run together. */
+static uint32_t part_size(const struct instance *instance)
+{
+    size_t fit = instance->device.memory_bytes / ARENA_SHARE / instance->tile_bytes;
+    return fit < 1 ? 1 : fit < MOST_TILES_A_PART ? (uint32_t)fit : MOST_TILES_A_PART;
+}
+
+static struct backend_batch part_of(const struct backend_batch *batch, uint32_t first,
+                                    uint32_t count)
+{
+    struct backend_batch part = *batch;
+    part.count = count;
+    part.inputs += first;
+    part.labels = batch->labels != NULL ? batch->labels + first : NULL;
+    part.logits = batch->logits != NULL ? batch->logits + first : NULL;
+    return part;
+}
+
+static int finish(struct instance *instance, struct gpu_lane *lane)
+{
+    tick(instance);
+    return gpu_lane_finish(&instance->device, instance->network.classes, lane);
+}
+
+static int finish_all(struct instance *instance)
+{
+    int code = 0;
+    for (size_t i = 0; i < LANES && code == 0; i++) {
+        code = finish(instance, &instance->lanes[i]);
+    }
+    return code;
+}
+
+static int begin(struct instance *instance, struct gpu_lane *lane, const struct backend_batch *part)
+{
+    char error[400] = "";
+    struct gpu_shape *shape;
+    struct gpu_shapes *shapes = &instance->shapes;
+    int code = finish(instance, lane);
+    if (code == 0 && !gpu_shapes_ready(shapes, part->count, part->height, part->width)) {
+        code = finish_all(instance);
+    }
+    if (code == 0) {
+        code = gpu_shapes_get(shapes, part->count, part->height, part->width, &shape, error,
+                              sizeof error);
+        if (code != 0) {
+            say(instance, 4, error);
+        }
+    }
+    return code != 0 ? code
+                     : gpu_lane_begin(lane, shapes, shape, &instance->options.preprocess, part,
+                                      instance->arena_free);
+}
+
+static int run_parts(struct instance *instance, const struct backend_batch *batch)
+{
+    uint32_t most = part_size(instance);
+    size_t turn = 0;
+    int code = 0;
+    for (uint32_t done = 0; done < batch->count && code == 0; done += most) {
+        uint32_t left = batch->count - done;
+        struct backend_batch part = part_of(batch, done, left < most ? left : most);
+        code = begin(instance, &instance->lanes[turn++ % LANES], &part);
+    }
+    int ended = finish_all(instance);
+    return code != 0 ? code : ended;
+}
+
+static int forward(void *opaque, const struct backend_batch *batch)
+{
+    struct instance *instance = (struct instance *)opaque;
+    const struct network *network = &instance->network;
+    if (batch->count == 0 || batch->dtype < UNETSERVE_U8 || batch->dtype > UNETSERVE_F32 ||
+        !size_fits(network, batch->height) || !size_fits(network, batch->width)) {
+        return -EINVAL;
+    }
+    int code = gpu_device_enter(&instance->device);
+    if (code == 0) {
+        code = measure_tile(instance, batch->height, batch->width);
+    }
+    if (code == 0) {
+        code = run_parts(instance, batch);
+    }
+    if (code != 0 && instance->device.failure[0] != '\0') {
+        say(instance, 3, instance->device.failure);
+    }
+    return code == -ENOTSUP ? -EINVAL : code;
+}
+
+static int probe(char *error, size_t error_size)
+{
+    return gpu_device_probe(error, error_size);
+}
+
+static const char *precision(const void *opaque)
+{
+    const struct instance *instance = (const struct instance *)opaque;
+    return gpu_type_name(instance->shapes.type);
+}
+
+const struct backend backend_cudnn = {
+    .abi = BACKEND_ABI,
+    .name = "cudnn",
+    .probe = probe,
+    .create = create,
+    .forward = forward,
+    .precision = precision,
+    .destroy = destroy,
+};
