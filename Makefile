@@ -128,7 +128,7 @@ $(BUILD)/unetserve: $(BUILD)/obj/supervisor/main.o $(BUILD)/supervisor.a $(BUILD
 	$(call program,-lsystemd -lseccomp -linih -ljansson -lm)
 # The gateway puts its own recv() and gnutls_record_recv() under libmicrohttpd's (gateway/gate_recv.c says why), so they are exported.
 $(BUILD)/unetserve-gateway: $(BUILD)/obj/gateway/main.o $(BUILD)/gateway.a $(BUILD)/lib.a
-	$(call program,-Wl$(comma)--export-dynamic-symbol=recv -Wl$(comma)--export-dynamic-symbol=gnutls_record_recv -lmicrohttpd -lgnutls -lzmq -lmsgpackc -lsystemd -lseccomp -linih -ljansson -lpng -lm)
+	$(call program,-Wl$(comma)--export-dynamic-symbol=recv -Wl$(comma)--export-dynamic-symbol=gnutls_record_recv -lmicrohttpd -lgnutls -lzmq -lmsgpackc -lsystemd -lseccomp -linih -ljansson -lpng -lz -lzstd -lm)
 $(BUILD)/unetserve-broker: $(BUILD)/obj/broker/main.o $(BUILD)/broker.a $(BUILD)/lib.a
 	$(call program,-lzmq -lmsgpackc -lsystemd -lseccomp -linih -ljansson -lm)
 $(BUILD)/unetserve-worker: $(BUILD)/obj/workers/main.o $(BUILD)/worker.a $(BUILD)/lib.a
@@ -189,7 +189,7 @@ $(BUILD)/bench/forward: $(call objects,$(wildcard bench/*.c)) $(BUILD)/unet.a $(
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(filter-out $(if $(HAVE_CUDA),,tests/unit/test_gpu_%),$(wildcard tests/unit/test_*.c)))
 FUZZERS    := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 EVERYTHING := $(ARCHIVES:%=$(BUILD)/%.a)
-ALL_LIBS   := -lseccomp -lmicrohttpd -lgnutls -lzmq -lmsgpackc -lsystemd -linih -ljansson -lpng -lzip -lxxhash -ldnnl -lcurl -ldl -lm -pthread
+ALL_LIBS   := -lz -lzstd -lseccomp -lmicrohttpd -lgnutls -lzmq -lmsgpackc -lsystemd -linih -ljansson -lpng -lzip -lxxhash -ldnnl -lcurl -ldl -lm -pthread
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(EVERYTHING)
 	@mkdir -p $(@D)

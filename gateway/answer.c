@@ -47,7 +47,16 @@ static const char no_time[] =
 
 typedef void emit_header(void *out, const char *name, const char *value);
 
-static void emit_all(const struct answer *answer, emit_header *emit, void *out)
+/* What caches have to tell apart. */
+static void emit_vary(bool compressible, emit_header *emit, void *out)
+{
+    if (compressible)
+        emit(out, "Vary", cors_varies() ? "Accept-Encoding, Origin" : "Accept-Encoding");
+    else if (cors_varies())
+        emit(out, "Vary", "Origin");
+}
+
+static void emit_all(const struct answer *answer, bool compressible, emit_header *emit, void *out)
 {
     emit(out, "Server", "unetserve");
     if (answer->type)
@@ -65,8 +74,7 @@ static void emit_all(const struct answer *answer, emit_header *emit, void *out)
         emit(out, "Retry-After", seconds);
     }
     cors_write(&answer->cors, emit, out);
-    if (cors_varies())
-        emit(out, "Vary", "Origin");
+    emit_vary(compressible, emit, out);
     if (answer->policy[0]) {
         emit(out, "Content-Security-Policy", answer->policy);
         emit(out, "X-Content-Type-Options", "nosniff");
@@ -83,7 +91,44 @@ static void emit_to_response(void *out, const char *name, const char *value)
     (void)MHD_add_response_header(out, name, value);
 }
 
-enum MHD_Result answer_queue(struct answer *answer, struct MHD_Connection *connection)
+static ssize_t on_compressed(void *opaque, uint64_t position, char *buffer, size_t size)
+{
+    (void)position;
+    ssize_t made = compressor_read(opaque, buffer, size);
+    if (made < 0)
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    metrics_streamed((size_t)made);
+    return made ? made : MHD_CONTENT_READER_END_OF_STREAM;
+}
+
+static void on_compressed_over(void *opaque)
+{
+    compressor_close(opaque, false);
+}
+
+/* Short enough to be done at once: 0; or -1, and the answer is as it was, when that would not make
+ * it smaller. */
+static int compress_whole(struct answer *answer, struct compressor *compressor)
+{
+    char *smaller = malloc(answer->size);
+    size_t used = 0;
+    ssize_t made = smaller ? 1 : -ENOMEM;
+    while (made > 0 && used < answer->size) {
+        made = compressor_read(compressor, smaller + used, answer->size - used);
+        used += made > 0 ? (size_t)made : 0;
+    }
+    compressor_close(compressor, true);
+    if (made) {
+        free(smaller);
+        return -1;
+    }
+    free(answer->body);
+    answer->body = smaller;
+    answer->size = used;
+    return 0;
+}
+
+static struct MHD_Response *response_make(struct answer *answer)
 {
     enum MHD_ResponseMemoryMode mode = answer->size ? MHD_RESPMEM_MUST_FREE
                                                     : MHD_RESPMEM_PERSISTENT;
@@ -91,14 +136,50 @@ enum MHD_Result answer_queue(struct answer *answer, struct MHD_Connection *conne
     struct MHD_Response *response = MHD_create_response_from_buffer(
         answer->size, answer->size ? answer->body : nothing, mode);
     if (!response)
-        return MHD_NO;
+        return NULL;
     metrics_answered(answer->model - 1u, answer->status, answer->size);
-    answer->queued = true;
     if (!answer->size)
         free(answer->body);
+    return response;
+}
+
+/* The body in the client's coding, or as it is where there is no memory for that. */
+static struct MHD_Response *response_make_coded(struct answer *answer)
+{
+    struct compressor *compressor = compressor_open(answer->coding, answer->body, answer->size);
+    struct MHD_Response *response;
+    if (!compressor)
+        return response_make(answer);
+    if (answer->size <= COMPRESS_PIECE) {
+        bool smaller = compress_whole(answer, compressor) == 0;
+        response = response_make(answer);
+        if (response && smaller)
+            emit_to_response(response, "Content-Encoding", compress_name(answer->coding));
+        return response;
+    }
+    response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, on_compressed,
+                                                 compressor, on_compressed_over);
+    if (!response) {
+        compressor_close(compressor, true);
+        return response_make(answer);
+    }
+    metrics_answered(answer->model - 1u, answer->status, 0);
+    emit_to_response(response, "Content-Encoding", compress_name(answer->coding));
+    return response;
+}
+
+enum MHD_Result answer_queue(struct answer *answer, struct MHD_Connection *connection)
+{
+    bool compressible = compress_fits(answer->type, answer->size);
+    struct MHD_Response *response = compressible && answer->coding != CODING_IDENTITY
+                                        ? response_make_coded(answer)
+                                        : response_make(answer);
+    if (!response)
+        return MHD_NO;
+    answer->queued = true;
     answer->body = NULL;
     answer->size = 0;
-    emit_all(answer, emit_to_response, response);
+    emit_all(answer, compressible, emit_to_response, response);
     enum MHD_Result queued = MHD_queue_response(connection, (unsigned)answer->status, response);
     MHD_destroy_response(response);
     return queued;
@@ -113,7 +194,7 @@ enum MHD_Result answer_queue_stream(struct answer *answer, struct MHD_Connection
         MHD_SIZE_UNKNOWN, STREAM_BLOCK, reader, opaque, NULL);
     if (!response)
         return MHD_NO;
-    emit_all(answer, emit_to_response, response);
+    emit_all(answer, false, emit_to_response, response);
     /* What comes is meant to be seen at once, by proxies too, and is not to be kept. */
     emit_to_response(response, "Cache-Control", "no-store");
     emit_to_response(response, "X-Accel-Buffering", "no");
@@ -170,7 +251,7 @@ int answer_send(const struct answer *answer, int fd, gnutls_session_t tls)
     text_add(&head, line);
     struct answer closing = *answer;
     closing.close = true;
-    emit_all(&closing, emit_to_text, &head);
+    emit_all(&closing, false, emit_to_text, &head);
     text_add(&head, "\r\n");
     struct iovec parts[2] = {{head.bytes, head.size}, {answer->body, answer->size}};
     if (tls)

@@ -6,6 +6,7 @@
 #ifndef GATEWAY_ANSWER_H
 #define GATEWAY_ANSWER_H
 
+#include "gateway/compress.h"
 #include "gateway/cors.h"
 
 #include "unetserve/problem.h"
@@ -32,6 +33,7 @@ struct answer {
     bool close;               /* the connection ends after this answer */
     bool queued;              /* answer_queue has seen it */
     uint32_t model;           /* 1 + the index of the model that it is about; 0: about none */
+    enum coding coding;       /* that the client takes; for bodies that are worth it */
     struct cors_grant cors;
     char request_id[64]; /* "" : no such header */
     char policy[256];    /* Content-Security-Policy; "" : no such header */

@@ -584,6 +584,7 @@ static void reconfigure(void *opaque)
     struct http *http = opaque;
     trusted_read(&http->gateway->config, &http->trusted);
     cors_configure(&http->gateway->config);
+    compress_configure(&http->gateway->config);
     keys_read(http);
     identity_read(http);
 }
@@ -599,6 +600,7 @@ int http_open(struct http *http, struct gateway *gateway)
     linger_init(&http->lingerer, gateway->event);
     trusted_read(&gateway->config, &http->trusted);
     cors_configure(&gateway->config);
+    compress_configure(&gateway->config);
     peers_init(&http->connections.addresses, gateway->seat.queue.admission);
     peers_init(&http->uploads, gateway->seat.queue.admission);
     int error = keys_read(http);

@@ -644,6 +644,9 @@ static enum MHD_Result request_begin(struct request *request, const char *method
     request->answer.close = request->http->gateway->draining;
     if (request_is_preflight(request, method))
         return request_preflight(request);
+    if (compress_choose(header(request, MHD_HTTP_HEADER_ACCEPT_ENCODING), &request->answer.coding,
+                        &problem))
+        return request_refuse(request, &problem);
     if (routes_find(&request->http->gateway->models, method, path, &route, &problem,
                     &request->answer.allow))
         return request_refuse(request, &problem);

@@ -31,8 +31,8 @@ struct parser {
     struct config_model *model; /* of the section; NULL in [server] */
     bool in_section;
     int section_line;
-    uint32_t seen_server; /* keys that [server] has had, by number */
-    uint32_t seen_model;
+    uint64_t seen_server; /* keys that [server] has had, by number */
+    uint64_t seen_model;
     uint32_t first_model;              /* models before it are not this file's */
     int model_lines[QUEUE_MAX_MODELS]; /* where a model's route is given, or else its section begins
                                         */
@@ -97,6 +97,9 @@ void config_init(struct config *config)
     snprintf(config->cors.allow_methods, sizeof config->cors.allow_methods, "GET, POST");
     snprintf(config->cors.allow_credentials, sizeof config->cors.allow_credentials, "off");
     config->cors.max_age = 600;
+    config->gzip_level = 1;
+    config->zstd_level = 1;
+    config->compress_min_bytes = 1000;
     snprintf(config->sandbox, sizeof config->sandbox, "auto");
     snprintf(config->docs, sizeof config->docs, "on");
     config->log_format = LOG_FORMAT_TEXT;
@@ -328,8 +331,8 @@ static int key_take(void *opaque, const char *section, const char *name, const c
         return !parser_fail(parser, parser->line, "key '%.60s': no such key; allowed: %s", name,
                             allowed);
     }
-    uint32_t *seen = of_model ? &parser->seen_model : &parser->seen_server;
-    uint32_t bit = UINT32_C(1) << config_key_number(of_model, key);
+    uint64_t *seen = of_model ? &parser->seen_model : &parser->seen_server;
+    uint64_t bit = UINT64_C(1) << config_key_number(of_model, key);
     bool list = key->kind == CONFIG_ADDRESSES || key->kind == CONFIG_NETWORKS;
     if ((*seen & bit) && !list)
         return !parser_fail(parser, parser->line, "key '%s': given twice; allowed: once", name);

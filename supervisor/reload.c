@@ -61,7 +61,8 @@ static bool key_is_live(bool of_model, const char *name)
     static const char *const names[2][16] = {
         {"trusted_proxies", "rate_limit", "rate_burst", "drain_delay_ms", "log_format", "log_level",
          "cors_allow_origins", "cors_allow_methods", "cors_allow_headers", "cors_expose_headers",
-         "cors_allow_credentials", "cors_max_age"},
+         "cors_allow_credentials", "cors_max_age", "gzip_level", "zstd_level",
+         "compress_min_bytes"},
         {"timeout_ms", "run_timeout_ms", "scale_wait_ms", "scale_down_after_ms"},
     };
     for (size_t i = 0; i < 16 && names[of_model][i]; i++)
@@ -78,6 +79,9 @@ static void live_keys_take(struct config *to, const struct config *from)
     to->rate_burst = from->rate_burst;
     to->drain_delay_ms = from->drain_delay_ms;
     to->cors = from->cors;
+    to->gzip_level = from->gzip_level;
+    to->zstd_level = from->zstd_level;
+    to->compress_min_bytes = from->compress_min_bytes;
     to->log_format = from->log_format;
     to->log_level = from->log_level;
     for (uint32_t i = 0; i < to->model_count; i++) {

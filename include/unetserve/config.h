@@ -85,8 +85,10 @@ struct config {
     uint32_t max_connections_per_address; /* 0: any number */
     uint32_t max_receiving_percent;       /* of the slots may wait for bodies */
     struct config_cors cors;
-    char sandbox[8]; /* "auto", "on", "off" */
-    char docs[4];    /* "on", "off": /openapi.json and /docs */
+    uint32_t gzip_level, zstd_level; /* of answers; 0: not offered */
+    uint32_t compress_min_bytes;     /* shorter ones go out as they are */
+    char sandbox[8];                 /* "auto", "on", "off" */
+    char docs[4];                    /* "on", "off": /openapi.json and /docs */
     enum log_format log_format;
     enum log_level log_level;
     struct config_model models[QUEUE_MAX_MODELS];

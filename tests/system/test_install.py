@@ -66,7 +66,7 @@ def test_everything_has_its_place(installed):
 NEEDED = {
     "bin/unetserve": "libseccomp libsystemd libinih libjansson",
     "bin/unetctl": "libgdal libcurl libgnutls libzmq libjansson libinih libpng16 libzip libxxhash",
-    "lib/unetserve/unetserve-gateway": "libmicrohttpd libgnutls libzmq libseccomp libsystemd libinih libjansson libpng16",
+    "lib/unetserve/unetserve-gateway": "libmicrohttpd libgnutls libzmq libseccomp libsystemd libinih libjansson libpng16 libz libzstd",
     "lib/unetserve/unetserve-broker": "libzmq libseccomp libsystemd libinih",
     "lib/unetserve/python/unetserve/_worker.abi3.so": "libseccomp libsystemd libinih libjansson",
     "lib/unetserve/unetserve-worker": "libseccomp libsystemd libinih libjansson",

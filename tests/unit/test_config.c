@@ -335,7 +335,7 @@ static void test_keys(void **state)
             assert_true(strlen(key->allowed) > 0);
             count++;
         }
-        assert_true(count > 10 && count <= 32);
+        assert_true(count > 10 && count <= 64);
         assert_null(config_key_find(of_model, "nonsense"));
     }
 }

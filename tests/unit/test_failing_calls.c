@@ -8,6 +8,7 @@
  */
 #include "broker/survey.h"
 #include "gateway/api_key.h"
+#include "gateway/compress.h"
 #include "gateway/connection.h"
 #include "gateway/docs_page.h"
 #include "gateway/jobs.h"
@@ -249,12 +250,28 @@ static int try_model_dir(void)
     return failed;
 }
 
+static int try_compressor(void)
+{
+    char body[] = "[1,1,1,1]";
+    char out[128];
+    struct compressor *compressor = compressor_open(CODING_ZSTD, body, sizeof body);
+    if (!compressor)
+        return -ENOMEM;
+    ssize_t made = compressor_read(compressor, out, sizeof out);
+    compressor_close(compressor, true);
+    return made > 0 ? 0 : -EIO;
+}
+
 static void test_texts(void **state)
 {
     (void)state;
     survive("interface", try_interface, 20);
     survive("configuration", try_config, 2);
     survive("configuration file", try_config_file, 3);
+    static struct config defaults;
+    config_init(&defaults);
+    compress_configure(&defaults);
+    survive("compressor", try_compressor, 1);
     survive("API keys", try_keys, 1);
     survive("model directory", try_model_dir, 4);
 }

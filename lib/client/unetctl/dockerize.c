@@ -55,7 +55,7 @@ struct order {
     "libdnnl2 libgnutls30 libinih1 libjansson4 libmicrohttpd12 libpng16-16 libseccomp2 "           \
     "libsystemd0 "                                                                                 \
     "libxxhash0 libzip4 "                                                                          \
-    "libzmq5"
+    "libzmq5 libzstd1 zlib1g"
 
 /* NVIDIA's libraries are taken from images of theirs; the programs are built and run on the same
  * Debian. */
