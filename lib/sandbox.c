@@ -293,6 +293,8 @@ static int ask_kernel(const struct sandbox *sandbox)
     if (!missing)
         return 0;
     bool must = sandbox->mode == SANDBOX_ON;
+    if (sandbox->asked && !must)
+        return 0;
     log_event(must ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO,
               "a wall of the sandbox is missing: the kernel, or this program, does not have it",
               log_text("missing", missing));

@@ -86,6 +86,7 @@ static int describe(const struct program *program, const struct worker_options *
     struct sandbox sandbox = {
         .role = QUEUE_WORKER,
         .mode = sandbox_mode_of(options->sandbox),
+        .asked = true,
         .gpu = strcmp(options->device, "cpu") != 0,
         .model_path = options->model_path,
         .paths = paths,

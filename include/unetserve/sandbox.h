@@ -36,8 +36,9 @@ struct sandbox {
     uint32_t max_connections; /* gateways */
     const char
         *again[SANDBOX_FILES_AGAIN]; /* gateways: files read again at SIGHUP, or "" or NULL */
-    bool gpu;                        /* workers: device nodes, ioctl, and files opened late */
-    const char *model_path;          /* workers: its directory can be read */
+    bool asked; /* a question about a model: the worker that serves it will say what is missing */
+    bool gpu;   /* workers: device nodes, ioctl, and files opened late */
+    const char *model_path;  /* workers: its directory can be read */
     const char *paths;       /* workers: key `sandbox_paths`: more that can be read, "" or NULL */
     const char *writable[2]; /* directories in which files can be made during set-up, or NULL */
 };
