@@ -136,19 +136,19 @@ static int arguments_add(scmp_filter_ctx filter)
                                    PR_SET_SECCOMP,  PR_GET_SECCOMP,      PR_SET_VMA};
     int error = 0;
     for (size_t i = 0; i < sizeof harmless / sizeof harmless[0]; i++)
-        ALLOW(prctl, 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)harmless[i]));
+        ALLOW(prctl, 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)harmless[i], 0));
     /* abort() and pthread_kill: nobody but this process. */
-    ALLOW(tgkill, 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+    ALLOW(tgkill, 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
     /* Threads that start name the policy that they have anyway. */
-    ALLOW(sched_setscheduler, 1, SCMP_A1(SCMP_CMP_EQ, SCHED_OTHER));
+    ALLOW(sched_setscheduler, 1, SCMP_A1(SCMP_CMP_EQ, SCHED_OTHER, 0));
     /* A limit of its own, to read. */
-    ALLOW(prlimit64, 2, SCMP_A0(SCMP_CMP_EQ, 0), SCMP_A2(SCMP_CMP_EQ, 0));
+    ALLOW(prlimit64, 2, SCMP_A0(SCMP_CMP_EQ, 0, 0), SCMP_A2(SCMP_CMP_EQ, 0, 0));
     /* A new process is none of a thread's flags. */
     ALLOW(clone, 1, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
-    ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, TCGETS));
-    ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, FIONREAD));
-    ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, FIONBIO));
-    ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, FIOCLEX));
+    ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, TCGETS, 0));
+    ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, FIONREAD, 0));
+    ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, FIONBIO, 0));
+    ALLOW(ioctl, 1, SCMP_A1(SCMP_CMP_EQ, FIOCLEX, 0));
     /* Its flags lie in memory, where no filter sees them; the C library then falls back to clone.
      */
     if (!error)
@@ -161,7 +161,7 @@ static int front_add(scmp_filter_ctx filter, bool reads)
     int error = list_add(filter, SCMP_ACT_ALLOW, of_sockets);
     if (!error)
         error = list_add(filter, SCMP_ACT_KILL_PROCESS, fatal);
-    ALLOW(socket, 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
+    ALLOW(socket, 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0));
     /* Which file is Landlock's to say. */
     if (reads)
         ALLOW(openat, 1, SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
@@ -182,7 +182,7 @@ static int worker_add(scmp_filter_ctx filter, enum sandbox_stage stage, bool gpu
     ALLOW(mmap, 0);
     ALLOW(mprotect, 0);
     if (stage == SANDBOX_STAGE_SETUP)
-        ALLOW(prlimit64, 1, SCMP_A0(SCMP_CMP_EQ, 0));
+        ALLOW(prlimit64, 1, SCMP_A0(SCMP_CMP_EQ, 0, 0));
     /* Of the hundreds of requests those of NVIDIA's drivers: kind 'F', or none. What types into a
      * terminal is of kind 'T'. */
     if (gpu) {

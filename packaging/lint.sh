@@ -8,7 +8,7 @@ failed=
 
 # The cuDNN backend's sources need the toolkit's headers, as its build does.
 cuda=${CUDA:-/usr/local/cuda}
-cuda_flags="-DUNETSERVE_CUDNN -isystem $cuda/include"
+cuda_flags="-DUNETSERVE_CUDNN -isystem $cuda/include -DGPU_IMAGE_FILE='\"/dev/null\"'"
 if ! [ -e "$cuda/include/cudnn.h" ]; then
     cuda_flags=
     sources=$(git ls-files '*.c' ':!workers/backends/cudnn/*' ':!tests/gpu/*' ':!tests/unit/test_gpu_*')
@@ -21,10 +21,11 @@ step() {
     "$@" || failed="$failed $name"
 }
 
+# fake_cudnn.c counts in _Float16, which clang 14 has on newer processors only.
 tidy() {
     flags="-std=c11 -D_GNU_SOURCE -Iinclude -I. -I/usr/include/gdal $(printf -- '-I%s ' /usr/include/python3.*) -DPy_LIMITED_API=0x03090000 -DUNETSERVE_VERSION='\"0\"' -DUNETSERVE_PREFIX='\"/usr\"' $cuda_flags"
     # shellcheck disable=SC2086
-    printf '%s\n' $sources | xargs -P 2 -n 1 sh -c "clang-tidy --quiet \"\$@\" -- $flags 2>/dev/null" tidy
+    printf '%s\n' $sources | grep -v '^tests/gpu/double/fake_cudnn.c$' | xargs -P 2 -n 1 sh -c "clang-tidy --quiet \"\$@\" -- $flags 2>/dev/null" tidy
 }
 
 check() {

@@ -26,10 +26,10 @@ struct config_model {
     char name[64];
     char path[PATH_MAX];
     char python[PATH_MAX]; /* of a Python file: its interpreter; "": python3 of PATH */
-    char route[128];    /* "/predict" */
-    char devices[64];   /* "auto", "cpu", "2", "0,2" */
-    char precision[16]; /* "auto" */
-    char backend[16];   /* "auto" */
+    char route[128];       /* "/predict" */
+    char devices[64];      /* "auto", "cpu", "2", "0,2" */
+    char precision[16];    /* "auto" */
+    char backend[16];      /* "auto" */
     uint32_t workers_per_device;
     uint32_t workers_min; /* the autoscaler's range; both 0: workers_per_device for each device */
     uint32_t workers_max;

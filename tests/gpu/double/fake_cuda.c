@@ -544,8 +544,9 @@ EXPORT CUresult cuEventCreate(CUevent *event, unsigned flags)
 {
     (void)flags;
     ENTER;
-    *event = (CUevent)calloc(1, sizeof(struct event));
-    return *event != NULL ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+    struct event *made = calloc(1, sizeof *made);
+    *event = (CUevent)made;
+    return made != NULL ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
 EXPORT CUresult cuEventDestroy(CUevent event)
