@@ -130,7 +130,8 @@ static void drain_advance(struct server *server)
         server->phase = SERVER_ENDING;
         role_stop(server, false);
     }
-    if (server->phase == SERVER_ENDING && role_is_down(server, false)) {
+    if (server->phase == SERVER_ENDING && role_is_down(server, true) &&
+        role_is_down(server, false)) {
         if (seats_condemned(server))
             left_alone(server);
         sd_event_exit(server->event, server->exit_status);

@@ -74,6 +74,9 @@ __attribute__((noreturn)) static void child_run(const struct spawn *spawn, pid_t
     setpgid(0, 0);
     if (spawn->die_with_parent && (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent))
         _exit(127);
+    /* One that somebody has stopped when this process dies goes on, to end itself. */
+    if (!spawn->die_with_parent)
+        prctl(PR_SET_PDEATHSIG, SIGCONT);
     child_signals_reset();
     if (spawn->oom_score_adj > 0)
         child_oom_score_raise(spawn->oom_score_adj);
