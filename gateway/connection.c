@@ -119,10 +119,20 @@ bool connection_ended(const struct connection *connection)
     return recvfrom(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, NULL, NULL) == 0;
 }
 
+/* An empty line before the request that never came: libmicrohttpd swallows it and waits, and the end
+ * of the stream, if it came along, has no edge of its own (see check_cut). */
+static void check_end_after_empty_line(struct connection *connection)
+{
+    if (connection->gate.empty_line_seen && connection_idle(connection) &&
+        connection_ended(connection))
+        shutdown(connection->fd, SHUT_RD);
+}
+
 void connection_request_done(struct connection *connection)
 {
     connection->answered++;
     connection->idle_since_ns = queue_now_ns();
+    check_end_after_empty_line(connection);
     if (connection->pending.status && !connection->refused &&
         connection->answered == connection->gate.requests)
         connection_refuse_text(connection, connection->pending.status, connection->pending.reason,
@@ -135,6 +145,8 @@ void connection_request_done(struct connection *connection)
 static void check_cut(struct connection *connection, struct head_gate_report *report)
 {
     const struct head_gate *gate = &connection->gate;
+    if (head_gate_idle(gate))
+        check_end_after_empty_line(connection);
     if (report->status || head_gate_idle(gate) || !connection_ended(connection))
         return;
     /* It has been refused already, and that is what its client is told: one request, one reason. */
