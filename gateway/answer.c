@@ -68,6 +68,8 @@ static void emit_all(const struct answer *answer, bool compressible, emit_header
         emit(out, "Allow", answer->allow);
     if (answer->authenticate)
         emit(out, "WWW-Authenticate", answer->authenticate);
+    if (answer->accept_encoding)
+        emit(out, "Accept-Encoding", answer->accept_encoding);
     if (answer->retry_after_s || answer->status == 503) {
         char seconds[16];
         snprintf(seconds, sizeof seconds, "%u", answer->retry_after_s ? answer->retry_after_s : 1);

@@ -27,13 +27,14 @@ struct answer {
     const char *type; /* static */
     void *body;       /* malloc'd, owned; NULL if size is 0 */
     size_t size;
-    const char *allow;        /* static; NULL: no such header, here and below */
-    const char *authenticate; /* static */
-    uint32_t retry_after_s;   /* 0: no such header, but 1 with status 503 */
-    bool close;               /* the connection ends after this answer */
-    bool queued;              /* answer_queue has seen it */
-    uint32_t model;           /* 1 + the index of the model that it is about; 0: about none */
-    enum coding coding;       /* that the client takes; for bodies that are worth it */
+    const char *allow;           /* static; NULL: no such header, here and below */
+    const char *authenticate;    /* static */
+    const char *accept_encoding; /* static: the codings of request bodies, where one was refused */
+    uint32_t retry_after_s;      /* 0: no such header, but 1 with status 503 */
+    bool close;                  /* the connection ends after this answer */
+    bool queued;                 /* answer_queue has seen it */
+    uint32_t model;              /* 1 + the index of the model that it is about; 0: about none */
+    enum coding coding;          /* that the client takes; for bodies that are worth it */
     struct cors_grant cors;
     char request_id[64]; /* "" : no such header */
     char policy[256];    /* Content-Security-Policy; "" : no such header */

@@ -40,15 +40,8 @@ static bool is_json_type(const char *text, size_t size)
 }
 
 int negotiate_format(const struct unetserve_interface *interface, const char *content_type,
-                     const char *content_encoding, enum body_format *format,
-                     struct problem *problem)
+                     enum body_format *format, struct problem *problem)
 {
-    size_t encoding = value_size(content_encoding);
-    if (encoding && !media_type_is(content_encoding, encoding, "identity")) {
-        problem_set(problem, 415, "Content-Encoding %.100s is not taken: send the body as it is",
-                    content_encoding);
-        return -1;
-    }
     const char *type = content_type ? content_type : "";
     size_t size = media_type_size(type);
     bool document = interface->input_kind == UNETSERVE_DOCUMENT;

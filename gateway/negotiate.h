@@ -11,8 +11,7 @@
 
 /* How a body is to be read. 0 with *format, or -1 with *problem (415, listing what is taken). */
 int negotiate_format(const struct unetserve_interface *interface, const char *content_type,
-                     const char *content_encoding, enum body_format *format,
-                     struct problem *problem);
+                     enum body_format *format, struct problem *problem);
 
 /* The answer's form by Accept: highest q first, then the more specific range, then the one named
  * first. Models that answer with documents of their own have one form, and Accept is not asked;

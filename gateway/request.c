@@ -1,5 +1,6 @@
 #include "gateway/request.h"
 
+#include "gateway/decoding.h"
 #include "gateway/docs_page.h"
 #include "gateway/http.h"
 #include "gateway/metrics.h"
@@ -36,6 +37,9 @@
 
 #define BODY_UNKNOWN UINT64_MAX
 
+/* Of all Content-Encoding fields as much is looked at. */
+#define CODINGS_MAX 128
+
 enum request_state {
     REQUEST_PAGE,
     REQUEST_BODY,
@@ -56,8 +60,9 @@ struct request {
     bool expects;  /* waits for 100 Continue before it sends its body */
     bool speaks_1; /* HTTP/1.1: knows interim answers */
     struct job *job;
-    struct client client; /* predictions: whom it counts for */
-    struct peer *upload;  /* in BODY: its place among the client's uploads */
+    struct decoder *decoder; /* of a body that comes compressed; else NULL */
+    struct client client;    /* predictions: whom it counts for */
+    struct peer *upload;     /* in BODY: its place among the client's uploads */
     struct answer answer;
     enum job_form form;
     struct stream_text text; /* of a stream: the item that is going out */
@@ -157,6 +162,8 @@ static void request_upload_over(struct request *request)
 static void request_drop_job(struct request *request)
 {
     request_upload_over(request);
+    decoder_close(request->decoder);
+    request->decoder = NULL;
     if (request->job)
         job_drop(request->job);
     request->job = NULL;
@@ -357,8 +364,7 @@ static int read_head(const struct request *request, struct job_order *order,
                      struct problem *problem)
 {
     const struct unetserve_interface *interface = &order->view->interface;
-    if (negotiate_format(interface, header(request, MHD_HTTP_HEADER_CONTENT_TYPE),
-                         header(request, MHD_HTTP_HEADER_CONTENT_ENCODING), &order->format,
+    if (negotiate_format(interface, header(request, MHD_HTTP_HEADER_CONTENT_TYPE), &order->format,
                          problem) ||
         negotiate_form(interface, header(request, MHD_HTTP_HEADER_ACCEPT), &order->form, problem) ||
         negotiate_timeout(header(request, "X-Unetserve-Timeout-Ms"), &order->timeout_ms, problem))
@@ -366,8 +372,9 @@ static int read_head(const struct request *request, struct job_order *order,
     return 0;
 }
 
-static int read_raw_shape(const struct request *request, struct unetserve_shape *shape,
-                          struct problem *problem)
+/* body_bytes: of the unpacked body. */
+static int read_raw_shape(const struct request *request, uint64_t body_bytes,
+                          struct unetserve_shape *shape, struct problem *problem)
 {
     const char *dims = header(request, "X-Unetserve-Shape"),
                *dtype = header(request, "X-Unetserve-Dtype");
@@ -380,14 +387,47 @@ static int read_raw_shape(const struct request *request, struct unetserve_shape 
     }
     if (body_parse_raw_headers(dims, dtype, shape, problem))
         return -1;
-    if (request->body_bytes != BODY_UNKNOWN && unetserve_shape_bytes(shape, &bytes) == 0 &&
-        bytes != request->body_bytes) {
+    if (body_bytes != BODY_UNKNOWN && unetserve_shape_bytes(shape, &bytes) == 0 &&
+        bytes != body_bytes) {
         problem_set(problem, 422,
                     "The shape and type in the headers make %llu bytes, Content-Length says %llu",
-                    (unsigned long long)bytes, (unsigned long long)request->body_bytes);
+                    (unsigned long long)bytes, (unsigned long long)body_bytes);
         return -1;
     }
     return 0;
+}
+
+static enum MHD_Result join_codings(void *opaque, enum MHD_ValueKind kind, const char *name,
+                                    const char *value)
+{
+    (void)kind;
+    char *text = opaque;
+    size_t used = strlen(text);
+    if (value && strcasecmp(name, MHD_HTTP_HEADER_CONTENT_ENCODING) == 0)
+        snprintf(text + used, CODINGS_MAX - used, "%s%s", used ? ", " : "", value);
+    return MHD_YES;
+}
+
+/* How long a compressed body is nobody knows before it is there. */
+static int request_open_decoder(struct request *request, struct job_order *order,
+                                struct problem *problem)
+{
+    char codings[CODINGS_MAX] = "";
+    enum body_coding coding;
+    MHD_get_connection_values(request->mhd, MHD_HEADER_KIND, join_codings, codings);
+    if (strlen(codings) == CODINGS_MAX - 1)
+        codings[0] = '?'; /* cut: it must not be taken for what is left of it */
+    if (decoding_choose(codings, &coding, problem)) {
+        request->answer.accept_encoding = DECODING_ACCEPTED;
+        return -1;
+    }
+    if (coding == BODY_PLAIN)
+        return 0;
+    order->body_bytes = BODY_UNKNOWN;
+    request->decoder = decoder_open(coding, request->http->gateway->config.max_body_bytes);
+    if (!request->decoder)
+        problem_set(problem, 503, "Out of memory, try again later");
+    return request->decoder ? 0 : -1;
 }
 
 static int request_open_job(struct request *request, struct model_view *view,
@@ -401,9 +441,9 @@ static int request_open_job(struct request *request, struct model_view *view,
         .request_id = request->answer.request_id,
         .begun_ns = request->begun_ns,
     };
-    if (read_head(request, &order, problem))
+    if (read_head(request, &order, problem) || request_open_decoder(request, &order, problem))
         return -1;
-    if (order.format == BODY_RAW && read_raw_shape(request, &shape, problem))
+    if (order.format == BODY_RAW && read_raw_shape(request, order.body_bytes, &shape, problem))
         return -1;
     order.ready = on_job_ready;
     request->form = order.form;
@@ -665,7 +705,33 @@ static enum MHD_Result request_begin(struct request *request, const char *method
     return MHD_YES;
 }
 
-static enum MHD_Result request_body(struct request *request, const char *bytes, size_t size)
+static int take_unpacked(void *opaque, const void *bytes, size_t size, struct problem *problem)
+{
+    const struct request *request = opaque;
+    return job_feed(request->job, bytes, size, problem);
+}
+
+/* *left: bytes that were too much for one call. The connection is suspended and resumed at once, so
+ * that libmicrohttpd comes back with them, and others have their turn before. */
+static int request_feed(struct request *request, const char *bytes, size_t size, size_t *left,
+                        struct problem *problem)
+{
+    if (!request->decoder)
+        return job_feed(request->job, bytes, size, problem);
+    size_t used;
+    if (decoder_feed(request->decoder, bytes, size, &used, take_unpacked, request, problem))
+        return -1;
+    if (used == size)
+        return 0;
+    *left = size - used;
+    request->http->resumed = true;
+    MHD_suspend_connection(request->mhd);
+    MHD_resume_connection(request->mhd);
+    return 0;
+}
+
+static enum MHD_Result request_body(struct request *request, const char *bytes, size_t size,
+                                    size_t *left)
 {
     struct problem problem;
     request->body_seen += size;
@@ -678,10 +744,12 @@ static enum MHD_Result request_body(struct request *request, const char *bytes, 
     }
     if (request->state != REQUEST_BODY)
         return MHD_NO;
-    if (request->body_seen > request->http->gateway->config.max_body_bytes)
+    if (request->body_seen > request->http->gateway->config.max_body_bytes) {
         problem_set(&problem, 413, "Payload too large");
-    else if (job_feed(request->job, bytes, size, &problem) == 0)
+    } else if (request_feed(request, bytes, size, left, &problem) == 0) {
+        request->body_seen -= *left;
         return MHD_YES;
+    }
     metrics_job_refused(request->answer.model - 1u, problem.status);
     return request_refuse(request, &problem);
 }
@@ -700,12 +768,15 @@ static enum MHD_Result request_submit(struct request *request)
 {
     struct problem problem;
     request->body_bytes = request->body_seen;
-    if (job_submit(request->job, &problem)) {
+    if ((request->decoder && decoder_finish(request->decoder, &problem)) ||
+        job_submit(request->job, &problem)) {
         metrics_job_refused(request->answer.model - 1u, problem.status);
         enum MHD_Result result = request_refuse(request, &problem);
         return result == MHD_YES ? request_answer(request) : result;
     }
     request_upload_over(request);
+    decoder_close(request->decoder);
+    request->decoder = NULL;
     request->state = REQUEST_WAITING;
     request_suspend(request);
     return MHD_YES;
@@ -740,7 +811,7 @@ enum MHD_Result request_handle(void *opaque, struct MHD_Connection *mhd, const c
         return request_whole(request);
     size_t size = *upload_size;
     *upload_size = 0;
-    return request_body(request, upload, size);
+    return request_body(request, upload, size, upload_size);
 }
 
 void request_end(struct request *request)

@@ -1,6 +1,7 @@
 /* Header values, one a line: Content-Type, Content-Encoding, Accept, X-Unetserve-Timeout-Ms,
  * X-Request-Id. The answer is within bounds, or a refusal that is JSON; ids are such that logs and
  * headers can carry them. */
+#include "gateway/decoding.h"
 #include "gateway/negotiate.h"
 
 #include "lib/json_scan.h"
@@ -28,8 +29,13 @@ static void try_values(const struct unetserve_interface *interface, char *const 
     enum body_format format;
     enum job_form form;
     uint64_t timeout_ms;
-    if (negotiate_format(interface, values[0], values[1], &format, &problem) == 0)
+    enum body_coding coding;
+    if (negotiate_format(interface, values[0], &format, &problem) == 0)
         check(format <= BODY_DOCUMENT);
+    else
+        check_refusal(&problem);
+    if (decoding_choose(values[1], &coding, &problem) == 0)
+        check(coding <= BODY_ZSTD);
     else
         check_refusal(&problem);
     if (negotiate_form(interface, values[2], &form, &problem) == 0)

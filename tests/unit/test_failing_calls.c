@@ -10,6 +10,7 @@
 #include "gateway/api_key.h"
 #include "gateway/compress.h"
 #include "gateway/connection.h"
+#include "gateway/decoding.h"
 #include "gateway/docs_page.h"
 #include "gateway/jobs.h"
 #include "gateway/metrics.h"
@@ -250,6 +251,17 @@ static int try_model_dir(void)
     return failed;
 }
 
+static int try_decoder(void)
+{
+    for (enum body_coding coding = BODY_GZIP; coding <= BODY_ZSTD; coding++) {
+        struct decoder *decoder = decoder_open(coding, 1000);
+        if (!decoder)
+            return -ENOMEM;
+        decoder_close(decoder);
+    }
+    return 0;
+}
+
 static int try_compressor(void)
 {
     char body[] = "[1,1,1,1]";
@@ -272,6 +284,7 @@ static void test_texts(void **state)
     config_init(&defaults);
     compress_configure(&defaults);
     survive("compressor", try_compressor, 1);
+    survive("decoder", try_decoder, 3);
     survive("API keys", try_keys, 1);
     survive("model directory", try_model_dir, 4);
 }
