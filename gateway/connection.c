@@ -119,12 +119,12 @@ bool connection_ended(const struct connection *connection)
     return recvfrom(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, NULL, NULL) == 0;
 }
 
-/* An empty line before the request that never came: libmicrohttpd swallows it and waits, and the end
- * of the stream, if it came along, has no edge of its own (see check_cut). */
-static void check_end_after_empty_line(struct connection *connection)
+/* Between two requests, and no other will come. libmicrohttpd would not find out by itself: its
+ * epoll is edge-triggered, and after a short read it waits for an edge, which never comes if the
+ * end of the stream came with the last bytes. This makes one. */
+static void check_over(struct connection *connection)
 {
-    if (connection->gate.empty_line_seen && connection_idle(connection) &&
-        connection_ended(connection))
+    if (connection_idle(connection) && connection_ended(connection))
         shutdown(connection->fd, SHUT_RD);
 }
 
@@ -132,21 +132,19 @@ void connection_request_done(struct connection *connection)
 {
     connection->answered++;
     connection->idle_since_ns = queue_now_ns();
-    check_end_after_empty_line(connection);
+    check_over(connection);
     if (connection->pending.status && !connection->refused &&
         connection->answered == connection->gate.requests)
         connection_refuse_text(connection, connection->pending.status, connection->pending.reason,
                                true);
 }
 
-/* After a read that left nothing: is this all that will come of a request that is not whole?
- * libmicrohttpd must not be left to find that out. Its epoll is edge-triggered, and after a short
- * read it waits for an edge that never comes if the end of the stream came with the last bytes. */
+/* After a read that left nothing: is this all that will come of a request that is not whole? Nor
+ * would libmicrohttpd find that out (see check_over). */
 static void check_cut(struct connection *connection, struct head_gate_report *report)
 {
     const struct head_gate *gate = &connection->gate;
-    if (head_gate_idle(gate))
-        check_end_after_empty_line(connection);
+    check_over(connection); /* an empty line, which may stand before a request, is none */
     if (report->status || head_gate_idle(gate) || !connection_ended(connection))
         return;
     /* It has been refused already, and that is what its client is told: one request, one reason. */

@@ -195,7 +195,8 @@ static int on_turn_over(sd_event_source *source, void *opaque)
         daemons_run(http);
         timed = daemons_timeout(http, &timeout_ms);
     }
-    if (timed)
+    /* Of those that were resumed libmicrohttpd's timeout does not speak. */
+    if (timed || http->resumed)
         arm_daemon_timer(http, http->resumed ? 0 : timeout_ms);
     arm_sweep(http);
     if (!http->gateway->draining &&
