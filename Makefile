@@ -46,6 +46,7 @@ LIB        := $(filter-out lib/client/%,$(call sources,lib))
 CLIENT     := $(call sources,lib/client)
 GATEWAY    := $(filter-out gateway/main.c,$(call sources,gateway))
 BROKER     := $(filter-out broker/main.c,$(call sources,broker))
+AUTH       := $(filter-out auth/main.c,$(call sources,auth))
 SUPERVISOR := $(filter-out supervisor/main.c,$(call sources,supervisor))
 WORKER     := $(filter-out workers/main.c,$(call sources,workers))
 UNET       := $(filter-out workers/models/unet/plugin.c,$(call sources,workers/models/unet workers/backends workers/backends/reference workers/backends/onednn $(if $(HAVE_CUDA),workers/backends/cudnn)))
@@ -54,11 +55,12 @@ PACKAGE    := $(wildcard python/unetserve/*.py python/unetserve/*/*.py)
 UNETCTL    := $(call sources,lib/client/unetctl)
 EXAMPLES   := $(call sources,workers/models/examples)
 
-ARCHIVES   := lib client gateway broker supervisor worker unet
+ARCHIVES   := lib client gateway broker auth supervisor worker unet
 archive_lib        := $(LIB)
 archive_client     := $(CLIENT)
 archive_gateway    := $(GATEWAY)
 archive_broker     := $(BROKER)
+archive_auth       := $(AUTH)
 archive_supervisor := $(SUPERVISOR)
 archive_worker     := $(WORKER)
 archive_unet       := $(UNET)
@@ -191,7 +193,7 @@ $(BUILD)/bench/forward: $(call objects,$(wildcard bench/*.c)) $(BUILD)/unet.a $(
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(filter-out $(if $(HAVE_CUDA),,tests/unit/test_gpu_%),$(wildcard tests/unit/test_*.c)))
 FUZZERS    := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 EVERYTHING := $(ARCHIVES:%=$(BUILD)/%.a)
-ALL_LIBS   := -lz -lzstd -lseccomp -lmicrohttpd -lgnutls -lzmq -lmsgpackc -lsystemd -linih -ljansson -lpng -lzip -lxxhash -ldnnl -lcurl -ldl -lm -pthread
+ALL_LIBS   := -lz -lzstd -lseccomp -lmicrohttpd -lgnutls -lzmq -lmsgpackc -lsystemd -linih -ljansson -lpng -lzip -lxxhash -ldnnl -lcurl -lcjose -lcrypto -ldl -lm -pthread
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(EVERYTHING)
 	@mkdir -p $(@D)
