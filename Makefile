@@ -54,8 +54,9 @@ EXTENSION  := $(call sources,python/extension)
 PACKAGE    := $(wildcard python/unetserve/*.py python/unetserve/*/*.py)
 UNETCTL    := $(call sources,lib/client/unetctl)
 EXAMPLES   := $(call sources,workers/models/examples)
+LOAD       := $(filter-out bench/load/main.c,$(call sources,bench/load))
 
-ARCHIVES   := lib client gateway broker auth supervisor worker unet
+ARCHIVES   := lib client gateway broker auth supervisor worker unet load
 archive_lib        := $(LIB)
 archive_client     := $(CLIENT)
 archive_gateway    := $(GATEWAY)
@@ -64,12 +65,13 @@ archive_auth       := $(AUTH)
 archive_supervisor := $(SUPERVISOR)
 archive_worker     := $(WORKER)
 archive_unet       := $(UNET)
+archive_load       := $(LOAD)
 
 PROGRAMS   := unetserve unetserve-gateway unetserve-broker unetserve-worker unetctl
 PLUGINS    := unet $(notdir $(EXAMPLES:.c=))
 PYTHON_OUT := $(BUILD)/python/unetserve/_worker.abi3.so $(PACKAGE:%=$(BUILD)/%)
 OUTPUTS    := $(PYTHON_OUT) $(addprefix $(BUILD)/,$(PROGRAMS)) $(PLUGINS:%=$(BUILD)/models/%.so) \
-	      $(BUILD)/libunetserve.so $(BUILD)/libunetserve.a $(BUILD)/demo/make-scene $(BUILD)/demo/make-picture
+	      $(BUILD)/libunetserve.so $(BUILD)/libunetserve.a $(BUILD)/demo/make-scene $(BUILD)/demo/make-picture $(BUILD)/bench/load
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -188,6 +190,9 @@ $(BUILD)/demo/make-picture: $(BUILD)/obj/packaging/demo/make_picture.o $(BUILD)/
 $(BUILD)/bench/forward: $(call objects,$(wildcard bench/*.c)) $(BUILD)/unet.a $(BUILD)/lib.a
 	@mkdir -p $(@D)
 	$(call program,-ldnnl -lzip -lxxhash -ljansson -lm -pthread)
+$(BUILD)/bench/load: $(BUILD)/obj/bench/load/main.o $(BUILD)/load.a
+	@mkdir -p $(@D)
+	$(call program,-ljansson -lm)
 
 # ---- tests -----------------------------------------------------------------------------------------------------------
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(filter-out $(if $(HAVE_CUDA),,tests/unit/test_gpu_%),$(wildcard tests/unit/test_*.c)))
