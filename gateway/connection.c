@@ -60,6 +60,7 @@ void connection_close(struct connections *connections, struct connection *connec
     if (connection->place)
         peers_leave(&connections->addresses, connection->place);
     tls_identity_drop(connection->identity);
+    sd_event_source_disable_unref(connection->watch);
     metrics_connections(connections->count);
     free(connection);
 }

@@ -14,6 +14,7 @@
 
 #include <stdatomic.h>
 #include <sys/types.h>
+#include <systemd/sd-event.h>
 
 #define CONNECTION_FD_MAX 65536 /* sockets with larger numbers are not accepted */
 
@@ -35,6 +36,7 @@ struct connection {
     uint32_t answered;       /* requests that libmicrohttpd has done with */
     bool refused;            /* our last answer is out; libmicrohttpd gets no more bytes */
     struct request *request; /* the one under way, or NULL */
+    sd_event_source *watch;  /* of its socket, while a request is suspended; NULL: none yet */
     const char *request_id;  /* its id, or NULL */
     const struct cors_grant *cors; /* its answer's, or NULL */
     struct connection *previous, *next;

@@ -349,15 +349,13 @@ static int on_again(sd_event_source *source, void *opaque)
 
 /* ZMQ_FD is an edge: after a partial drain, or a send that took in what had arrived, it stays
  * silent although messages wait. So ZMQ_EVENTS, which is the truth, is asked after each turn. */
-static int on_turn_over(sd_event_source *source, void *opaque)
+static void turn_over(void *opaque)
 {
-    (void)source;
     struct front_zmq *front = opaque;
     int events = 0;
     size_t size = sizeof events;
     if (zmq_getsockopt(front->router, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN))
         sd_event_source_set_enabled(front->again, SD_EVENT_ONESHOT);
-    return 0;
 }
 
 /* ---- life ---- */
@@ -402,8 +400,6 @@ static int add_sources(struct front_zmq *front)
     if (error >= 0)
         error = sd_event_add_defer(event, &front->again, on_again,
                                    front); /* runs once now: what came before */
-    if (error >= 0)
-        error = sd_event_add_post(event, &front->turn_over, on_turn_over, front);
     return error < 0 ? error : 0;
 }
 
@@ -419,7 +415,8 @@ int front_zmq_open(struct front_zmq *front, struct gateway *gateway)
                   log_text("error", strerror(-error)));
         return error;
     }
-    gateway->front = (struct front){.opaque = front, .drain = drain, .drained = drained};
+    gateway->front = (struct front){
+        .opaque = front, .drain = drain, .drained = drained, .turn_over = turn_over};
     return 0;
 }
 
@@ -427,7 +424,6 @@ void front_zmq_close(struct front_zmq *front)
 {
     sd_event_source_disable_unref(front->readable);
     sd_event_source_disable_unref(front->again);
-    sd_event_source_disable_unref(front->turn_over);
     if (front->router)
         zmq_close(front->router);
 }

@@ -10,7 +10,7 @@
 struct front_zmq {
     struct gateway *gateway;
     void *router;
-    sd_event_source *readable, *again, *turn_over;
+    sd_event_source *readable, *again;
     uint32_t waiting; /* requests without an answer */
 };
 

@@ -34,11 +34,11 @@ static int on_rescan(sd_event_source *source, uint64_t now_us, void *opaque)
     return 0;
 }
 
-/* After each turn: keep the rescan going while there is something to look for, and only then. */
-static int on_turn_over(sd_event_source *source, void *opaque)
+/* After each turn: what the front has to do, and the rescan goes on while there is something to
+ * look for, and only then. */
+static void turn_over(struct gateway *gateway)
 {
-    (void)source;
-    struct gateway *gateway = opaque;
+    gateway->front.turn_over(gateway->front.opaque);
     seat_tick(&gateway->seat);
     if (gateway->jobs.waiting_count && !gateway->rescan_armed) {
         sd_event_source_set_time_relative(gateway->rescan, RESCAN_US);
@@ -48,7 +48,6 @@ static int on_turn_over(sd_event_source *source, void *opaque)
     if (gateway->draining && !gateway->jobs.waiting_count && !gateway->jobs.receiving_count &&
         gateway->front.drained(gateway->front.opaque))
         sd_event_exit(gateway->event, 0);
-    return 0;
 }
 
 static int on_drain_over(sd_event_source *source, uint64_t now_us, void *opaque)
@@ -151,8 +150,6 @@ static int add_sources(struct gateway *gateway)
     if (error >= 0)
         error = add_reload(gateway);
     if (error >= 0)
-        error = sd_event_add_post(event, NULL, on_turn_over, gateway);
-    if (error >= 0)
         error = sd_event_add_time(event, &gateway->rescan, CLOCK_MONOTONIC, 0, ACCURACY_US,
                                   on_rescan, gateway);
     if (error >= 0)
@@ -182,10 +179,17 @@ int gateway_open(struct gateway *gateway)
     return error < 0 ? error : 0;
 }
 
+/* What follows each event is called here and is no post source: each of those would cost a round of
+ * the loop, with its system calls. */
 int gateway_run(struct gateway *gateway)
 {
-    int error = sd_event_loop(gateway->event);
-    return error < 0 ? error : 0;
+    while (sd_event_get_state(gateway->event) != SD_EVENT_FINISHED) {
+        int error = sd_event_run(gateway->event, UINT64_MAX);
+        if (error < 0)
+            return error;
+        turn_over(gateway);
+    }
+    return 0;
 }
 
 void gateway_close(struct gateway *gateway)

@@ -18,6 +18,8 @@ struct front {
     void (*drain)(void *opaque);
     /* The configuration has changed; NULL: nothing to do. */
     void (*reconfigure)(void *opaque);
+    /* After each event that the loop has handled. */
+    void (*turn_over)(void *opaque);
     /* While draining: is everything answered? */
     bool (*drained)(void *opaque);
 };

@@ -218,6 +218,26 @@ int negotiate_timeout(const char *text, uint64_t *timeout_ms, struct problem *pr
     return 0;
 }
 
+enum { ID_BYTES = 16, IDS_AT_ONCE = 64 };
+
+/* One system call for many ids. */
+static void take_random(unsigned char random[ID_BYTES])
+{
+    static unsigned char pool[IDS_AT_ONCE * ID_BYTES];
+    static size_t left;
+    if (left == 0 && getrandom(pool, sizeof pool, GRND_NONBLOCK) == (ssize_t)sizeof pool)
+        left = sizeof pool;
+    if (left == 0) {
+        /* Before the kernel's pool is filled: an id need not be secret, only unlike the others. */
+        uint64_t now = queue_now_ns();
+        memset(random, 0, ID_BYTES);
+        memcpy(random, &now, sizeof now);
+        return;
+    }
+    left -= ID_BYTES;
+    memcpy(random, pool + left, ID_BYTES);
+}
+
 void negotiate_request_id(const char *given, char id[64])
 {
     static const char allowed[] =
@@ -228,13 +248,12 @@ void negotiate_request_id(const char *given, char id[64])
         id[size] = '\0';
         return;
     }
-    unsigned char random[16];
-    if (getrandom(random, sizeof random, GRND_NONBLOCK) != (ssize_t)sizeof random) {
-        /* Before the kernel's pool is filled: an id need not be secret, only unlike the others. */
-        uint64_t now = queue_now_ns();
-        memset(random, 0, sizeof random);
-        memcpy(random, &now, sizeof now);
+    unsigned char random[ID_BYTES];
+    take_random(random);
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < ID_BYTES; i++) {
+        id[2 * i] = digits[random[i] >> 4];
+        id[2 * i + 1] = digits[random[i] & 15];
     }
-    for (size_t i = 0; i < sizeof random; i++)
-        snprintf(id + 2 * i, 3, "%02x", random[i]);
+    id[2 * ID_BYTES] = '\0';
 }

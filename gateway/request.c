@@ -69,7 +69,7 @@ struct request {
     bool suspended;
     bool finished;    /* a stream, to its clean end */
     bool half_closed; /* the client ended its own side before the answer began */
-    sd_event_source *watch, *probe;
+    sd_event_source *probe;
 };
 
 /* ---- the client's socket while the connection is suspended ----
@@ -88,10 +88,18 @@ struct request {
  * unless it was ended before the answer began.
  */
 
+static void connection_unwatch(struct connection *connection)
+{
+    connection->watch = sd_event_source_disable_unref(connection->watch);
+}
+
+/* The watch stays for the connection's next request; not if it has told of an end already, which it
+ * does once. */
 static void request_unwatch(struct request *request)
 {
-    request->watch = sd_event_source_disable_unref(request->watch);
     request->probe = sd_event_source_disable_unref(request->probe);
+    if (request->half_closed)
+        connection_unwatch(request->connection);
 }
 
 static void request_resume(struct request *request, enum request_state state)
@@ -127,8 +135,14 @@ static int on_watch(sd_event_source *source, int fd, uint32_t events, void *opaq
 {
     (void)source;
     (void)fd;
-    struct request *request = opaque;
+    struct connection *connection = opaque;
+    struct request *request = connection->request;
     bool ended = events & EPOLLRDHUP;
+    /* libmicrohttpd reads this end itself, or the next request finds it anew. */
+    if (!request || !request->suspended) {
+        connection_unwatch(connection);
+        return 0;
+    }
     if ((events & (EPOLLERR | EPOLLHUP)) ||
         (ended && request->state == REQUEST_STREAM && !request->half_closed)) {
         request_gone(request);
@@ -143,11 +157,13 @@ static int on_watch(sd_event_source *source, int fd, uint32_t events, void *opaq
 
 static void request_suspend(struct request *request)
 {
+    struct connection *connection = request->connection;
     request->suspended = true;
     MHD_suspend_connection(request->mhd);
-    if (sd_event_add_io(request->http->gateway->event, &request->watch, request->connection->fd,
-                        EPOLLRDHUP | EPOLLET, on_watch, request) < 0)
-        request->watch = NULL; /* its client may leave unnoticed; the deadline ends it */
+    if (!connection->watch &&
+        sd_event_add_io(request->http->gateway->event, &connection->watch, connection->fd,
+                        EPOLLRDHUP | EPOLLET, on_watch, connection) < 0)
+        connection->watch = NULL; /* its client may leave unnoticed; the deadline ends it */
 }
 
 /* ---- refusing ---- */

@@ -160,6 +160,7 @@ static bool work(struct queue *queue, uint32_t at)
 static void turn(void)
 {
     check(sd_event_run(gateway.event, 0) >= 0);
+    gateway.front.turn_over(gateway.front.opaque);
     bool done = false;
     for (uint32_t i = 0; i < gateway.seat.queue.slot_count; i++)
         done |= work(&gateway.seat.queue, i);
