@@ -3,6 +3,7 @@
 #include "gateway/metrics.h"
 #include "gateway/outcome.h"
 
+#include "unetserve/handover.h"
 #include "unetserve/log.h"
 
 #include <errno.h>
@@ -36,7 +37,8 @@ struct job {
     job_done *done;
     job_ready *ready;
     void *opaque;
-    bool wanting; /* the front has taken all there was */
+    bool handed_over; /* to a worker, past the broker, who does not know of it yet */
+    bool wanting;     /* the front has taken all there was */
     struct items items;
     struct body_reader reader;
 };
@@ -319,6 +321,24 @@ static void fill_slot(struct job *job, const struct unetserve_shape *shape, size
     memcpy(slot->request_id, job->request_id, sizeof slot->request_id);
 }
 
+static void pass_baton(const struct job *job, uint64_t word)
+{
+    struct wire_baton baton = {.slot = job->slot, .model = job->view->model, .word = word};
+    job->jobs->baton(job->jobs->baton_opaque, &baton);
+}
+
+/* To an idle worker if there is one for it, else to the broker. */
+static void hand_over(struct job *job)
+{
+    const struct queue *queue = &job->jobs->seat->queue;
+    uint16_t worker = handover_find(queue, job->slot);
+    job->handed_over = worker != 0;
+    if (worker)
+        seat_wake(queue, worker);
+    else
+        pass_baton(job, job->word);
+}
+
 int job_submit(struct job *job, struct problem *problem)
 {
     struct queue *queue = &job->jobs->seat->queue;
@@ -355,8 +375,7 @@ int job_submit(struct job *job, struct problem *problem)
     job->jobs->receiving_count--;
     job->state = JOB_WAITING;
     job_list(job);
-    struct wire_baton baton = {.slot = job->slot, .model = job->view->model, .word = word};
-    job->jobs->baton(job->jobs->baton_opaque, &baton);
+    hand_over(job);
     return 0;
 }
 
@@ -672,10 +691,21 @@ static void job_check(struct job *job, uint64_t now_ns)
     job_answer(job, &outcome);
 }
 
+/* The worker that it went to has not taken it: it is stuck, or was faster at something else. */
+static void check_handed_over(struct job *job)
+{
+    uint64_t word = queue_word(&job->jobs->seat->queue, job->slot);
+    if (job->handed_over && same_generation(job, word) && queue_word_state(word) == QUEUE_READY)
+        pass_baton(job, word);
+    job->handed_over = false;
+}
+
 void jobs_check(struct jobs *jobs)
 {
     jobs_collect(jobs);
     uint64_t now_ns = queue_now_ns();
-    for (uint32_t i = jobs->waiting_count; i-- > 0;)
+    for (uint32_t i = jobs->waiting_count; i-- > 0;) {
+        check_handed_over(jobs->waiting[i]);
         job_check(jobs->waiting[i], now_ns);
+    }
 }

@@ -244,6 +244,11 @@ static void write_batches(const struct view *view)
     for (uint32_t i = 0; i < view->model_count; i++)
         fprintf(view->out, "unetserve_worker_busy_seconds_total{model=\"%s\"} %.9f\n",
                 view->names[i], (double)counter_read(&view->total->models[i].busy_ns) * 1e-9);
+    family(view, "jobs_handed_over_total", "counter",
+           "Lone jobs that an idle worker took without the broker.");
+    for (uint32_t i = 0; i < view->model_count; i++)
+        fprintf(view->out, "unetserve_jobs_handed_over_total{model=\"%s\"} %" PRIu64 "\n",
+                view->names[i], counter_read(&view->total->models[i].handed_over));
 }
 
 static void write_slots(const struct view *view)

@@ -64,6 +64,7 @@ static void model_sum(struct counters_model *total, const struct counters_model 
         histogram_sum(&total->times[i], &model->times[i]);
     histogram_sum(&total->batch, &model->batch);
     counter_add(&total->busy_ns, counter_read(&model->busy_ns));
+    counter_add(&total->handed_over, counter_read(&model->handed_over));
 }
 
 void counters_sum(struct counters *total, const struct counters *block)

@@ -1,4 +1,5 @@
 #include "workers/run.h"
+#include "unetserve/handover.h"
 #include "unetserve/log.h"
 #include "workers/fields.h"
 #include "workers/job.h"
@@ -29,18 +30,26 @@ static bool is_mine(const struct worker *worker, const struct job *job)
     return job->model == worker->model && job->generation == worker->generation;
 }
 
+/* Jobs of this worker's model that nobody has been given yet. */
+struct line {
+    uint32_t length;
+    uint32_t slot; /* of one of them, and its word */
+    uint64_t word;
+};
+
 /* What is leased to this worker, in the order to run it. A lease of another model's job (this index
  * had another process a moment ago) is left for the broker to take back. */
-static size_t collect_leased(const struct worker *worker, struct job *jobs, bool *waiting)
+static size_t collect_leased(const struct worker *worker, struct job *jobs, struct line *line)
 {
     const struct queue *queue = &worker->seat->queue;
     size_t count = 0;
-    *waiting = false;
+    *line = (struct line){.length = 0};
     for (uint32_t slot = 0; slot < queue->slot_count && count < RUN_MAX_JOBS; slot++) {
         uint64_t word = queue_word(queue, slot);
         enum queue_state state = queue_word_state(word);
         if (state == QUEUE_READY) {
-            *waiting = *waiting || atomic_load(&queue->slots[slot].model) == worker->model;
+            if (atomic_load(&queue->slots[slot].model) == worker->model)
+                *line = (struct line){line->length + 1, slot, word};
         } else if (state == QUEUE_LEASED && queue_word_owner(word) == worker->seat->index) {
             job_read(queue, slot, word, &jobs[count]);
             count += is_mine(worker, &jobs[count]);
@@ -49,6 +58,22 @@ static size_t collect_leased(const struct worker *worker, struct job *jobs, bool
     if (count > 1)
         qsort(jobs, count, sizeof *jobs, compare_jobs);
     return count;
+}
+
+/* Nothing is leased to this worker: a lone job is taken without the broker (handover.h says when).
+ * Returns how many: at most one. */
+static size_t collect_lone(const struct worker *worker, struct job *job, struct line *line)
+{
+    const struct queue *queue = &worker->seat->queue;
+    if (line->length != 1 || worker_pending(worker) ||
+        !handover_may_take(queue, worker->seat->index))
+        return 0;
+    job_read(queue, line->slot, line->word, job);
+    bool late = job->deadline_ns && job->deadline_ns <= queue_now_ns();
+    if (!is_mine(worker, job) || job->alone || late)
+        return 0;
+    line->length = 0;
+    return 1;
 }
 
 /* ---- jobs in hand ---- */
@@ -432,9 +457,14 @@ struct run_result run_next(struct worker *worker)
     struct run_result result = {.jobs = look_at_pending(worker)};
     if (worker->device_lost)
         return result;
-    size_t leased = collect_leased(worker, jobs, &result.waiting);
-    size_t count = take_batch(worker, jobs, leased, taken);
+    struct line line;
+    size_t given = collect_leased(worker, jobs, &line);
+    bool lone = given == 0 && (given = collect_lone(worker, jobs, &line)) > 0;
+    size_t count = take_batch(worker, jobs, given, taken);
     result.jobs += (unsigned)count;
+    result.waiting = line.length > 0;
+    if (lone && count)
+        counter_add(&seat_counters(worker->seat)->models[worker->model].handed_over, 1);
     /* Now that these have left LEASED, there is room for the next batch to wait here while they
      * run. */
     if (result.waiting)

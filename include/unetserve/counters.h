@@ -84,6 +84,7 @@ struct counters_model {
     /* by a worker */
     struct counters_histogram batch; /* tiles in one call of predict */
     counter busy_ns;                 /* in predict */
+    counter handed_over;             /* jobs that it took without the broker */
 };
 
 enum counters_kind { COUNTERS_UNUSED, COUNTERS_COUNTER, COUNTERS_GAUGE };

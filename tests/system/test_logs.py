@@ -44,7 +44,8 @@ def traced(request, start_server):
     """A server with a model that misbehaves as it is told, and its log so far as a list of {key: value}."""
     server = start_server(config=f"[server]\nlog_level = debug\nlog_format = {request.param}\n"
                                  f"[model poison]\npath = {BUILD}/tests/models/poison.so\nroute = /predict\n"
-                                 "timeout_ms = 8000\n")
+                                 "timeout_ms = 8000\n"
+                                 "batch_timeout_ms = 1\n")  # a window: all jobs go through the broker
     return server, lambda: [PARSERS[request.param](line)
                             for line in server.log.read_bytes().decode("utf-8").splitlines()]
 

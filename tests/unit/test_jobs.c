@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -197,6 +199,35 @@ static void test_upload_is_told(void **state)
     assert_int_equal(queue_word_state(queue_word(&bench.seat.queue, slot)), QUEUE_RECV);
     assert_int_equal(atomic_load(&entry->upload_ends_ns), 0);
     job_drop(job);
+}
+
+/* The broker does not hear of it, unless the worker leaves it where it is. */
+static void test_handed_over(void **state)
+{
+    (void)state;
+    atomic_store(&bench.seat.queue.processes[bench.worker].ready, 1);
+    atomic_store(&bench.seat.queue.processes[bench.worker].model_generation, 1);
+    int fd = eventfd(0, EFD_NONBLOCK), worker_fd = SEAT_FD_EVENT + 1;
+    assert_int_equal(dup2(fd, worker_fd), worker_fd);
+    close(fd);
+    submit_tile(0);
+    uint64_t woken = 0;
+    assert_int_equal(read(worker_fd, &woken, sizeof woken), sizeof woken);
+    close(worker_fd);
+    assert_int_equal(woken, 1);
+    assert_int_equal(bench.batons, 0);
+    jobs_collect(&bench.jobs);
+    assert_int_equal(bench.batons, 0);
+    jobs_check(&bench.jobs);
+    assert_int_equal(bench.batons, 1);
+    assert_int_equal(bench.baton.word, queue_word(&bench.seat.queue, bench.baton.slot));
+    assert_int_equal(queue_word_state(bench.baton.word), QUEUE_READY);
+    jobs_check(&bench.jobs);
+    assert_int_equal(bench.batons, 1);
+    submit_tile(0); /* now there is a line */
+    assert_int_equal(bench.batons, 2);
+    while (bench.jobs.waiting_count)
+        job_drop(bench.jobs.waiting[0]);
 }
 
 static void test_answer(void **state)
@@ -575,6 +606,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         JOB_TEST(test_upload_is_told),
+        JOB_TEST(test_handed_over),
         JOB_TEST(test_answer),
         JOB_TEST(test_senseless_output),
         JOB_TEST(test_refusal_and_failure),

@@ -883,10 +883,123 @@ static void a_refusal_before_the_first_item_is_an_answer(void **state)
     end(&scene);
 }
 
+/* ---- without the broker ---- */
+
+static void be_ready(const struct scene *scene)
+{
+    atomic_store(&scene->queue.processes[scene->seat.index].ready, 1);
+}
+
+static uint64_t handed_over(const struct scene *scene)
+{
+    return counter_read(&scene->queue.counters[WORKER_SEAT].models[0].handed_over);
+}
+
+static void a_lone_job_is_taken_without_the_broker(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    be_ready(&scene);
+    uint32_t slot = submit(&scene, &image, ACT_ANSWER);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    expect_answer(&scene, slot, 1);
+    assert_int_equal(wakes(GATEWAY_SEAT), 1);
+    assert_int_equal(wakes(BROKER_SEAT), 0);
+    assert_int_equal(handed_over(&scene), 1);
+    /* Leased ones come first, and are not counted. */
+    uint32_t leased = submit_leased(&scene, &image, ACT_ANSWER);
+    uint32_t later = submit(&scene, &wide_image, ACT_ANSWER);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    expect_answer(&scene, leased, 1);
+    expect(&scene, later, QUEUE_READY);
+    assert_int_equal(wakes(BROKER_SEAT), 1);
+    assert_int_equal(handed_over(&scene), 1);
+    end(&scene);
+}
+
+static void expect_left(struct scene *scene, uint32_t slot)
+{
+    assert_int_equal(run_next(&scene->worker).jobs, 0);
+    expect(scene, slot, QUEUE_READY);
+    assert_int_equal(wakes(BROKER_SEAT), 1);
+    assert_int_equal(handed_over(scene), 0);
+}
+
+static void the_brokers_jobs_are_left_to_it(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    struct queue_process *self = &scene.queue.processes[scene.seat.index];
+    struct queue_model *model = &scene.queue.models[0];
+    uint32_t slot = submit(&scene, &image, ACT_ANSWER);
+    expect_left(&scene, slot); /* not ready */
+    be_ready(&scene);
+    atomic_store(&self->draining, 1);
+    expect_left(&scene, slot);
+    atomic_store(&self->draining, 0);
+    atomic_store(&model->max_batch, 4);
+    atomic_store(&model->batch_timeout_us, 1);
+    expect_left(&scene, slot); /* it may have to wait for others */
+    atomic_store(&model->batch_timeout_us, 0);
+    atomic_store(&scene.queue.slots[slot].deadline_ns, 1);
+    expect_left(&scene, slot); /* it is late */
+    atomic_store(&scene.queue.slots[slot].deadline_ns, 0);
+    atomic_store(&scene.queue.slots[slot].model_generation, 2);
+    expect_left(&scene, slot);
+    atomic_store(&scene.queue.slots[slot].model_generation, 1);
+    uint32_t second = submit(&scene, &image, ACT_ANSWER);
+    expect_left(&scene, slot); /* it is not alone */
+    expect(&scene, second, QUEUE_READY);
+    end(&scene);
+}
+
+static void a_job_with_a_death_on_it_is_the_brokers(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    be_ready(&scene);
+    uint16_t dead;
+    assert_int_equal(queue_process_enter(&scene.queue, QUEUE_WORKER, 9, &dead), 0);
+    uint32_t slot = submit(&scene, &image, ACT_ANSWER);
+    assert_true(queue_move(&scene.queue, QUEUE_WORKER, slot, queue_word(&scene.queue, slot),
+                           QUEUE_RUN, dead, NULL));
+    queue_process_leave(&scene.queue, dead, true);
+    queue_apply_standing_rules(&scene.queue);
+    expect_left(&scene, slot);
+    end(&scene);
+}
+
+static void who_has_pending_jobs_takes_none_by_itself(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 1);
+    be_ready(&scene);
+    uint32_t slot = submit(&scene, &image, ACT_LATER);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    expect(&scene, slot, QUEUE_RUN);
+    uint32_t next = submit(&scene, &image, ACT_ANSWER);
+    assert_int_equal(run_next(&scene.worker).jobs, 0);
+    expect(&scene, next, QUEUE_READY);
+    assert_int_equal(wakes(BROKER_SEAT), 1);
+    scene.worker.host.complete(&scene.worker.host, scene.calls.later[0], 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 2); /* that one, and then the next */
+    expect(&scene, slot, QUEUE_DONE);
+    expect_answer(&scene, next, 1);
+    end(&scene);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_leased_is_nothing_done),
+        cmocka_unit_test(a_lone_job_is_taken_without_the_broker),
+        cmocka_unit_test(the_brokers_jobs_are_left_to_it),
+        cmocka_unit_test(a_job_with_a_death_on_it_is_the_brokers),
+        cmocka_unit_test(who_has_pending_jobs_takes_none_by_itself),
         cmocka_unit_test(a_job_is_answered_and_its_gateway_woken),
         cmocka_unit_test(equal_shapes_run_together_up_to_the_limit),
         cmocka_unit_test(other_shapes_wait_for_their_turn),

@@ -1,0 +1,62 @@
+#include "unetserve/handover.h"
+
+bool handover_is_open(const struct queue *queue, uint32_t model)
+{
+    if (model >= queue->geometry->model_count)
+        return false;
+    const struct queue_model *rule = &queue->models[model];
+    return atomic_load_explicit(&rule->max_batch, memory_order_relaxed) < 2 ||
+           atomic_load_explicit(&rule->batch_timeout_us, memory_order_relaxed) == 0;
+}
+
+bool handover_may_take(const struct queue *queue, uint16_t self)
+{
+    const struct queue_process *process = &queue->processes[self];
+    return queue_process_is(queue, self, QUEUE_WORKER) &&
+           atomic_load_explicit(&process->life, memory_order_acquire) == QUEUE_LIVE &&
+           atomic_load_explicit(&process->ready, memory_order_relaxed) &&
+           !atomic_load_explicit(&process->draining, memory_order_relaxed) &&
+           handover_is_open(queue, atomic_load_explicit(&process->model, memory_order_relaxed));
+}
+
+/* Who has something in hand, as process indices. False: the job is not alone. */
+static bool look_around(const struct queue *queue, uint32_t slot, uint32_t model,
+                        bool busy[QUEUE_MAX_PROCESSES])
+{
+    for (uint32_t i = 0; i < queue->slot_count; i++) {
+        uint64_t word = queue_word(queue, i);
+        switch (queue_word_state(word)) {
+        case QUEUE_READY:
+            if (i != slot &&
+                atomic_load_explicit(&queue->slots[i].model, memory_order_relaxed) == model)
+                return false;
+            break;
+        case QUEUE_LEASED:
+        case QUEUE_RUN:
+        case QUEUE_STREAM:
+            if (queue_word_owner(word) < QUEUE_MAX_PROCESSES)
+                busy[queue_word_owner(word)] = true;
+            break;
+        default: break;
+        }
+    }
+    return true;
+}
+
+uint16_t handover_find(const struct queue *queue, uint32_t slot)
+{
+    const struct queue_slot *job = &queue->slots[slot];
+    uint32_t model = atomic_load_explicit(&job->model, memory_order_relaxed);
+    uint32_t generation = atomic_load_explicit(&job->model_generation, memory_order_relaxed);
+    bool busy[QUEUE_MAX_PROCESSES] = {false};
+    if (!handover_is_open(queue, model) || !look_around(queue, slot, model, busy))
+        return 0;
+    for (uint16_t i = 1; i < QUEUE_MAX_PROCESSES; i++) {
+        const struct queue_process *process = &queue->processes[i];
+        if (!busy[i] && handover_may_take(queue, i) &&
+            atomic_load_explicit(&process->model, memory_order_relaxed) == model &&
+            atomic_load_explicit(&process->model_generation, memory_order_relaxed) == generation)
+            return i;
+    }
+    return 0;
+}
