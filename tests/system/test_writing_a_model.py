@@ -8,6 +8,7 @@ import tempfile
 
 import pytest
 
+import pages
 from conftest import BUILD, CHECKOUT, SLOW
 
 TEXT = (CHECKOUT / "docs" / "writing-a-model.md").read_text()
@@ -25,9 +26,7 @@ def compile_and_serve(name, directory, start_server):
 def calls_of(name):
     """The curl lines after a program, each with the answer that stands below it."""
     after = TEXT.partition(f"/* {name}.c */")[2]
-    block = next(block for block in re.findall(r"^```sh\n(.*?)^```", after, re.M | re.S) if "curl" in block)
-    for call, answer in re.findall(r"^(curl .*)\n((?:#.*\n)+)", block, re.M):
-        yield call, "".join(line.removeprefix("#").removeprefix(" ") + "\n" for line in answer.splitlines())
+    return pages.steps(next(block for block in pages.blocks(after, "sh") if "curl" in block))
 
 
 @pytest.mark.parametrize("name", ["celsius", "countdown"])
@@ -39,7 +38,7 @@ def test_programs_of_the_page(name, tmp_path, start_server):
     for call, answer in calls:
         done = subprocess.run(shlex.split(call.replace("http://127.0.0.1:8000", server.url)), capture_output=True,
                               text=True, check=True, timeout=120)
-        assert done.stdout.rstrip("\n") == answer.rstrip("\n"), call
+        assert pages.is_told(answer, done.stdout), call
     if name == "countdown":
         shown = subprocess.run(["curl", "-s", server.url + "/metrics"], capture_output=True, text=True, check=True,
                                timeout=120).stdout

@@ -14,6 +14,8 @@
 
 int command_batch(int argc, char **argv);
 int command_predict(int argc, char **argv);
+int command_watch(int argc, char **argv);
+int command_stream(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_plan(int argc, char **argv);

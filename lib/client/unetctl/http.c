@@ -136,7 +136,15 @@ static int exchange_error(CURLcode code, const struct http *http,
         return -ETIMEDOUT;
     }
     snprintf(error, error_size, "cannot talk to %s: %s", http->base, curl_easy_strerror(code));
-    return code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST ? -ENODEV : -EPROTO;
+    switch (code) {
+    case CURLE_COULDNT_CONNECT:
+    case CURLE_COULDNT_RESOLVE_HOST: return -ENODEV;
+    case CURLE_SEND_ERROR:
+    case CURLE_RECV_ERROR:
+    case CURLE_GOT_NOTHING:
+    case CURLE_PARTIAL_FILE: return -EIO;
+    default: return -EPROTO;
+    }
 }
 
 /* Perform what the handle was told; on success the answer owns the body. */
@@ -216,6 +224,21 @@ static int answer_unwrap_npy(struct unetserve_answer *answer, char *error, size_
     return 0;
 }
 
+/* NULL: no memory. */
+static struct curl_slist *header_list(const char *const *lines, size_t count)
+{
+    struct curl_slist *headers = NULL;
+    for (size_t i = 0; i < count; i++) {
+        struct curl_slist *longer = curl_slist_append(headers, lines[i]);
+        if (!longer) {
+            curl_slist_free_all(headers);
+            return NULL;
+        }
+        headers = longer;
+    }
+    return headers;
+}
+
 static struct curl_slist *predict_headers(const struct unetserve_shape *shape, int timeout_ms)
 {
     char lines[3][256];
@@ -226,31 +249,42 @@ static struct curl_slist *predict_headers(const struct unetserve_shape *shape, i
     snprintf(lines[1], sizeof lines[1], "X-Unetserve-Dtype: %s",
              unetserve_dtype_name(shape->dtype));
     snprintf(lines[2], sizeof lines[2], "X-Unetserve-Timeout-Ms: %d", timeout_ms);
-    struct curl_slist *headers = NULL;
     const char *const all[] = {"Content-Type: application/octet-stream",
                                "Accept: application/x-npy", lines[0], lines[1], lines[2]};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        struct curl_slist *longer = curl_slist_append(headers, all[i]);
-        if (!longer) {
-            curl_slist_free_all(headers);
-            return NULL;
-        }
-        headers = longer;
+    return header_list(all, sizeof all / sizeof *all);
+}
+
+/* POST a body to the model's route. headers: NULL for want of memory; taken over. */
+static int http_post(struct http *http, struct curl_slist *headers, const char *body, size_t bytes,
+                     struct unetserve_answer *answer, char *error, size_t error_size)
+{
+    if (!headers) {
+        snprintf(error, error_size, "no memory");
+        return -ENOMEM;
     }
-    return headers;
+    curl_easy_setopt(http->curl, CURLOPT_POST, 1L);
+    curl_easy_setopt(http->curl, CURLOPT_POSTFIELDS, body);
+    curl_easy_setopt(http->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)bytes);
+    return http_exchange_run(http, http->predict_url, headers, answer, error, error_size);
+}
+
+int http_ask_document(struct http *http, const char *document, size_t bytes,
+                      struct unetserve_answer *answer, char *error, size_t error_size)
+{
+    char timeout[64];
+    snprintf(timeout, sizeof timeout, "X-Unetserve-Timeout-Ms: %d", http->timeout_ms);
+    const char *const all[] = {"Content-Type: application/json", "Accept: application/json",
+                               timeout};
+    return http_post(http, header_list(all, sizeof all / sizeof *all), document, bytes, answer,
+                     error, error_size);
 }
 
 int http_predict(struct http *http, const struct unetserve_tensor *input,
                  struct unetserve_answer *answer, char *error, size_t error_size)
 {
-    struct curl_slist *headers = predict_headers(&input->shape, http->timeout_ms);
-    if (!headers)
-        return -ENOMEM;
     struct unetserve_answer got;
-    curl_easy_setopt(http->curl, CURLOPT_POST, 1L);
-    curl_easy_setopt(http->curl, CURLOPT_POSTFIELDS, (const char *)input->data);
-    curl_easy_setopt(http->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)input->bytes);
-    int rc = http_exchange_run(http, http->predict_url, headers, &got, error, error_size);
+    int rc = http_post(http, predict_headers(&input->shape, http->timeout_ms), input->data,
+                       input->bytes, &got, error, error_size);
     if (rc < 0)
         return rc;
     if (got.status == 200 && (rc = answer_unwrap_npy(&got, error, error_size)) < 0) {

@@ -16,6 +16,10 @@ void http_close(struct http *http);
 int http_predict(struct http *http, const struct unetserve_tensor *input,
                  struct unetserve_answer *answer, char *error, size_t error_size);
 
+/* POST a JSON document to the model's route: what it answers in answer->data. */
+int http_ask_document(struct http *http, const char *document, size_t bytes,
+                      struct unetserve_answer *answer, char *error, size_t error_size);
+
 /* Seconds that the last answer asked to wait before the next try (Retry-After), 0: it did not. */
 unsigned http_retry_after_s(const struct http *http);
 

@@ -44,7 +44,7 @@ static int npy_read_head(FILE *file, struct unetserve_shape *shape, int *big_end
     return rc;
 }
 
-static int npy_read_open(FILE *file, struct image *image, char *error, size_t error_size)
+int image_read_npy(FILE *file, struct image *image, char *error, size_t error_size)
 {
     int big_endian = 0;
     int rc = npy_read_head(file, &image->shape, &big_endian, error, error_size);
@@ -93,7 +93,7 @@ static int npy_read(const char *path, struct image *out, char *error, size_t err
     }
     struct image image = {.data = NULL};
     char reason[512] = "cannot seek in it";
-    int rc = npy_read_open(file, &image, reason, sizeof reason);
+    int rc = image_read_npy(file, &image, reason, sizeof reason);
     fclose(file);
     if (rc < 0) {
         snprintf(error, error_size, "cannot use '%s': %s", path, reason);

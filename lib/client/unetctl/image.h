@@ -8,6 +8,8 @@
 
 #include "raster.h"
 
+#include <stdio.h>
+
 #define IMAGE_BYTES_MAX ((uint64_t)4 << 30)
 
 struct image {
@@ -21,6 +23,9 @@ struct image {
 /* Read a tile. 0; -ENOENT, -EACCES, -EBADMSG, -EFBIG, -ENOMEM with a sentence. Free with
  * image_free. */
 int image_read(const char *path, struct image *out, char *error, size_t error_size);
+
+/* The same for .npy from an open file, whose end nobody may know. Free it, too, when it fails. */
+int image_read_npy(FILE *file, struct image *image, char *error, size_t error_size);
 void image_free(struct image *image);
 
 /* Add offset to every element; integers stay within their type. -ENOTSUP for float16. */

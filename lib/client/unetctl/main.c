@@ -23,6 +23,8 @@ struct command_row {
 static const struct command_row command_rows[] = {
     {"predict", command_predict, "send a tile, write its mask"},
     {"batch", command_batch, "send a directory of tiles, write their masks"},
+    {"watch", command_watch, "send tiles as they come into a directory, write their masks"},
+    {"stream", command_stream, "answer the messages of standard input on standard output"},
     {"status", command_status, "what runs: models, workers, slots"},
     {"inspect", command_inspect, "what a model file is, or why it is none"},
     {"plan", command_plan, "how a GPU would run a model, layer by layer, without one"},
@@ -152,9 +154,9 @@ int main(int argc, char **argv)
             return command_fail(EX_IOERR, "cannot write to standard output: %s", strerror(errno));
         return code;
     }
-    return command_fail(
-        EX_USAGE,
-        "'%s' is no command; there are predict, batch, status, inspect, plan, check, new-model, "
-        "dockerize, key",
-        argv[1]);
+    return command_fail(EX_USAGE,
+                        "'%s' is no command; there are predict, batch, watch, stream, status, "
+                        "inspect, plan, check, "
+                        "new-model, client, dockerize, key",
+                        argv[1]);
 }

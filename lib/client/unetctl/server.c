@@ -14,6 +14,14 @@ struct server {
     struct server_options options;
     struct unetserve_client *client; /* ZeroMQ */
     struct http *http;
+    bool lost; /* the last request's connection */
+};
+
+/* What is asked: a tensor, or a document. */
+struct server_request {
+    const struct unetserve_tensor *tensor;
+    const char *document;
+    size_t bytes;
 };
 
 /* ---- open and close ---- */
@@ -92,18 +100,28 @@ static int client_explain(const struct server *server, int rc, char *error, size
     return rc == -EBADMSG ? -EPROTO : rc;
 }
 
-/* One wait before the same request is sent again: as long as the server asks, else twice the last.
- * False: patience is at an end. */
-static bool server_wait(const struct server *server, int *pause_ms, int *left_ms)
+/* Pauses between tries, each twice the last, with an end to patience. */
+struct patience {
+    const atomic_bool *stop;
+    int pause_ms, left_ms;
+};
+
+static struct patience patience_begin(const struct server_options *options)
 {
-    unsigned asked_s = server->http ? http_retry_after_s(server->http) : 0;
-    int wait_ms = asked_s ? (int)asked_s * 1000 : *pause_ms;
-    if (wait_ms > *left_ms)
+    return (struct patience){options->stop, 250, options->patience_ms};
+}
+
+/* One pause; asked_s: as long as the server asked for, 0: it did not. False: patience is at an end,
+ * or somebody says stop. */
+static bool patience_wait(struct patience *patience, unsigned asked_s)
+{
+    int wait_ms = asked_s ? (int)asked_s * 1000 : patience->pause_ms;
+    if (wait_ms > patience->left_ms)
         return false;
-    *left_ms -= wait_ms;
-    *pause_ms = *pause_ms < 8000 ? *pause_ms * 2 : *pause_ms;
+    patience->left_ms -= wait_ms;
+    patience->pause_ms = patience->pause_ms < 8000 ? patience->pause_ms * 2 : patience->pause_ms;
     for (; wait_ms > 0; wait_ms -= 50) {
-        if (server->options.stop && atomic_load(server->options.stop))
+        if (patience->stop && atomic_load(patience->stop))
             return false;
         const struct timespec slice = {0, 50000000};
         nanosleep(&slice, NULL);
@@ -111,27 +129,68 @@ static bool server_wait(const struct server *server, int *pause_ms, int *left_ms
     return true;
 }
 
-static int server_ask(struct server *server, const struct unetserve_tensor *input,
+static int server_ask(struct server *server, const struct server_request *request,
                       struct unetserve_answer *answer, char *error, size_t error_size)
 {
     if (server->http)
-        return http_predict(server->http, input, answer, error, error_size);
-    int rc = unetserve_client_predict(server->client, server->options.model, input,
+        return request->tensor
+                   ? http_predict(server->http, request->tensor, answer, error, error_size)
+                   : http_ask_document(server->http, request->document, request->bytes, answer,
+                                       error, error_size);
+    if (!request->tensor) {
+        snprintf(error, error_size, "JSON goes over HTTP: say where with --url");
+        return -ENOTSUP;
+    }
+    int rc = unetserve_client_predict(server->client, server->options.model, request->tensor,
                                       server->options.timeout_ms, answer);
     return rc < 0 ? client_explain(server, rc, error, error_size) : 0;
+}
+
+/* And again, where the server is too busy. */
+static int server_ask_patiently(struct server *server, const struct server_request *request,
+                                struct unetserve_answer *answer, char *error, size_t error_size)
+{
+    struct patience patience = patience_begin(&server->options);
+    for (;;) {
+        int rc = server_ask(server, request, answer, error, error_size);
+        server->lost = rc == -EIO || rc == -ENODEV || rc == -ETIMEDOUT;
+        if (rc < 0 || (answer->status != 429 && answer->status != 503) ||
+            !patience_wait(&patience, server->http ? http_retry_after_s(server->http) : 0))
+            return rc;
+        unetserve_answer_free(answer);
+    }
 }
 
 int server_predict(struct server *server, const struct unetserve_tensor *input,
                    struct unetserve_answer *answer, char *error, size_t error_size)
 {
-    int pause_ms = 250;
-    int left_ms = server->options.patience_ms;
+    const struct server_request request = {.tensor = input};
+    return server_ask_patiently(server, &request, answer, error, error_size);
+}
+
+int server_ask_document(struct server *server, const char *document, size_t bytes,
+                        struct unetserve_answer *answer, char *error, size_t error_size)
+{
+    const struct server_request request = {.document = document, .bytes = bytes};
+    return server_ask_patiently(server, &request, answer, error, error_size);
+}
+
+int server_endure(const struct server_options *options, struct server **server, server_task *task,
+                  void *context, bool *lost, char *error, size_t error_size)
+{
+    struct patience patience = patience_begin(options);
     for (;;) {
-        int rc = server_ask(server, input, answer, error, error_size);
-        if (rc < 0 || (answer->status != 429 && answer->status != 503) ||
-            !server_wait(server, &pause_ms, &left_ms))
+        int rc = *server ? 0 : server_open(options, server, error, error_size);
+        *lost = rc == -ENODEV;
+        if (rc == 0) {
+            rc = task(*server, context, error, error_size);
+            *lost = rc < 0 && (*server)->lost;
+        }
+        if (!*lost || !patience_wait(&patience, 0))
             return rc;
-        unetserve_answer_free(answer);
+        /* Over ZeroMQ the next one's address may be another. */
+        server_close(*server);
+        *server = NULL;
     }
 }
 

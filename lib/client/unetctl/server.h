@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 
 struct server_options {
     const char *url;      /* NULL: ZeroMQ */
@@ -30,6 +31,18 @@ void server_close(struct server *server);
 /* One request. 0: an answer came, of whatever status; else negative errno with a sentence. */
 int server_predict(struct server *server, const struct unetserve_tensor *input,
                    struct unetserve_answer *answer, char *error, size_t error_size);
+
+/* Likewise with a JSON document. -ENOTSUP over ZeroMQ, which takes tensors. */
+int server_ask_document(struct server *server, const char *document, size_t bytes,
+                        struct unetserve_answer *answer, char *error, size_t error_size);
+
+typedef int server_task(struct server *server, void *context, char *error, size_t error_size);
+
+/* Do task over *server, which is opened here where it is NULL; over a new connection where one
+ * breaks or brings no answer in time, for as long as options->patience_ms says. Returns what the
+ * last try returned. *lost: it failed for want of a server. server_close *server at the end. */
+int server_endure(const struct server_options *options, struct server **server, server_task *task,
+                  void *context, bool *lost, char *error, size_t error_size);
 
 /* The status document (ZeroMQ), or {"info": ..., "health": "ok"} (HTTP). json_decref it. */
 int server_status(struct server *server, json_t **out, char *error, size_t error_size);
