@@ -81,7 +81,7 @@ void connection_refuse_text(struct connection *connection, int status, const cha
 {
     struct problem problem;
     problem_set(&problem, status, "%s", reason);
-    struct answer answer = {0};
+    struct answer answer = {.retry_after_s = status == 503};
     negotiate_request_id(connection->request_id, answer.request_id);
     if (connection->cors)
         answer.cors = *connection->cors;

@@ -17,6 +17,7 @@
 
 #define MESSAGES_A_TURN 32
 #define MESSAGES_QUEUED 256
+#define LAST_WORDS_MS   500 /* for answers on their way when the process ends */
 #define IDENTITY_MAX    255
 #define FRAMES_MAX      4 /* identity, empty, head, tensor */
 
@@ -424,6 +425,8 @@ void front_zmq_close(struct front_zmq *front)
 {
     sd_event_source_disable_unref(front->readable);
     sd_event_source_disable_unref(front->again);
-    if (front->router)
-        zmq_close(front->router);
+    if (!front->router)
+        return;
+    (void)set(front->router, ZMQ_LINGER, LAST_WORDS_MS);
+    zmq_close(front->router);
 }

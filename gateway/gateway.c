@@ -9,8 +9,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-#define RESCAN_US   60000
-#define ACCURACY_US 5000
+#define RESCAN_US     60000
+#define LAST_WORDS_US 500000 /* for the refusals to go out; less than the supervisor waits */
+#define ACCURACY_US   5000
 
 /* Answers have come back. */
 static int on_woken(sd_event_source *source, int fd, uint32_t events, void *opaque)
@@ -45,20 +46,28 @@ static void turn_over(struct gateway *gateway)
         sd_event_source_set_enabled(gateway->rescan, SD_EVENT_ONESHOT);
         gateway->rescan_armed = true;
     }
-    if (gateway->draining && !gateway->jobs.waiting_count && !gateway->jobs.receiving_count &&
-        gateway->front.drained(gateway->front.opaque))
+    bool done = gateway->given_up ||
+                (!gateway->jobs.waiting_count && !gateway->jobs.receiving_count);
+    if (gateway->draining && done && gateway->front.drained(gateway->front.opaque))
         sd_event_exit(gateway->event, 0);
 }
 
+/* First comes the end of the drain, then that of the last words. */
 static int on_drain_over(sd_event_source *source, uint64_t now_us, void *opaque)
 {
-    (void)source;
     (void)now_us;
     struct gateway *gateway = opaque;
-    log_event(LOG_LEVEL_WARNING, "drain time is over, requests are left unanswered",
+    if (gateway->given_up)
+        return sd_event_exit(gateway->event, 0);
+    log_event(LOG_LEVEL_WARNING, "drain time is over, what is left is refused",
               log_number("waiting", gateway->jobs.waiting_count),
               log_number("receiving", gateway->jobs.receiving_count));
-    return sd_event_exit(gateway->event, 0);
+    gateway->given_up = true;
+    jobs_give_up(&gateway->jobs);
+    if (gateway->front.give_up)
+        gateway->front.give_up(gateway->front.opaque);
+    sd_event_source_set_time_relative(source, LAST_WORDS_US);
+    return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
 static void drain_begin(struct gateway *gateway, const char *why)

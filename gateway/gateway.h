@@ -20,6 +20,8 @@ struct front {
     void (*reconfigure)(void *opaque);
     /* After each event that the loop has handled. */
     void (*turn_over)(void *opaque);
+    /* The drain's time is over: refuse what is not whole. NULL: nothing to do. */
+    void (*give_up)(void *opaque);
     /* While draining: is everything answered? */
     bool (*drained)(void *opaque);
 };
@@ -38,6 +40,7 @@ struct gateway {
     bool ending;   /* told to end: /health says so to balancers, but requests are still taken for
                       drain_delay_ms */
     bool draining; /* nothing new is taken */
+    bool given_up; /* the drain's time is over: only last words go out */
 };
 
 /* Everything but the front. seat and config are filled in already; signals are blocked. 0 or -errno

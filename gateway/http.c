@@ -412,6 +412,15 @@ static void drain(void *opaque)
             shutdown(connection->fd, SHUT_RD);
 }
 
+static void give_up(void *opaque)
+{
+    struct http *http = opaque;
+    for (struct connection *connection = http->connections.first; connection;
+         connection = connection->next)
+        if (connection->request && !connection->refused)
+            request_turn_away(connection->request);
+}
+
 static bool drained(void *opaque)
 {
     struct http *http = opaque;
@@ -616,6 +625,7 @@ int http_open(struct http *http, struct gateway *gateway)
     gateway->front = (struct front){
         .opaque = http,
         .drain = drain,
+        .give_up = give_up,
         .drained = drained,
         .reconfigure = reconfigure,
         .turn_over = turn_over,

@@ -12,6 +12,9 @@
 
 #define MS_NS UINT64_C(1000000)
 
+/* A slot that changes hands at each of them is not seen twice. */
+#define GIVE_UP_ATTEMPTS 8
+
 /* What a body of unknown size gets at first when its model does not say how large a tile usually
  * is. */
 #define FIRST_INPUT_BYTES (64u << 10)
@@ -667,28 +670,50 @@ static bool job_overdue(const struct job *job, uint64_t word, uint64_t now_ns)
     }
 }
 
+/* It ends here, whatever its worker does. False: it has moved on meanwhile, and is to be looked at
+ * again. */
+static bool job_cut_off(struct job *job, uint64_t word, int status, const char *sentence)
+{
+    if (job->state == JOB_STREAMING) {
+        if (job->items.live)
+            job_break_stream(job, sentence);
+        return true;
+    }
+    /* First the slot, then the answer: a job that starts at this very moment keeps its own. */
+    if (queue_word_state(word) == QUEUE_READY && !job_move(job, word, QUEUE_FREE, 0, NULL))
+        return false;
+    struct job_outcome outcome = {
+        .times = {.receive_ms = (double)(job->accepted_ns - job->begun_ns) / 1e6,
+                  .queue_ms = (double)(queue_now_ns() - job->accepted_ns) / 1e6},
+    };
+    outcome_say(&outcome, status, sentence);
+    job_answer(job, &outcome);
+    return true;
+}
+
 static void job_check(struct job *job, uint64_t now_ns)
 {
     if (job->state == JOB_FORGOTTEN)
         return;
     uint64_t word = queue_word(&job->jobs->seat->queue, job->slot);
     enum queue_state state = queue_word_state(word);
-    if (state == QUEUE_DONE || state == QUEUE_FAILED || !job_overdue(job, word, now_ns))
-        return;
-    if (job->state == JOB_STREAMING) {
-        if (job->items.live)
-            job_break_stream(job, "Request timed out");
-        return;
-    }
-    /* First the slot, then the 504: a job that starts at this very moment keeps its answer. */
-    if (state == QUEUE_READY && !job_move(job, word, QUEUE_FREE, 0, NULL))
-        return;
-    struct job_outcome outcome = {
-        .times = {.receive_ms = (double)(job->accepted_ns - job->begun_ns) / 1e6,
-                  .queue_ms = (double)(now_ns - job->accepted_ns) / 1e6},
-    };
-    outcome_say(&outcome, 504, "Request timed out");
-    job_answer(job, &outcome);
+    if (state != QUEUE_DONE && state != QUEUE_FAILED && job_overdue(job, word, now_ns))
+        (void)job_cut_off(job, word, 504, "Request timed out");
+}
+
+static void job_give_up(struct job *job)
+{
+    for (int attempt = 0; attempt < GIVE_UP_ATTEMPTS && job->state != JOB_FORGOTTEN; attempt++)
+        if (job_cut_off(job, queue_word(&job->jobs->seat->queue, job->slot), 503,
+                        "The server ends, and this request was not done in time: send it again"))
+            return;
+}
+
+void jobs_give_up(struct jobs *jobs)
+{
+    jobs_collect(jobs);
+    for (uint32_t i = jobs->waiting_count; i-- > 0;)
+        job_give_up(jobs->waiting[i]);
 }
 
 /* The worker that it went to has not taken it: it is stuck, or was faster at something else. */

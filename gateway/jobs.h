@@ -41,7 +41,8 @@ struct job_outcome {
     struct job_times times;
 };
 
-/* Called from jobs_collect and jobs_check only; the job is no more the caller's when it is called.
+/* Called from jobs_collect, jobs_check and jobs_give_up only; the job is no more the caller's when
+ * it is called.
  */
 typedef void job_done(void *opaque, const struct job_outcome *outcome);
 
@@ -102,5 +103,9 @@ void jobs_collect(struct jobs *jobs);
 
 /* The same, and deadlines. To be called every 50-100 ms while waiting_count is not 0. */
 void jobs_check(struct jobs *jobs);
+
+/* The process is about to end: what has come back is answered, the rest is told so with 503, or by
+ * a stream's last item. */
+void jobs_give_up(struct jobs *jobs);
 
 #endif

@@ -366,6 +366,7 @@ static void on_job_done(void *opaque, const struct job_outcome *outcome)
     struct answer *answer = &request->answer;
     request->job = NULL;
     answer_set_body(answer, outcome->status, outcome->type, outcome->body, outcome->size);
+    answer->retry_after_s = outcome->status == 503;
     set_timing(answer, &outcome->times);
     request_resume(request, REQUEST_ANSWER);
 }
@@ -854,6 +855,22 @@ struct answer *request_refusal(struct request *request)
     bool refused = request->state == REQUEST_PAGE && request->answer.status >= 400 &&
                    !request->answer.queued;
     return refused ? &request->answer : NULL;
+}
+
+void request_turn_away(struct request *request)
+{
+    struct answer *refusal = request_refusal(request);
+    if (!refusal && !request_receives(request))
+        return;
+    request_drop_job(request);
+    request->state = REQUEST_GONE;
+    metrics_refused(COUNTERS_REFUSED_DRAINING);
+    if (refusal)
+        connection_refuse(request->connection, refusal, true);
+    else
+        connection_refuse_text(request->connection, 503,
+                               "The server ends, and the body was not whole in time: send it again",
+                               true);
 }
 
 void request_give_up(struct request *request)

@@ -37,6 +37,10 @@ void request_sweep(struct request *request, uint64_t now_ns);
  * NULL. */
 struct answer *request_refusal(struct request *request);
 
+/* The process ends, and the body is not whole: that is what its client is told, if nothing else was
+ * to be. */
+void request_turn_away(struct request *request);
+
 /* Close a waiting request without an answer: the process ends. */
 void request_give_up(struct request *request);
 

@@ -38,7 +38,9 @@ struct line {
 };
 
 /* What is leased to this worker, in the order to run it. A lease of another model's job (this index
- * had another process a moment ago) is left for the broker to take back. */
+ * had another process a moment ago) is left for the broker to take back. An orphan also takes what
+ * waits for any worker of its model: the broker may have died since, and this one will not have a
+ * successor. If it lives, one of the two swaps the word. */
 static size_t collect_leased(const struct worker *worker, struct job *jobs, struct line *line)
 {
     const struct queue *queue = &worker->seat->queue;
@@ -47,10 +49,11 @@ static size_t collect_leased(const struct worker *worker, struct job *jobs, stru
     for (uint32_t slot = 0; slot < queue->slot_count && count < RUN_MAX_JOBS; slot++) {
         uint64_t word = queue_word(queue, slot);
         enum queue_state state = queue_word_state(word);
-        if (state == QUEUE_READY) {
+        if (state == QUEUE_READY && !worker->orphaned) {
             if (atomic_load(&queue->slots[slot].model) == worker->model)
                 *line = (struct line){line->length + 1, slot, word};
-        } else if (state == QUEUE_LEASED && queue_word_owner(word) == worker->seat->index) {
+        } else if (state == QUEUE_READY ||
+                   (state == QUEUE_LEASED && queue_word_owner(word) == worker->seat->index)) {
             job_read(queue, slot, word, &jobs[count]);
             count += is_mine(worker, &jobs[count]);
         }

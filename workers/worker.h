@@ -31,6 +31,7 @@ struct worker {
     struct watch *watches;  /* workers/watch.h */
     struct sd_event *event; /* the loop, once it runs */
     bool device_lost;       /* predict returned -EIO: leave, and let the jobs run elsewhere */
+    bool orphaned;          /* the supervisor is gone, and perhaps the broker: nobody replaces it */
 };
 
 /* Fill in seat, model number, generation and what models may call back. The instance comes later.

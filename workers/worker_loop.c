@@ -18,7 +18,6 @@ struct loop {
     struct worker *worker;
     sd_event *event;
     bool retiring; /* SIGTERM: no new leases, finish those there are */
-    bool orphaned; /* the supervisor is gone: finish everything */
     uint64_t orphan_end_ns;
     uint64_t drain_timeout_ms;
 };
@@ -72,7 +71,7 @@ static int on_life(sd_event_source *source, int fd, uint32_t events, void *opaqu
 {
     (void)fd, (void)events;
     struct loop *loop = opaque;
-    loop->orphaned = true;
+    loop->worker->orphaned = true;
     loop->orphan_end_ns = queue_now_ns() + loop->drain_timeout_ms * 1000000u;
     log_event(LOG_LEVEL_WARNING, "the supervisor is gone, finishing what was accepted");
     return sd_event_source_set_enabled(source, SD_EVENT_OFF);
@@ -110,7 +109,8 @@ static bool may_leave(const struct loop *loop)
 {
     if (loop->retiring)
         return true; /* asked only when nothing is leased to this worker */
-    return loop->orphaned && (seat_gateways_gone() || queue_now_ns() >= loop->orphan_end_ns);
+    return loop->worker->orphaned &&
+           (seat_gateways_gone() || queue_now_ns() >= loop->orphan_end_ns);
 }
 
 static int run(struct loop *loop)
@@ -122,7 +122,7 @@ static int run(struct loop *loop)
         unsigned pending = worker_pending(loop->worker);
         if (result.jobs == 0 && pending == 0 && may_leave(loop))
             return 0;
-        uint64_t wait_ms = loop->orphaned || pending ? RESCAN_BUSY_MS : RESCAN_IDLE_MS;
+        uint64_t wait_ms = loop->worker->orphaned || pending ? RESCAN_BUSY_MS : RESCAN_IDLE_MS;
         seat_tick(loop->worker->seat);
         int handled = sd_event_run(loop->event, result.jobs ? 0 : wait_ms * 1000);
         if (handled < 0 && handled != -EINTR)

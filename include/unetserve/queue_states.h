@@ -25,7 +25,7 @@
     X(RECV, FREE, GATEWAY)        /* bad body, client left, too slow */                            \
     X(RECV, READY, GATEWAY)       /* body whole and right: this is "accepted" */                   \
     X(READY, LEASED, BROKER)      /* given to a live worker that is not condemned */               \
-    X(READY, RUN, WORKER)         /* a lone job handed over directly */                            \
+    X(READY, RUN, WORKER)         /* a lone job handed over directly; an orphan: any */            \
     X(LEASED, RUN, WORKER)        /* it starts */                                                  \
     X(LEASED, READY, BROKER)      /* the worker drains, is condemned or gone */                    \
     X(LEASED, READY, SUPERVISOR)  /* the same, when there is no broker to do it */                 \

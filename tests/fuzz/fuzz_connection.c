@@ -159,8 +159,10 @@ static bool work(struct queue *queue, uint32_t at)
 
 static void turn(void)
 {
-    check(sd_event_run(gateway.event, 0) >= 0);
-    gateway.front.turn_over(gateway.front.opaque);
+    int handled = sd_event_run(gateway.event, 0);
+    check(handled >= 0);
+    if (handled > 0)
+        gateway.front.turn_over(gateway.front.opaque);
     bool done = false;
     for (uint32_t i = 0; i < gateway.seat.queue.slot_count; i++)
         done |= work(&gateway.seat.queue, i);

@@ -55,7 +55,7 @@
 #define STREAMS 0  /* 1: the gateway may send a first byte while the job runs */
 #endif
 #ifndef HANDOVER
-#define HANDOVER 0 /* 1: workers also take READY slots (in the list, not used by the code yet) */
+#define HANDOVER 0 /* 1: workers also take READY slots, at any time (the code: lone jobs, and orphans) */
 #endif
 #ifndef STALE
 #define STALE 0    /* 1: a FREE slot keeps its old fields; 0: they are zeroed, to save states */

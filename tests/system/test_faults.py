@@ -314,6 +314,23 @@ def test_server_ends_without_those_that_cannot_be_killed(poison_server):
     server.assert_nothing_left()
 
 
+def test_drain_timeout_is_told_to_whom_it_leaves_unanswered(poison_server):
+    """A job that does not end, and a body that does not come: both read 503 before the process goes."""
+    server = poison_server(server="gateways = 1\ndrain_timeout_ms = 300\n")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S) as running, \
+            socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S) as sending:
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+        running.sendall(head + b"10\r\n\r\nslow 60000")
+        sending.sendall(head + b"100000\r\n\r\nslow")
+        wait_until(lambda: slots(server)["RUN"] == 1 and slots(server)["RECV"] == 1, WAIT_S, "a job and a body")
+        server.send(signal.SIGTERM)
+        for client, word in ((running, b"this request was not done in time"), (sending, b"the body was not whole in time")):
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+            assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: 1\r\n" in answer and word in answer, answer
+    assert server.wait() == 0
+    server.assert_nothing_left()
+
+
 def test_killed_supervisor_leaves_nobody_unanswered(poison_server):
     """What was accepted is answered by processes that have nobody to restart them; then they end."""
     server = poison_server(workers=2, server="gateways = 2\ndrain_timeout_ms = 20000\n")

@@ -1,5 +1,6 @@
 /* How a worker leaves: by order, as an orphan, by its model's own word. The loop runs here with the
  * fixed fds that a supervisor would have passed. */
+#include "workers/run.h"
 #include "workers/worker_loop.h"
 
 #include <errno.h>
@@ -113,7 +114,8 @@ static void end(struct scene *scene)
         close(fd);
 }
 
-static uint32_t submit(struct scene *scene)
+/* A job that is accepted; *out is the slot's word. */
+static uint32_t accept_job(struct scene *scene, uint64_t *out)
 {
     uint32_t slot;
     uint64_t word;
@@ -122,7 +124,14 @@ static uint32_t submit(struct scene *scene)
     atomic_store(&fields->model_generation, 1);
     fields->input_bytes = 4;
     memcpy(queue_input(&scene->queue, slot), "null", 4);
-    assert_true(queue_move(&scene->queue, QUEUE_GATEWAY, slot, word, QUEUE_READY, 0, &word));
+    assert_true(queue_move(&scene->queue, QUEUE_GATEWAY, slot, word, QUEUE_READY, 0, out));
+    return slot;
+}
+
+static uint32_t submit(struct scene *scene)
+{
+    uint64_t word;
+    uint32_t slot = accept_job(scene, &word);
     assert_true(
         queue_move(&scene->queue, QUEUE_BROKER, slot, word, QUEUE_LEASED, scene->seat.index, NULL));
     return slot;
@@ -162,6 +171,30 @@ static void an_orphan_finishes_and_leaves(void **state)
     scene.life = -1;
     assert_int_equal(worker_loop(&scene.worker, 60000), 0);
     assert_int_equal(state_of(&scene, slot), QUEUE_DONE);
+    end(&scene);
+}
+
+/* Its broker was killed too. Jobs of another model or another generation are not its own. */
+static void an_orphan_takes_what_nobody_leases(void **state)
+{
+    (void)state;
+    struct scene scene;
+    uint64_t word;
+    begin(&scene);
+    uint32_t slot = accept_job(&scene, &word);
+    uint32_t other = accept_job(&scene, &word);
+    uint32_t old = accept_job(&scene, &word);
+    atomic_store(&scene.queue.slots[other].model, 1);
+    atomic_store(&scene.queue.slots[old].model_generation, 7);
+    assert_int_equal(run_next(&scene.worker).jobs, 0);
+    close(scene.gateways);
+    scene.gateways = -1;
+    close(scene.life);
+    scene.life = -1;
+    assert_int_equal(worker_loop(&scene.worker, 60000), 0);
+    assert_int_equal(state_of(&scene, slot), QUEUE_DONE);
+    assert_int_equal(state_of(&scene, other), QUEUE_READY);
+    assert_int_equal(state_of(&scene, old), QUEUE_READY);
     end(&scene);
 }
 
@@ -233,6 +266,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(told_to_end_it_finishes_what_is_leased_to_it),
         cmocka_unit_test(an_orphan_finishes_and_leaves),
+        cmocka_unit_test(an_orphan_takes_what_nobody_leases),
         cmocka_unit_test(an_orphan_waits_for_gateways_but_not_for_ever),
         cmocka_unit_test(an_orphan_stays_as_long_as_a_gateway_is_there),
         cmocka_unit_test(a_model_that_cannot_serve_ends_the_worker),
