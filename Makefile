@@ -50,13 +50,14 @@ AUTH       := $(filter-out auth/main.c,$(call sources,auth))
 SUPERVISOR := $(filter-out supervisor/main.c,$(call sources,supervisor))
 WORKER     := $(filter-out workers/main.c,$(call sources,workers))
 UNET       := $(filter-out workers/models/unet/plugin.c,$(call sources,workers/models/unet workers/backends workers/backends/reference workers/backends/onednn $(if $(HAVE_CUDA),workers/backends/cudnn)))
+IMAGES     := $(call sources,workers/images)
 EXTENSION  := $(call sources,python/extension)
 PACKAGE    := $(wildcard python/unetserve/*.py python/unetserve/*/*.py)
 UNETCTL    := $(call sources,lib/client/unetctl)
 EXAMPLES   := $(call sources,workers/models/examples)
 LOAD       := $(filter-out bench/load/main.c,$(call sources,bench/load))
 
-ARCHIVES   := lib client gateway broker auth supervisor worker unet load
+ARCHIVES   := lib client gateway broker auth supervisor worker images unet load
 archive_lib        := $(LIB)
 archive_client     := $(CLIENT)
 archive_gateway    := $(GATEWAY)
@@ -64,13 +65,14 @@ archive_broker     := $(BROKER)
 archive_auth       := $(AUTH)
 archive_supervisor := $(SUPERVISOR)
 archive_worker     := $(WORKER)
+archive_images     := $(IMAGES)
 archive_unet       := $(UNET)
 archive_load       := $(LOAD)
 
 PROGRAMS   := unetserve unetserve-gateway unetserve-broker unetserve-worker unetctl
 PLUGINS    := unet $(notdir $(EXAMPLES:.c=))
-PYTHON_OUT := $(BUILD)/python/unetserve/_worker.abi3.so $(PACKAGE:%=$(BUILD)/%)
-OUTPUTS    := $(PYTHON_OUT) $(addprefix $(BUILD)/,$(PROGRAMS)) $(PLUGINS:%=$(BUILD)/models/%.so) \
+PYTHON_OUT := $(BUILD)/python/unetserve/_worker.abi3.so $(BUILD)/python/unetserve/unetserve-images.so $(PACKAGE:%=$(BUILD)/%)
+OUTPUTS    := $(PYTHON_OUT) $(addprefix $(BUILD)/,$(PROGRAMS) unetserve-images.so) $(PLUGINS:%=$(BUILD)/models/%.so) \
 	      $(BUILD)/libunetserve.so $(BUILD)/libunetserve.a $(BUILD)/demo/make-scene $(BUILD)/demo/make-picture $(BUILD)/bench/load
 
 .DEFAULT_GOAL := all
@@ -88,7 +90,7 @@ outputs: $(OUTPUTS)
 
 # What serves, without unetctl and what it needs (GDAL): for containers.
 .PHONY: server install-server
-server: $(addprefix $(BUILD)/,$(filter-out unetctl,$(PROGRAMS))) $(PLUGINS:%=$(BUILD)/models/%.so)
+server: $(addprefix $(BUILD)/,$(filter-out unetctl,$(PROGRAMS)) unetserve-images.so) $(PLUGINS:%=$(BUILD)/models/%.so)
 
 .PHONY: deps
 deps:
@@ -149,6 +151,14 @@ $(BUILD)/models/%.so: $(BUILD)/obj/workers/models/examples/%.o $(BUILD)/lib.a
 	@mkdir -p $(@D)
 	$(call program,-shared -ljansson -lm)
 
+# What expands image files: opened by workers, linked by none of them.
+$(BUILD)/unetserve-images.so: $(BUILD)/images.a $(BUILD)/lib.a
+	$(call say,LINK,$@)
+	$(Q)$(LINK) -shared -o $@ -Wl,--whole-archive $(BUILD)/images.a -Wl,--no-whole-archive $(BUILD)/lib.a -ltiff -lpng -ljansson -lm
+$(BUILD)/python/unetserve/unetserve-images.so: $(BUILD)/unetserve-images.so
+	@mkdir -p $(@D)
+	@cp $< $@
+
 # The worker inside a Python interpreter, any from 3.9 on.
 PYTHON_INCLUDE = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
 $(BUILD)/obj/python/extension/%.o: COMPILE += -DPy_LIMITED_API=0x03090000 -isystem $(PYTHON_INCLUDE)
@@ -198,7 +208,7 @@ $(BUILD)/bench/load: $(BUILD)/obj/bench/load/main.o $(BUILD)/load.a
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(filter-out $(if $(HAVE_CUDA),,tests/unit/test_gpu_%),$(wildcard tests/unit/test_*.c)))
 FUZZERS    := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 EVERYTHING := $(ARCHIVES:%=$(BUILD)/%.a)
-ALL_LIBS   := -lz -lzstd -lseccomp -lmicrohttpd -lgnutls -lzmq -lmsgpackc -lsystemd -linih -ljansson -lpng -lzip -lxxhash -ldnnl -lcurl -lcjose -lcrypto -ldl -lm -pthread
+ALL_LIBS   := -ltiff -lz -lzstd -lseccomp -lmicrohttpd -lgnutls -lzmq -lmsgpackc -lsystemd -linih -ljansson -lpng -lzip -lxxhash -ldnnl -lcurl -lcjose -lcrypto -ldl -lm -pthread
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(EVERYTHING)
 	@mkdir -p $(@D)

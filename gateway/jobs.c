@@ -135,6 +135,7 @@ static uint64_t guess_input(const struct job_order *order, uint64_t largest)
         if (unetserve_shape_bytes(order->shape, &bytes))
             return UINT64_MAX;
         return order->shape->dtype == UNETSERVE_F64 ? bytes / 2 : bytes;
+    case BODY_FILE: return known ? order->body_bytes : first;
     case BODY_DOCUMENT: return known ? order->body_bytes : FIRST_INPUT_BYTES;
     }
     return first;
@@ -319,6 +320,7 @@ static void fill_slot(struct job *job, const struct unetserve_shape *shape, size
     atomic_store_explicit(&slot->finished_ns, 0, memory_order_relaxed);
     slot->input_bytes = input_bytes;
     slot->input_shape = *shape;
+    slot->input_file = body_reader_file(&job->reader);
     slot->encode_ns = 0;
     ring_clear(&slot->ring);
     memcpy(slot->request_id, job->request_id, sizeof slot->request_id);
@@ -342,9 +344,29 @@ static void hand_over(struct job *job)
         pass_baton(job, job->word);
 }
 
+/* A slot that holds the labels too; and of an image file the pixels that a worker makes of it, so
+ * that what workers expand is bounded as the queue is. */
+static int make_room(struct job *job, const struct unetserve_shape *shape, uint64_t input_bytes,
+                     struct problem *problem)
+{
+    const struct queue *queue = &job->jobs->seat->queue;
+    uint64_t labels = job->view->interface.output_kind == UNETSERVE_TENSOR
+                          ? label_bytes(&job->view->interface, shape)
+                          : 0;
+    uint64_t needed = input_bytes, pixels;
+    if (body_reader_file(&job->reader)) {
+        if (unetserve_shape_bytes(shape, &pixels))
+            pixels = UINT64_MAX;
+        needed = needed > pixels ? needed : pixels;
+    }
+    if (labels <= queue_output_capacity(queue, job->slot) &&
+        needed <= queue_input_capacity(queue, job->slot))
+        return 0;
+    return job_move_slot(job, input_bytes, needed, labels, problem);
+}
+
 int job_submit(struct job *job, struct problem *problem)
 {
-    struct queue *queue = &job->jobs->seat->queue;
     struct unetserve_shape shape;
     size_t input_bytes;
     if (body_reader_finish(&job->reader, &shape, &input_bytes, problem))
@@ -355,11 +377,7 @@ int job_submit(struct job *job, struct problem *problem)
                     "batch");
         return -1;
     }
-    uint64_t labels = job->view->interface.output_kind == UNETSERVE_TENSOR
-                          ? label_bytes(&job->view->interface, &shape)
-                          : 0;
-    if (labels > queue_output_capacity(queue, job->slot) &&
-        job_move_slot(job, input_bytes, input_bytes, labels, problem))
+    if (make_room(job, &shape, input_bytes, problem))
         return -1;
     if (job->jobs->waiting_count == QUEUE_MAX_SLOTS) {
         problem_set(problem, 503, "All slots are taken, try again later");

@@ -55,12 +55,16 @@ int negotiate_format(const struct unetserve_interface *interface, const char *co
         *format = BODY_NPY;
     } else if (!document && media_type_is(type, size, "application/octet-stream")) {
         *format = BODY_RAW;
+    } else if (!document && (media_type_is(type, size, "image/tiff") ||
+                             media_type_is(type, size, "image/png"))) {
+        *format = BODY_FILE;
     } else {
         bool form = media_type_is(type, size, "application/x-www-form-urlencoded");
         problem_set(problem, 415, "Content-Type %.*s is not taken here, allowed: %s%s",
                     (int)(size < 100 ? size : 100), type,
                     document ? "application/json"
-                             : "application/json, application/x-npy, application/octet-stream",
+                             : "application/json, application/x-npy, image/tiff, image/png, "
+                               "application/octet-stream",
                     form ? " (curl -d says so unless told otherwise: -H 'Content-Type: ...')" : "");
         return -1;
     }

@@ -181,6 +181,12 @@ static json_t *request_body(const struct unetserve_interface *interface, const s
     if (interface->input_kind == UNETSERVE_TENSOR) {
         json_whole_set(&content, "application/x-npy",
                        content_binary("One npy array, C x H x W, in C order"));
+        json_whole_set(
+            &content, "image/tiff",
+            content_binary("A TIFF or GeoTIFF of C bands, any layout; not compressed, or "
+                           "with LZW, deflate, PackBits or zstd"));
+        json_whole_set(&content, "image/png",
+                       content_binary("8 or 16 bits, as many channels as the model takes"));
         json_whole_set(&content, "application/octet-stream",
                        content_binary("Little-endian elements in C order; X-Unetserve-Shape and "
                                       "X-Unetserve-Dtype say of what"));

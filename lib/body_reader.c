@@ -41,10 +41,13 @@ int body_reader_init(struct body_reader *reader, const struct unetserve_interfac
     reader->sink = (struct body_sink){destination, capacity, grow, grow_opaque};
     reader->header_needed = 0;
     reader->used = 0;
+    reader->file = IMAGE_FILE_NONE;
+    reader->raw = format == BODY_FILE && shape ? *shape : (struct unetserve_shape){0};
     switch (format) {
     case BODY_JSON: return init_json(reader, problem);
     case BODY_RAW: return begin_elements(reader, shape, false, problem);
     case BODY_NPY: reader->header_needed = NPY_PREFIX_MIN; break;
+    case BODY_FILE: reader->header_needed = IMAGE_FILE_MAGIC; break;
     case BODY_DOCUMENT: break;
     }
     return 0;
@@ -73,19 +76,28 @@ static int read_npy_header(struct body_reader *reader, struct problem *problem)
     return -1;
 }
 
+/* More of the header; 0 when that was all of the piece, or all that is needed now, or -1. */
+static int collect_header(struct body_reader *reader, const char **bytes, size_t *size,
+                          struct problem *problem)
+{
+    if (body_sink_reserve(&reader->sink, reader->used, reader->header_needed, problem))
+        return -1;
+    size_t taken = reader->header_needed - reader->used;
+    if (taken > *size)
+        taken = *size;
+    memcpy(reader->sink.data + reader->used, *bytes, taken);
+    reader->used += taken;
+    *bytes += taken;
+    *size -= taken;
+    return 0;
+}
+
 static int feed_npy_header(struct body_reader *reader, const char **bytes, size_t *size,
                            struct problem *problem)
 {
     while (*size && reader->header_needed) {
-        if (body_sink_reserve(&reader->sink, reader->used, reader->header_needed, problem))
+        if (collect_header(reader, bytes, size, problem))
             return -1;
-        size_t taken = reader->header_needed - reader->used;
-        if (taken > *size)
-            taken = *size;
-        memcpy(reader->sink.data + reader->used, *bytes, taken);
-        reader->used += taken;
-        *bytes += taken;
-        *size -= taken;
         if (reader->used == reader->header_needed && read_npy_header(reader, problem))
             return -1;
     }
@@ -117,26 +129,114 @@ static int feed_document(struct body_reader *reader, const char *bytes, size_t s
     return 0;
 }
 
+/* ---- files: a few bytes tell which kind it is ---- */
+
+static int refuse_file(size_t size, struct problem *problem)
+{
+    if (size < IMAGE_FILE_MAGIC)
+        problem_set(problem, 400, "truncated: a file of %zu bytes", size);
+    else
+        problem_set(problem, 415,
+                    "The file is neither npy nor TIFF nor PNG. Raw elements need the headers "
+                    "X-Unetserve-Shape (as 12,256,256) and X-Unetserve-Dtype (as uint16)");
+    return -1;
+}
+
+/* The first bytes are there. From here on the reader is one of that kind. */
+static int settle_file(struct body_reader *reader, struct problem *problem)
+{
+    char first[IMAGE_FILE_MAGIC];
+    memcpy(first, reader->sink.data, sizeof first);
+    reader->header_needed = 0;
+    reader->file = image_file_kind(first);
+    if (reader->file)
+        return 0;
+    if (memcmp(first, "\x93NUMPY", 6) == 0) {
+        reader->format = BODY_NPY;
+        reader->header_needed = NPY_PREFIX_MIN;
+        return 0;
+    }
+    if (reader->raw.rank == 0)
+        return refuse_file(reader->used, problem);
+    reader->format = BODY_RAW;
+    if (begin_elements(reader, &reader->raw, false, problem))
+        return -1;
+    return body_elements_feed(&reader->elements, &reader->sink, first, sizeof first, problem);
+}
+
+static int feed_first(struct body_reader *reader, const char **bytes, size_t *size,
+                      struct problem *problem)
+{
+    if (collect_header(reader, bytes, size, problem))
+        return -1;
+    return reader->used < reader->header_needed ? 0 : settle_file(reader, problem);
+}
+
+/* What its head says must fit the model. */
+static int check_file(const struct body_reader *reader, struct unetserve_shape *shape,
+                      struct problem *problem)
+{
+    struct unetserve_shape found;
+    if (image_file_shape(reader->file, reader->sink.data, reader->used, &found, problem) ||
+        body_check_shape(reader->interface, &found, problem))
+        return -1;
+    if (found.dtype == UNETSERVE_F64)
+        found.dtype = UNETSERVE_F32;
+    *shape = found;
+    return 0;
+}
+
+static int feed_image(struct body_reader *reader, const char *bytes, size_t size,
+                      struct problem *problem)
+{
+    struct unetserve_shape shape;
+    bool had_head = reader->used >= IMAGE_FILE_PNG_HEAD;
+    if (feed_document(reader, bytes, size, problem))
+        return -1;
+    if (reader->file == IMAGE_FILE_PNG && !had_head && reader->used >= IMAGE_FILE_PNG_HEAD)
+        return check_file(reader, &shape, problem);
+    return 0;
+}
+
+static int finish_file(const struct body_reader *reader, struct unetserve_shape *shape,
+                       size_t *input_bytes, struct problem *problem)
+{
+    if (reader->header_needed)
+        return refuse_file(reader->used, problem);
+    *input_bytes = reader->used;
+    return check_file(reader, shape, problem);
+}
+
+enum image_file body_reader_file(const struct body_reader *reader)
+{
+    return reader->file;
+}
+
 /* ---- any format ---- */
 
 int body_reader_feed(struct body_reader *reader, const void *bytes, size_t size,
                      struct problem *problem)
 {
+    const char *at = bytes;
+    if (reader->format == BODY_FILE && reader->header_needed && size > 0 &&
+        feed_first(reader, &at, &size, problem))
+        return -1;
     if (size == 0)
         return 0;
     switch (reader->format) {
-    case BODY_JSON: return json_array_feed(&reader->json, &reader->sink, bytes, size, problem);
-    case BODY_NPY: return feed_npy(reader, bytes, size, problem);
-    case BODY_RAW:
-        return body_elements_feed(&reader->elements, &reader->sink, bytes, size, problem);
+    case BODY_JSON: return json_array_feed(&reader->json, &reader->sink, at, size, problem);
+    case BODY_NPY: return feed_npy(reader, at, size, problem);
+    case BODY_RAW: return body_elements_feed(&reader->elements, &reader->sink, at, size, problem);
+    case BODY_FILE: return feed_image(reader, at, size, problem);
     case BODY_DOCUMENT: break;
     }
-    return feed_document(reader, bytes, size, problem);
+    return feed_document(reader, at, size, problem);
 }
 
 bool body_reader_shape(const struct body_reader *reader, struct unetserve_shape *shape)
 {
     switch (reader->format) {
+    case BODY_FILE:
     case BODY_JSON: return false;
     case BODY_NPY:
     case BODY_RAW:
@@ -168,6 +268,7 @@ int body_reader_finish(struct body_reader *reader, struct unetserve_shape *shape
         }
         return body_elements_finish(&reader->elements, shape, input_bytes, problem);
     case BODY_RAW: return body_elements_finish(&reader->elements, shape, input_bytes, problem);
+    case BODY_FILE: return finish_file(reader, shape, input_bytes, problem);
     case BODY_DOCUMENT: break;
     }
     *shape = (struct unetserve_shape){0};

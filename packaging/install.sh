@@ -34,12 +34,12 @@ put() { # MODE SOURCE... DIRECTORY
 }
 
 put 755 "$build/unetserve" "$root/bin"
-put 755 "$build/unetserve-gateway" "$build/unetserve-broker" "$build/unetserve-worker" "$root/lib/unetserve"
+put 755 "$build/unetserve-gateway" "$build/unetserve-broker" "$build/unetserve-worker" "$build/unetserve-images.so" "$root/lib/unetserve"
 put 755 "$build"/models/*.so "$root/lib/unetserve/models"
 [ "${1:-all}" != server ] || exit 0
 
 put 755 "$build/unetctl" "$root/bin"
-put 755 "$build/python/unetserve/_worker.abi3.so" "$root/lib/unetserve/python/unetserve"
+put 755 "$build/python/unetserve/_worker.abi3.so" "$build/unetserve-images.so" "$root/lib/unetserve/python/unetserve"
 put 644 "$build"/python/unetserve/*.py "$root/lib/unetserve/python/unetserve"
 put 644 "$build"/python/unetserve/litserve/*.py "$root/lib/unetserve/python/unetserve/litserve"
 

@@ -6,9 +6,9 @@ root=$BUILD/wheel/root
 info=$root/unetserve-$VERSION.dist-info
 rm -rf "$BUILD/wheel"
 mkdir -p "$root/unetserve/litserve" "$info"
-cp "$BUILD"/python/unetserve/*.py "$BUILD/python/unetserve/_worker.abi3.so" "$root/unetserve/"
+cp "$BUILD"/python/unetserve/*.py "$BUILD"/python/unetserve/*.so "$root/unetserve/"
 cp "$BUILD"/python/unetserve/litserve/*.py "$root/unetserve/litserve/"
-strip --strip-debug "$root/unetserve/_worker.abi3.so"
+strip --strip-debug "$root"/unetserve/*.so
 cat >"$info/METADATA" <<EOF
 Metadata-Version: 2.1
 Name: unetserve

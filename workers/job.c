@@ -1,6 +1,8 @@
 #include "workers/job.h"
+#include "unetserve/problem.h"
 #include "unetserve/seat.h"
 #include "workers/fields.h"
+#include "workers/image_library.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -26,19 +28,33 @@ static uint32_t count_tiles(const struct unetserve_shape *shape)
     return shape->dims[0] > UINT32_MAX ? UINT32_MAX : (uint32_t)shape->dims[0];
 }
 
+/* Its slot would hold the pixels too. */
+static bool file_sound(const struct job *job, uint64_t capacity)
+{
+    const struct unetserve_shape *shape = &job->item.input_shape;
+    uint64_t pixels;
+    return job->file <= IMAGE_FILE_PNG && shape->rank == 3 &&
+           unetserve_shape_bytes(shape, &pixels) == 0 && pixels <= capacity;
+}
+
 static void read_areas(const struct queue *queue, uint32_t slot, struct job *job)
 {
     const struct queue_slot *from = &queue->slots[slot];
+    uint64_t capacity = queue_input_capacity(queue, slot);
     job->item.input_bytes = from->input_bytes;
     job->item.input_shape = from->input_shape;
-    job->sound = job->item.input_bytes <= queue_input_capacity(queue, slot) &&
-                 shape_sound(&job->item.input_shape, job->item.input_bytes);
+    job->file = (enum image_file)from->input_file;
+    job->sound = job->item.input_bytes <= capacity &&
+                 (job->file ? file_sound(job, capacity)
+                            : shape_sound(&job->item.input_shape, job->item.input_bytes));
     if (!job->sound) {
         job->item.input_bytes = 0;
         job->item.input_shape = (struct unetserve_shape){0};
         return;
     }
     job->item.input = queue_input(queue, slot);
+    job->file_bytes = job->item.input;
+    job->file_size = job->item.input_bytes;
     job->item.output = queue_output(queue, slot);
     job->item.output_capacity = queue_output_capacity(queue, slot);
 }
@@ -122,6 +138,61 @@ void job_reset_item(struct job *job)
     item->output_shape = (struct unetserve_shape){0};
 }
 
+/* ---- image files ---- */
+
+struct expanding {
+    const struct unetserve_host *host;
+    const struct unetserve_item *item;
+};
+
+static bool go_on(void *opaque)
+{
+    const struct expanding *expanding = opaque;
+    expanding->host->tick(expanding->host);
+    return !expanding->host->cancelled(expanding->host, expanding->item);
+}
+
+static int refuse_file(struct unetserve_item *item, const struct problem *problem)
+{
+    size_t size = strlen(problem->body);
+    if (size > item->output_capacity)
+        return -ENOSPC;
+    memcpy(item->output, problem->body, size);
+    item->output_bytes = size;
+    item->status = (uint32_t)problem->status;
+    return 0;
+}
+
+int job_expand(struct job *job, const struct unetserve_host *host)
+{
+    uint64_t bytes = 0;
+    if (!job->file || job->pixels)
+        return 0;
+    (void)unetserve_shape_bytes(&job->item.input_shape, &bytes);
+    void *pixels = malloc(bytes ? bytes : 1);
+    struct problem problem;
+    struct expanding expanding = {host, &job->item};
+    struct images_order order = {.file = job->file,
+                                 .bytes = job->file_bytes,
+                                 .size = job->file_size,
+                                 .shape = &job->item.input_shape,
+                                 .go_on = go_on,
+                                 .opaque = &expanding};
+    int error = pixels ? image_library_expand(&order, pixels, &problem) : -ENOMEM;
+    if (error == -ENOMEM)
+        problem_set(&problem, 503, "Out of memory, try again later");
+    if (error) {
+        free(pixels);
+        return error == -ECANCELED ? error : refuse_file(&job->item, &problem);
+    }
+    job->pixels = pixels;
+    job->item.input = pixels;
+    job->item.input_bytes = bytes;
+    return 0;
+}
+
+/* ---- streams ---- */
+
 int job_prepare_stream(struct queue *queue, struct job *job)
 {
     struct queue_slot *slot = &queue->slots[job->slot];
@@ -146,8 +217,10 @@ void job_forget(struct job *job)
 {
     fields_free(job->fields);
     free(job->scratch);
+    free(job->pixels);
     job->fields = NULL;
     job->scratch = NULL;
+    job->pixels = NULL;
 }
 
 bool job_cancelled(const struct queue *queue, struct job *job)

@@ -25,8 +25,12 @@ struct job {
     uint64_t started_ns;
     uint64_t encode_ns;
     uint64_t run_timeout_ns;
-    struct ring ring; /* the output area, for a stream */
-    void *scratch;    /* malloc'd: a streaming item's output, which is not the slot's; or NULL */
+    struct ring ring;     /* the output area, for a stream */
+    enum image_file file; /* the input is such a file, and these are its bytes */
+    const void *file_bytes;
+    size_t file_size;
+    void *pixels;  /* malloc'd: what the file was expanded to; or NULL */
+    void *scratch; /* malloc'd: a streaming item's output, which is not the slot's; or NULL */
     struct fields *fields;      /* what item.values points to, where fields are declared; or NULL */
     struct unetserve_item item; /* host_item is this struct, set by job_reset_item */
     char request_id[QUEUE_ID_MAX];
@@ -45,6 +49,11 @@ struct job {
 /* Copy slot's fields, as they were while it had that word. An unsound job comes out with sound =
  * false and an empty input. */
 void job_read(const struct queue *queue, uint32_t slot, uint64_t word, struct job *out);
+
+/* Expand an image file, so that the input is a tensor like any other. 0 and status 200, or the file
+ * is refused (without memory with 503): the item's status and output say so; -ECANCELED, or
+ * -ENOSPC: no room for the refusal. */
+int job_expand(struct job *job, const struct unetserve_host *host);
 
 /* Does the input fit what the model takes? The gateway has checked that already; a worker does not
  * rely on it. */

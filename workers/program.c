@@ -5,6 +5,7 @@
 #include "unetserve/sandbox.h"
 #include "workers/cores.h"
 #include "workers/fields.h"
+#include "workers/image_library.h"
 #include "workers/load_plugin.h"
 #include "workers/worker_loop.h"
 #include "workers/worker_options.h"
@@ -202,6 +203,8 @@ static int serve(const struct program *program, struct worker *worker,
     if (error)
         return plugin_exit_status(error);
     json_object_seed(0); /* from a file, which cannot be opened later */
+    if (!program->ops && worker->interface.input_kind == UNETSERVE_TENSOR)
+        image_library_open();
     if (sandbox_serve(&sandbox))
         return EX_CONFIG;
     if (publish(worker))

@@ -201,11 +201,11 @@ static void settle(struct worker *worker, struct job *job)
     }
 }
 
-/* The declared fields, then the model's own hook. */
+/* The image file, or the declared fields, then the model's own hook. */
 static int decode_item(struct worker *worker, struct job *job)
 {
-    int error = 0;
-    if (worker->interface.request_field_count)
+    int error = job_expand(job, &worker->host);
+    if (!error && worker->interface.request_field_count)
         error = fields_read(&worker->interface, &job->item, &job->fields);
     if (!error && job->item.status == 200 && worker->ops->decode_request)
         error = worker->ops->decode_request(worker->instance, &job->item);

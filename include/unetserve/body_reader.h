@@ -1,26 +1,31 @@
 /*
  * Request bodies decoded as they arrive, straight into their destination (a slot's input area): a
- * JSON document with an array of numbers, an npy file, raw bytes with their shape given beside, or
- * a document that is kept as it is. Works on any split of the body into pieces, down to single
- * bytes, and never holds more than a few hundred bytes of it. No allocation.
+ * JSON document with an array of numbers, an npy file, raw bytes with their shape given beside, a
+ * file that is one of several kinds, or a document that is kept as it is. Works on any split of the
+ * body into pieces, down to single bytes, and never holds more than a few hundred bytes of it. No
+ * allocation.
  *
  * JSON: {"image": [[[...]]]}, any other keys skipped (but they must be valid JSON, nesting at most
  * 64 deep); rank 3 or 4; every list of one level of equal length; numbers only (no NaN, no
  * Infinity, none beyond float32's range). Becomes float32. Numbers are rounded to nearest, as
  * strtof does. The field twice is refused. npy: versions 1 to 3, C order, (u)int8/16, float16/32/64
  * (float64 becomes float32), either byte order; rank 3 or 4. raw: little-endian; shape and type
- * come from headers; int8..float64 as above. Floating-point bodies must be finite: NaN and
+ * come from headers; int8..float64 as above. file: npy, or an image file (TIFF, PNG), by its first
+ * bytes; or raw, if a shape was given and it is none of them. Image files are kept as they are, to
+ * be expanded in a worker; they are refused here if what their heads say does not fit the model.
+ * Floating-point bodies must be finite: NaN and
  * infinities are refused with the position of the first.
  */
 #ifndef BODY_READER_H
 #define BODY_READER_H
 
+#include "unetserve/image_file.h"
 #include "unetserve/model.h"
 #include "unetserve/problem.h"
 
 #include <stdbool.h>
 
-enum body_format { BODY_JSON, BODY_NPY, BODY_RAW, BODY_DOCUMENT };
+enum body_format { BODY_JSON, BODY_NPY, BODY_RAW, BODY_DOCUMENT, BODY_FILE };
 
 /* Asks for a destination of at least `needed` bytes whose first `used` bytes equal those of the
  * current one (the callee copies them). Returns it and writes *capacity, or NULL after filling
@@ -30,9 +35,9 @@ typedef void *body_grow(void *opaque, size_t used, size_t needed, size_t *capaci
 
 struct body_reader; /* defined at the end, for embedding; touch nothing inside */
 
-/* Start. interface: what the model takes (kept by reference). shape: for BODY_RAW only, from the
- * headers. The destination is 64-byte aligned. 0, or -1 with *problem (a raw shape or type that the
- * model does not take: 4xx at once). */
+/* Start. interface: what the model takes (kept by reference). shape: from the headers, for
+ * BODY_RAW; of BODY_FILE the same, or of rank 0. The destination is 64-byte aligned. 0, or -1 with
+ * *problem (a raw shape or type that the model does not take: 4xx at once). */
 int body_reader_init(struct body_reader *reader, const struct unetserve_interface *interface,
                      enum body_format format, const struct unetserve_shape *shape,
                      void *destination, size_t capacity, body_grow *grow, void *grow_opaque,
@@ -47,10 +52,15 @@ int body_reader_feed(struct body_reader *reader, const void *bytes, size_t size,
  * after its header, of JSON never before the end. */
 bool body_reader_shape(const struct body_reader *reader, struct unetserve_shape *shape);
 
-/* The body is whole. 0 with *shape (rank 0 for documents) and *input_bytes, or -1 with *problem
- * (truncated, key missing, wrong shape). */
+/* The body is whole. 0 with *shape (rank 0 for documents; of an image file the shape of what is in
+ * it, once it is expanded) and *input_bytes, or -1 with *problem (truncated, key missing, wrong
+ * shape). */
 int body_reader_finish(struct body_reader *reader, struct unetserve_shape *shape,
                        size_t *input_bytes, struct problem *problem);
+
+/* After that: what kind of image file the input is; IMAGE_FILE_NONE: the tensor itself, or a
+ * document. */
+enum image_file body_reader_file(const struct body_reader *reader);
 
 /* Does a tensor fit what the model takes (type, rank, channels, sizes, multiple, batch)? 0, or -1
  * with *problem: 422 and a sentence with what was expected and what came. Also used by the ZeroMQ

@@ -76,7 +76,9 @@ struct body_reader {
     struct body_sink sink;
     size_t
         header_needed; /* npy: bytes of header to collect before it can be looked at; 0: past it */
-    size_t used;       /* bytes collected of that header, or of a document */
+    size_t used;       /* bytes collected of that header, or of a document or file */
+    enum image_file file;       /* that an input of BODY_FILE has turned out to be */
+    struct unetserve_shape raw; /* of BODY_FILE, if it is neither npy nor an image */
     struct json_array json;
     struct body_elements elements;
 };

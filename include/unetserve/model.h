@@ -9,8 +9,8 @@
  * library.
  *
  * A request reaches a plugin in one of three forms, chosen by its interface:
- *  - UNETSERVE_TENSOR: the gateway has decoded the body (JSON array, npy, raw) into a tensor of one
- * of the declared types;
+ *  - UNETSERVE_TENSOR: the gateway has decoded the body (JSON array, npy, raw), or the worker the
+ * image file (TIFF, PNG), into a tensor of one of the declared types;
  *  - UNETSERVE_DOCUMENT with declared request fields: the worker has read the JSON document,
  * refused it with 422 where it is not as declared, and the plugin finds the fields in item->values;
  *  - UNETSERVE_DOCUMENT without: the plugin gets the body's bytes as they came and decodes them in

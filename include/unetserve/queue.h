@@ -27,6 +27,7 @@
 
 #include "unetserve/admission.h"
 #include "unetserve/counters.h"
+#include "unetserve/image_file.h"
 #include "unetserve/model.h"
 #include "unetserve/queue_states.h"
 #include "unetserve/ring.h"
@@ -138,6 +139,8 @@ struct queue_slot {
     _Atomic uint64_t run_timeout_ns; /* how long it may run */
     uint64_t input_bytes;
     struct unetserve_shape input_shape;
+    uint32_t input_file; /* enum image_file: the input is such a file, which expands to that shape;
+                            0: it is the tensor, or a document */
     char request_id[QUEUE_ID_MAX];
     /* Hints for the broker, as long as the body is coming. */
     _Atomic uint64_t upload_ends_ns; /* when it will be whole, by its speed so far; 0: unknown */

@@ -205,9 +205,17 @@ static PyObject *shape_tuple(const struct unetserve_shape *shape)
     return sizes;
 }
 
-/* The input itself, not a copy: read-only, and mapped for as long as the process lives. */
+/* The input itself, not a copy: read-only, and mapped for as long as the process lives. What an
+ * image file was expanded to lives as long as its job only, so the class gets a copy of that. */
 static PyObject *input_view(const struct unetserve_item *item)
 {
+    const struct job *job = item->host_item;
+    if (job->file) {
+        PyObject *copy = PyBytes_FromStringAndSize(item->input, (Py_ssize_t)item->input_bytes);
+        PyObject *view = copy ? PyMemoryView_FromObject(copy) : NULL;
+        Py_XDECREF(copy);
+        return view;
+    }
     return PyMemoryView_FromMemory((char *)(uintptr_t)item->input, (Py_ssize_t)item->input_bytes,
                                    PyBUF_READ);
 }

@@ -69,6 +69,8 @@ NEEDED = {
     "lib/unetserve/unetserve-gateway": "libmicrohttpd libgnutls libzmq libseccomp libsystemd libinih libjansson libpng16 libz libzstd",
     "lib/unetserve/unetserve-broker": "libzmq libseccomp libsystemd libinih",
     "lib/unetserve/python/unetserve/_worker.abi3.so": "libseccomp libsystemd libinih libjansson",
+    "lib/unetserve/python/unetserve/unetserve-images.so": "libtiff libpng16",
+    "lib/unetserve/unetserve-images.so": "libtiff libpng16",
     "lib/unetserve/unetserve-worker": "libseccomp libsystemd libinih libjansson",
     "lib/unetserve/models/unet.so": "libdnnl libzip libxxhash libjansson",
     "lib/unetserve/models/simple.so": "libjansson",

@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from conftest import BUILD, CHECKOUT, SLOW, Server, process_alive, wait_until
+from rasters import creation, write_tif
 
 WAIT_S = 120
 FILES = CHECKOUT / "tests" / "python"
@@ -224,6 +225,17 @@ def test_a_tensor_is_the_slot_s_memory(start_file):
         response = send(server, body, headers={"Content-Type": "application/x-npy", "Accept": accept})
         assert response.status_code == 200 and check(response)
     assert post(server, {"image": [[[1]]]}).status_code == 422
+    server.stop()
+
+
+def test_an_image_file_is_a_tensor_too(start_file, tmp_path):
+    numpy = pytest.importorskip("numpy")
+    server = start_file("tensor.py")
+    image = numpy.random.default_rng(5).integers(0, 60000, (3, 50, 70)).astype(numpy.uint16)
+    file = write_tif(tmp_path / "image.tif", image, *creation("COMPRESS=ZSTD"))
+    response = send(server, file.read_bytes(), headers={"Content-Type": "image/tiff"})
+    assert (response.status_code, response.json()) == (200, {"output": image.argmax(axis=0).tolist()})
+    assert send(server, file.read_bytes()[:300], headers={"Content-Type": "image/tiff"}).status_code == 400
     server.stop()
 
 

@@ -10,6 +10,7 @@ import numpy
 import pytest
 
 from protocol_client import endpoint_of
+from rasters import write_tif
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("UNETSERVE_BUILD", ROOT / "build"))
@@ -27,25 +28,6 @@ def unetctl(*arguments, code=0, **environment):
     if code:
         assert done.stderr.startswith("unetctl: ")
     return done
-
-
-def write_tif(path, array, *options):
-    """A GeoTIFF of all bands, made by GDAL from raw bytes."""
-    names = {"uint16": "UInt16", "int16": "Int16", "float32": "Float32", "uint8": "Byte"}
-    raw = path.with_suffix(".raw")
-    raw.write_bytes(array.tobytes())
-    bands, height, width = array.shape
-    size = array.dtype.itemsize
-    vrt = f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">' + "".join(
-        f'<VRTRasterBand dataType="{names[str(array.dtype)]}" band="{b + 1}" subClass="VRTRawRasterBand">'
-        f'<SourceFilename relativetoVRT="1">{raw.name}</SourceFilename><ImageOffset>{b * width * height * size}'
-        f'</ImageOffset><PixelOffset>{size}</PixelOffset><LineOffset>{width * size}</LineOffset>'
-        f'<ByteOrder>LSB</ByteOrder></VRTRasterBand>' for b in range(bands)) + "</VRTDataset>"
-    path.with_suffix(".vrt").write_text(vrt)
-    subprocess.run(["gdal_translate", "-q", "-of", "GTiff", "-a_srs", "EPSG:32631", "-a_ullr", "500000", "4600000",
-                    str(500000 + 10 * width), str(4600000 - 10 * height), *options, path.with_suffix(".vrt"), path],
-                   check=True)
-    return path
 
 
 def read_band(path):

@@ -22,6 +22,7 @@
 #include "supervisor/run_dir.h"
 #include "supervisor/spawn.h"
 #include "workers/backends/backend.h"
+#include "workers/images/images.h"
 #include "workers/models/unet/family.h"
 #include "workers/models/unet/model_dir.h"
 #include "workers/models/unet/pickle.h"
@@ -249,6 +250,41 @@ static int try_model_dir(void)
     assert_true(!failed || error[0]);
     assert_int_not_equal(failed, -EBADMSG);
     return failed;
+}
+
+static bool go_on(void *opaque)
+{
+    (void)opaque;
+    return true;
+}
+
+static struct {
+    void *bytes;
+    size_t size;
+} image;
+
+static int try_image(void)
+{
+    static char pixels[1 << 16];
+    struct unetserve_shape shape;
+    struct problem problem;
+    enum image_file kind = image_file_kind(image.bytes);
+    int error = image_file_shape(kind, image.bytes, image.size, &shape, &problem);
+    struct images_order order = {kind, image.bytes, image.size, &shape, go_on, NULL};
+    return error ? error : unetserve_images()->expand(&order, pixels, &problem);
+}
+
+static void test_images(void **state)
+{
+    (void)state;
+    static const char *const paths[] = {"tests/fuzz/corpus/images/u16-plain",
+                                        "tests/fuzz/corpus/images/f32-deflate-pred",
+                                        "tests/fuzz/corpus/images/png-rgb8"};
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        image.bytes = read_file(paths[i], &image.size);
+        survive(paths[i], try_image, 1);
+        free(image.bytes);
+    }
 }
 
 static int try_decoder(void)
@@ -762,10 +798,10 @@ int main(void)
 {
     json_set_alloc_funcs(__wrap_malloc, free);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_texts),          cmocka_unit_test(test_masks),
-        cmocka_unit_test(test_weights),        cmocka_unit_test(test_backends),
-        cmocka_unit_test(test_serving),        cmocka_unit_test(test_supervisor),
-        cmocka_unit_test(test_without_memory),
+        cmocka_unit_test(test_texts),      cmocka_unit_test(test_masks),
+        cmocka_unit_test(test_images),     cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_backends),   cmocka_unit_test(test_serving),
+        cmocka_unit_test(test_supervisor), cmocka_unit_test(test_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

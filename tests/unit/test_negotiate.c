@@ -32,7 +32,9 @@ static void test_format(void **state)
         {"application/x-npy;v=1", BODY_NPY},
         {"application/octet-stream", BODY_RAW},
         {"application/octet-streams", -1},
-        {"image/tiff", -1},
+        {"image/tiff", BODY_FILE},
+        {"Image/PNG; x=y", BODY_FILE},
+        {"image/jpeg", -1},
         {"multipart/form-data; boundary=x", -1},
         {"+json", -1},
     };

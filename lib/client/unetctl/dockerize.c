@@ -53,7 +53,7 @@ struct order {
  * are. */
 #define RUNTIME_PACKAGES                                                                           \
     "libdnnl2 libgnutls30 libinih1 libjansson4 libmicrohttpd12 libpng16-16 libseccomp2 "           \
-    "libsystemd0 "                                                                                 \
+    "libsystemd0 libtiff6 "                                                                        \
     "libxxhash0 libzip4 "                                                                          \
     "libzmq5 libzstd1 zlib1g"
 
