@@ -103,7 +103,7 @@ $(BUILD)/obj/%.o: %.c Makefile
 
 # Files that sources hold by .incbin, which the compiler's dependencies do not know.
 $(BUILD)/obj/gateway/docs_files.o: $(wildcard gateway/docs/*)
-$(BUILD)/obj/lib/client/unetctl/client.o: lib/client/unetctl/client.py
+$(BUILD)/obj/lib/client_file.o: lib/client_file.py
 
 # Our GPU kernels: machine code for each architecture, and PTX for later ones; a spilled register is an error. All kinds of
 # builds share it.

@@ -1,4 +1,5 @@
 /* The supervisor's loop: signals, rescans, the drain, and what the outside is told. */
+#include "supervisor/client_program.h"
 #include "supervisor/reload.h"
 
 #include "lib/config_address.h"
@@ -210,9 +211,26 @@ static void ready_print(const struct config *config)
     fflush(stdout);
 }
 
+/* For convenience: that it cannot be written keeps nobody from being served. */
+static void client_file_offer(const struct server *server)
+{
+    const char *path = server->options ? server->options->client_file : NULL;
+    int rc = path ? client_program_write(path, server->config, server->interfaces) : 0;
+    if (rc == -EEXIST)
+        log_event(LOG_LEVEL_INFO, "the client file is there already, and left as it is",
+                  log_text("path", path));
+    else if (rc < 0)
+        log_event(LOG_LEVEL_WARNING, "cannot write the client file", log_text("path", path),
+                  log_text("error", rc == -EADDRNOTAVAIL ? "there is no TCP address for it to ask"
+                                                         : strerror(-rc)));
+    else if (path)
+        log_event(LOG_LEVEL_INFO, "client file written", log_text("path", path));
+}
+
 static void ready_announce(struct server *server)
 {
     server->announced = true;
+    client_file_offer(server);
     ready_print(server->config);
     sd_notifyf(0, "READY=1\nSTATUS=serving, with %u workers for %u models", server->workers,
                server->config->model_count);

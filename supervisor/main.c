@@ -1,5 +1,6 @@
 /* unetserve: reads the configuration, asks what the models take, and runs the process tree that
  * serves them. */
+#include "supervisor/client_program.h"
 #include "supervisor/describe.h"
 #include "supervisor/options.h"
 #include "supervisor/passed.h"
@@ -82,6 +83,19 @@ static void check_print(const struct unetserve_interface *interfaces)
         printf("listen %s\n", config.listen[i]);
 }
 
+/* What --check finds out, it says, and writes a client if that is wanted. An exit status. */
+static int check(const struct options *options, const struct unetserve_interface *interfaces)
+{
+    check_print(interfaces);
+    int rc = 0;
+    if (options->client_file)
+        rc = client_program_write(options->client_file, &config, interfaces);
+    if (rc < 0)
+        fprintf(stderr, "unetserve: cannot write %s: %s\n", options->client_file,
+                rc == -EADDRNOTAVAIL ? "there is no TCP address for it to ask" : strerror(-rc));
+    return rc < 0 ? EX_CANTCREAT : 0;
+}
+
 /* Each model's sandbox is named from here on; cores of processes with people's data in them are not
  * written. False: this machine cannot do what is asked. */
 static bool sandbox_prepare(void)
@@ -121,7 +135,7 @@ static int serve(const struct options *options)
     if (status == -EINTR) {
         status = 0;
     } else if (status == 0 && options->check) {
-        check_print(interfaces);
+        status = check(options, interfaces);
     } else if (status == 0) {
         status = server_open(&server, &config, interfaces, &passed);
         if (status == 0) {

@@ -26,6 +26,7 @@ const char options_help[] =
     "  --gateways N            processes that speak HTTP\n"
     "  --run-dir DIR           where the sockets between processes lie\n"
     "  --log-format text|json  log lines on stderr\n"
+    "  --client-file FILE      write a Python client for these models, unless FILE is there\n"
     "  --check                 say what would be served, and end\n"
     "  --probe ADDRESS         is the server there healthy? The exit status says so\n"
     "  --version, --help\n";
@@ -40,6 +41,7 @@ enum {
     OPTION_GATEWAYS,
     OPTION_RUN_DIR,
     OPTION_LOG_FORMAT,
+    OPTION_CLIENT_FILE,
     OPTION_CHECK,
     OPTION_PROBE,
     OPTION_VERSION,
@@ -57,6 +59,7 @@ static const struct option long_options[] = {
     {"gateways", required_argument, NULL, OPTION_GATEWAYS},
     {"run-dir", required_argument, NULL, OPTION_RUN_DIR},
     {"log-format", required_argument, NULL, OPTION_LOG_FORMAT},
+    {"client-file", required_argument, NULL, OPTION_CLIENT_FILE},
     {"check", no_argument, NULL, OPTION_CHECK},
     {"probe", required_argument, NULL, OPTION_PROBE},
     {"version", no_argument, NULL, OPTION_VERSION},
@@ -85,6 +88,7 @@ static int option_take(int which, struct options *options)
     case OPTION_GATEWAYS: options->gateways = optarg; return 0;
     case OPTION_RUN_DIR: options->run_dir = optarg; return 0;
     case OPTION_LOG_FORMAT: options->log_format = optarg; return 0;
+    case OPTION_CLIENT_FILE: options->client_file = optarg; return 0;
     case OPTION_CHECK: options->check = true; return 0;
     case OPTION_PROBE: options->probe = optarg; return 0;
     case OPTION_VERSION: options->version = true; return 0;

@@ -17,6 +17,7 @@ struct options {
     const char *gateways, *run_dir, *log_format;        /* NULL: not given */
     const char *workers, *device, *precision, *backend; /* for every model */
     const char *probe;                                  /* NULL: serve */
+    const char *client_file;                            /* NULL: none */
     bool check, version, help;
 };
 

@@ -57,6 +57,46 @@ def test_streams_and_several_models(start_server, tmp_path):
     assert done.returncode == 0 and done.stdout.count('"output"') == 10, done.stdout + done.stderr
 
 
+def test_the_server_writes_one_at_its_start(start_server, tmp_path):
+    client = tmp_path / "client.py"
+    server = start_server(BUILD / "models" / "typed.so", extra_args=["--client-file", client])
+    done = run(client)
+    assert (done.returncode, done.stdout) == (0, 'Status: 200\nResponse:\n {"output":80.0}\n'), done.stderr
+    assert "client file written" in server.log_text()
+    server.stop()
+    # Where one lies already, it may have been changed.
+    client.write_text("mine")
+    server = start_server(BUILD / "models" / "typed.so", extra_args=["--client-file", client])
+    assert client.read_text() == "mine" and "left as it is" in server.log_text()
+    server.stop()
+    server = start_server(BUILD / "models" / "typed.so", extra_args=["--client-file", tmp_path / "none" / "client.py"])
+    assert "cannot write the client file" in server.log_text()
+    server.stop()
+
+
+def test_all_addresses_are_asked_here(start_server, tmp_path):
+    server = start_server(BUILD / "models" / "typed.so", listen="0.0.0.0:0", extra_args=["--client-file", tmp_path / "c.py"])
+    assert '"http://127.0.0.1:' in (tmp_path / "c.py").read_text()
+    assert run(tmp_path / "c.py").returncode == 0
+    server.stop()
+
+
+def test_without_a_server(start_server, tmp_path):
+    model, client = BUILD / "models" / "typed.so", tmp_path / "client.py"
+    with_server = start_server(model)
+    words = [BUILD / "unetctl", "client", "--url", with_server.url, "-o", client]
+    for more, code in (["--model", model], 0), (["--model", model], 73), (["--model", model, "--force"], 0):
+        done = subprocess.run([*words, *more], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == code, done.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["client.py"]
+    offline = client.read_text()
+    assert write(with_server, client, "--force").returncode == 0 and client.read_text() == offline
+    assert run(client).stdout == 'Status: 200\nResponse:\n {"output":80.0}\n'
+    done = subprocess.run([*words, "--model", tmp_path / "none.so", "--force"], capture_output=True, text=True, timeout=120,
+                          check=False)
+    assert done.returncode == 66 and client.read_text() == offline and len(list(tmp_path.iterdir())) == 1
+
+
 def test_no_server(tmp_path):
     done = subprocess.run([BUILD / "unetctl", "client", "--url", "http://127.0.0.1:9", "-o", tmp_path / "client.py"],
                           capture_output=True, text=True, timeout=60, check=False)

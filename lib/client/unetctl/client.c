@@ -1,42 +1,40 @@
 /*
- * unetctl client: a Python program that asks the models of a running server, with nothing but
- * Python's own library. What it has to know stands in the server's /openapi.json.
+ * unetctl client: a Python program that asks the models of a server, with nothing but Python's own
+ * library. What it has to know stands in the server's /openapi.json, or unetserve tells it.
  */
 #include "command.h"
 #include "http.h"
 
+#include "lib/client_file.h"
 #include "lib/json_whole.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
 
 static const char help_text[] =
-    "usage: unetctl client [--url URL] [-o FILE] [--force]\n"
+    "usage: unetctl client [--url URL] [--model MODEL] [-o FILE] [--force]\n"
     "\n"
-    "Writes a Python program that asks the models of a running server and needs nothing but\n"
-    "Python's own library.\n"
+    "Writes a Python program that asks the models of a server and needs nothing but Python's own\n"
+    "library.\n"
     "\n"
-    "  --url URL   the server; http://127.0.0.1:8000\n"
-    "  -o FILE     what to write; client.py\n"
-    "  --force     overwrite a file that is there\n";
-
-/* The program, with @URL@ and @MODELS@ where those belong; put in by the assembler. */
-__asm__(".pushsection .rodata\n"
-        ".local client_program\n"
-        "client_program:\n"
-        ".incbin \"lib/client/unetctl/client.py\"\n"
-        ".byte 0\n"
-        ".popsection\n");
-extern const char client_program[];
+    "  --url URL      the server, which is asked what it serves; http://127.0.0.1:8000\n"
+    "  --model MODEL  what it will serve: no server need run\n"
+    "  -o FILE        what to write; client.py\n"
+    "  --force        overwrite a file that is there\n";
 
 struct order {
     const char *url;
+    const char *listen; /* the same without http:// */
+    const char *model;  /* NULL: ask the server */
     const char *path;
     bool force;
 };
@@ -62,58 +60,73 @@ static json_t *models_of(json_t *document)
     return models;
 }
 
-/* For a raw string between three ' in Python: JSON needs no ', and a \ is no matter there. */
-static bool put_json(FILE *out, const json_t *value)
+/* The file gets its name when it is whole. */
+static int publish(const struct order *order, const char *part)
 {
-    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_INDENT(1) | JSON_ENSURE_ASCII);
-    bool whole = text != NULL;
-    for (const char *at = text; at && *at; at++)
-        if (*at == '\'')
-            fputs("\\u0027", out);
-        else
-            fputc(*at, out);
-    free(text);
-    return whole;
+    /* link() does not overwrite. */
+    int rc = order->force ? rename(part, order->path) : link(part, order->path);
+    int reason = errno;
+    if (!order->force || rc)
+        unlink(part);
+    if (rc == 0)
+        return EX_OK;
+    if (reason == EEXIST)
+        return command_fail(EX_CANTCREAT, "%s is there already; --force overwrites it",
+                            order->path);
+    return command_fail(EX_CANTCREAT, "cannot write %s: %s", order->path, strerror(reason));
 }
 
-/* False: there is no memory. */
-static bool put_program(FILE *out, const json_t *url, const json_t *models)
+static bool part_of(const char *path, char *part, size_t size)
 {
-    const char *at = client_program;
-    const char *mark;
-    while ((mark = strstr(at, "'''@"))) {
-        mark += strlen("'''");
-        bool is_url = strncmp(mark, "@URL@", 5) == 0;
-        fwrite(at, 1, (size_t)(mark - at), out);
-        if (!put_json(out, is_url ? url : models))
-            return false;
-        at = mark + strlen(is_url ? "@URL@" : "@MODELS@");
-    }
-    fputs(at, out);
-    return true;
+    int length = snprintf(part, size, "%s.%ld.part", path, (long)getpid());
+    return length > 0 && (size_t)length < size;
 }
 
 static int write_program(const struct order *order, const json_t *models)
 {
-    int flags = O_WRONLY | O_CREAT | O_CLOEXEC | (order->force ? O_TRUNC : O_EXCL);
-    json_t *url = json_string(order->url);
-    if (!url)
+    char part[PATH_MAX];
+    if (!part_of(order->path, part, sizeof part))
+        return command_fail(EX_USAGE, "the file's path is too long");
+    int rc = client_file_write(part, order->url, models);
+    if (rc == -EINVAL)
         return command_fail(EX_USAGE, "the URL is not UTF-8");
-    int fd = open(order->path, flags, 0777);
-    FILE *out = fd < 0 ? NULL : fdopen(fd, "w");
-    int code = EX_OK;
-    if (!out && errno == EEXIST) {
-        code = command_fail(EX_CANTCREAT, "%s is there already; --force overwrites it",
-                            order->path);
-    } else if (!out) {
-        code = command_fail(EX_CANTCREAT, "cannot write %s: %s", order->path, strerror(errno));
-    } else {
-        bool whole = put_program(out, url, models);
-        if (fclose(out) || !whole)
-            code = command_fail(EX_IOERR, "cannot write %s: %s", order->path, strerror(errno));
-    }
-    json_decref(url);
-    return code;
+    if (rc < 0)
+        return command_fail(EX_CANTCREAT, "cannot write %s: %s", order->path, strerror(-rc));
+    return publish(order, part);
+}
+
+/* Without a server: unetserve says what it would serve, and writes the program. */
+static int write_for_model(const struct order *order)
+{
+    char part[PATH_MAX], directory[PATH_MAX], program[PATH_MAX + 16];
+    char *const words[] = {program,
+                           "--model",
+                           (char *)order->model,
+                           "--listen",
+                           (char *)order->listen,
+                           "--client-file",
+                           part,
+                           "--check",
+                           NULL};
+    posix_spawn_file_actions_t actions;
+    pid_t child;
+    int status = 0;
+    if (!part_of(order->path, part, sizeof part))
+        return command_fail(EX_USAGE, "the file's path is too long");
+    if (!command_directory(directory, sizeof directory))
+        return command_fail(EX_UNAVAILABLE, "its own directory's path is too long");
+    snprintf(program, sizeof program, "%s/unetserve", directory);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    int rc = posix_spawn(&child, program, &actions, NULL, words, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    if (rc != 0)
+        return command_fail(EX_OSERR, "cannot start %s: %s", program, strerror(rc));
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) /* it has said why */
+        return WIFEXITED(status) ? WEXITSTATUS(status) : EX_SOFTWARE;
+    return publish(order, part);
 }
 
 /* What the server says of itself: 0 with *document, or the exit code after a sentence. */
@@ -143,16 +156,16 @@ static int fetch(const char *url, json_t **document)
 /* True: go on. */
 static bool parse(int argc, char **argv, struct order *order, int *code)
 {
-    static const struct option long_options[] = {{"url", required_argument, NULL, 'u'},
-                                                 {"output", required_argument, NULL, 'o'},
-                                                 {"force", no_argument, NULL, 'f'},
-                                                 {"help", no_argument, NULL, 'h'},
-                                                 {NULL, 0, NULL, 0}};
+    static const struct option long_options[] = {
+        {"url", required_argument, NULL, 'u'},    {"model", required_argument, NULL, 'm'},
+        {"output", required_argument, NULL, 'o'}, {"force", no_argument, NULL, 'f'},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
     int option;
     opterr = 0;
     while ((option = getopt_long(argc, argv, "ho:", long_options, NULL)) != -1) {
         switch (option) {
         case 'u': order->url = optarg; break;
+        case 'm': order->model = optarg; break;
         case 'o': order->path = optarg; break;
         case 'f': order->force = true; break;
         case 'h':
@@ -167,7 +180,10 @@ static bool parse(int argc, char **argv, struct order *order, int *code)
     if (optind < argc)
         *code = command_fail(EX_USAGE, "client takes no '%s'; see unetctl client --help",
                              argv[optind]);
-    return optind == argc;
+    if (optind == argc && order->model && strncmp(order->url, "http://", 7) != 0)
+        *code = command_fail(EX_USAGE, "--url is '%s', expected http://HOST:PORT", order->url);
+    order->listen = order->url + strlen("http://");
+    return *code == EX_OK;
 }
 
 int command_client(int argc, char **argv)
@@ -177,16 +193,16 @@ int command_client(int argc, char **argv)
     int code = EX_OK;
     if (!parse(argc, argv, &order, &code))
         return code;
-    code = fetch(order.url, &document);
-    if (code)
-        return code;
-    json_t *models = models_of(document);
-    json_decref(document);
-    if (json_array_size(models) == 0)
-        code = command_fail(EX_UNAVAILABLE, "%s tells of no model", order.url);
-    else
-        code = write_program(&order, models);
-    json_decref(models);
+    if (order.model) {
+        code = write_for_model(&order);
+    } else if ((code = fetch(order.url, &document)) == EX_OK) {
+        json_t *models = models_of(document);
+        json_decref(document);
+        code = json_array_size(models)
+                   ? write_program(&order, models)
+                   : command_fail(EX_UNAVAILABLE, "%s tells of no model", order.url);
+        json_decref(models);
+    }
     if (!code)
         printf("%s is written. Next:\n\n    python3 %s\n", order.path, order.path);
     return code;

@@ -43,6 +43,9 @@ bool command_parse_number(const char *text, int64_t low, int64_t high, int64_t *
 /* Does path end in suffix (".npy"), in any case? */
 bool command_has_suffix(const char *path, const char *suffix);
 
+/* The directory that this program lies in. False: size is too small for it. */
+bool command_directory(char *out, size_t size);
+
 /* Is path a directory, or does it end as models do (.safetensors, .pth, .pt, .ckpt, .so)? */
 bool command_looks_like_model(const char *path);
 

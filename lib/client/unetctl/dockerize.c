@@ -213,16 +213,10 @@ static bool is_source(const char *directory)
 static bool find_source(char *out)
 {
     char path[PATH_MAX];
-    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
-    if (length < 0)
+    char *slash;
+    if (!command_directory(path, sizeof path) || !(slash = strrchr(path, '/')) || slash == path)
         return false;
-    path[length] = '\0';
-    for (int up = 0; up < 2; up++) {
-        char *slash = strrchr(path, '/');
-        if (!slash || slash == path)
-            return false;
-        *slash = '\0';
-    }
+    *slash = '\0';
     return is_source(path) && realpath(path, out);
 }
 

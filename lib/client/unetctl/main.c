@@ -13,6 +13,7 @@
 #include <strings.h>
 #include <sys/stat.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 struct command_row {
     const char *name;
@@ -112,6 +113,16 @@ bool command_has_suffix(const char *path, const char *suffix)
     size_t suffix_length = strlen(suffix);
     return path_length > suffix_length &&
            strcasecmp(path + path_length - suffix_length, suffix) == 0;
+}
+
+bool command_directory(char *out, size_t size)
+{
+    ssize_t length = readlink("/proc/self/exe", out, size);
+    if (length <= 0 || (size_t)length >= size)
+        return false;
+    out[length] = '\0';
+    *strrchr(out, '/') = '\0';
+    return true;
 }
 
 bool command_looks_like_model(const char *path)

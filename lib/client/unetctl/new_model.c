@@ -159,11 +159,8 @@ static bool name_fits(const char *name)
 static int find_places(struct order *order)
 {
     char path[PATH_MAX + 32];
-    ssize_t size = readlink("/proc/self/exe", order->bin, sizeof order->bin - 1);
-    if (size <= 0)
+    if (!command_directory(order->bin, sizeof order->bin))
         return -ENOENT;
-    order->bin[size] = '\0';
-    *strrchr(order->bin, '/') = '\0';
     snprintf(path, sizeof path, "%s/../include", order->bin);
     if (!realpath(path, order->include))
         return -ENOENT;

@@ -168,7 +168,6 @@ class LitServer:
     def run(self, host="0.0.0.0", port=8000, num_api_servers=None, log_level="info", generate_client_file=True,
             api_server_worker_type=None, pretty_logs=False, **kwargs):
         """Serves until it is told to end; does not return."""
-        del generate_client_file  # unetctl client writes one
         if kwargs:
             _refuse(f"LitServer.run({next(iter(kwargs))}=...)", "that is uvicorn's, and there is no uvicorn here")
         _refuse_unusual("LitServer.run", {"pretty_logs": pretty_logs}, {"pretty_logs": False})
@@ -178,7 +177,8 @@ class LitServer:
             _refuse("LitServer.run()", "it must be called from the main thread")
         if _seat.words:
             self._work()
-        self._serve(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", num_api_servers or 1, log_level)
+        self._serve(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", num_api_servers or 1, log_level,
+                    ["--client-file", "client.py"] if generate_client_file else [])
 
     def _work(self):
         from .. import _worker
@@ -212,7 +212,7 @@ class LitServer:
             lines += [f"{key} = {value}" for key, value in self._model_keys.items()]
         return "\n".join(lines) + "\n"
 
-    def _serve(self, listen, gateways, log_level):
+    def _serve(self, listen, gateways, log_level, options):
         """This process becomes unetserve: signals and exit status need nobody to pass them on."""
         program = _program()
         text = self.configuration(listen, gateways, "info" if log_level in ("trace", "critical") else log_level)
@@ -224,4 +224,4 @@ class LitServer:
         _seat.keep_arguments()
         sys.stdout.flush()
         sys.stderr.flush()
-        os.execv(program, ["unetserve", "-c", f"/proc/self/fd/{fd}"])
+        os.execv(program, ["unetserve", "-c", f"/proc/self/fd/{fd}", *options])
