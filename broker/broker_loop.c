@@ -19,7 +19,7 @@ struct broker {
     bool stopping;          /* told to stop, or the supervisor is gone */
     bool orphaned;          /* the supervisor is gone */
     uint64_t stop_at_ns;
-    uint64_t drain_timeout_ms;
+    uint32_t drain_timeout_ms;
 };
 
 static int on_baton(sd_event_source *source, int fd, uint32_t events, void *opaque)
@@ -59,7 +59,8 @@ static void begin_stop(struct broker *broker, const char *reason)
     if (broker->stopping)
         return;
     broker->stopping = true;
-    broker->stop_at_ns = queue_now_ns() + broker->drain_timeout_ms * 1000000u;
+    broker->stop_at_ns = queue_now_ns() +
+                         seat_drain_timeout_ms(broker->drain_timeout_ms) * UINT64_C(1000000);
     log_event(LOG_LEVEL_INFO, "stopping", log_text("reason", reason));
 }
 
@@ -142,7 +143,7 @@ static int run(struct broker *broker)
     }
 }
 
-int broker_loop(struct seat *seat, struct inbox *inbox, uint64_t drain_timeout_ms)
+int broker_loop(struct seat *seat, struct inbox *inbox, uint32_t drain_timeout_ms)
 {
     struct broker broker = {.seat = seat, .inbox = inbox, .drain_timeout_ms = drain_timeout_ms};
     int error = sd_event_new(&broker.event);

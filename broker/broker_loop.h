@@ -12,6 +12,6 @@
 /* Serve until told to stop (SIGTERM, which must be blocked) or until the supervisor is gone, then
  * until every slot is free or drain_timeout_ms have passed: jobs that were accepted need a broker
  * to the last. 0, or a negative errno. */
-int broker_loop(struct seat *seat, struct inbox *inbox, uint64_t drain_timeout_ms);
+int broker_loop(struct seat *seat, struct inbox *inbox, uint32_t drain_timeout_ms);
 
 #endif

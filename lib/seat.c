@@ -89,13 +89,20 @@ void seat_signals(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
-static volatile unsigned outlive_s;
+static const struct seat_config_area *config_area; /* NULL: not mapped */
+static uint32_t drain_at_start_ms;
+
+uint32_t seat_drain_timeout_ms(uint32_t otherwise)
+{
+    return config_area ? atomic_load_explicit(&config_area->drain_timeout_ms, memory_order_relaxed)
+                       : otherwise;
+}
 
 /* SIGALRM ends the process, in the middle of anything. */
 static void on_supervisor_gone(int number)
 {
     (void)number;
-    alarm(outlive_s);
+    alarm(seat_drain_timeout_ms(drain_at_start_ms) / 1000 + OUTLIVE_GRACE_S);
 }
 
 static bool supervisor_is_gone(void)
@@ -107,7 +114,9 @@ static bool supervisor_is_gone(void)
 void seat_outlive(uint32_t drain_timeout_ms)
 {
     struct sigaction action = {.sa_handler = on_supervisor_gone, .sa_flags = SA_RESTART};
-    outlive_s = drain_timeout_ms / 1000 + OUTLIVE_GRACE_S;
+    drain_at_start_ms = drain_timeout_ms;
+    const void *area = mmap(NULL, sizeof *config_area, PROT_READ, MAP_SHARED, SEAT_FD_CONFIG, 0);
+    config_area = area == MAP_FAILED ? NULL : area;
     sigaction(SIGUSR1, &action, NULL);
     prctl(PR_SET_PDEATHSIG, SIGUSR1);
     /* It may have ended before it was asked to tell. */

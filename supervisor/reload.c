@@ -12,9 +12,10 @@
 #include <sys/epoll.h>
 #include <systemd/sd-daemon.h>
 
-#define LOOK_MS      50
-#define ASK_LIMIT_MS 60000
-#define KEY_TEXT_MAX 8192
+#define LOOK_MS       50
+#define ASK_LIMIT_MS  60000
+#define KEY_TEXT_MAX  8192
+#define LIVE_KEYS_MAX 24
 #define GATEWAY_TURNS                                                                              \
     2 /* after so many turns no gateway holds an interface that it has not pinned a slot to */
 
@@ -58,14 +59,30 @@ static bool key_is_workers(const char *name)
 /* Those that all processes can take over while they run. */
 static bool key_is_live(bool of_model, const char *name)
 {
-    static const char *const names[2][16] = {
-        {"trusted_proxies", "rate_limit", "rate_burst", "drain_delay_ms", "log_format", "log_level",
-         "cors_allow_origins", "cors_allow_methods", "cors_allow_headers", "cors_expose_headers",
-         "cors_allow_credentials", "cors_max_age", "gzip_level", "zstd_level",
+    static const char *const names[2][LIVE_KEYS_MAX] = {
+        {"trusted_proxies",
+         "rate_limit",
+         "rate_burst",
+         "max_connections_per_address",
+         "max_receiving_percent",
+         "send_timeout_ms",
+         "drain_timeout_ms",
+         "drain_delay_ms",
+         "docs",
+         "log_format",
+         "log_level",
+         "cors_allow_origins",
+         "cors_allow_methods",
+         "cors_allow_headers",
+         "cors_expose_headers",
+         "cors_allow_credentials",
+         "cors_max_age",
+         "gzip_level",
+         "zstd_level",
          "compress_min_bytes"},
         {"timeout_ms", "run_timeout_ms", "scale_wait_ms", "scale_down_after_ms"},
     };
-    for (size_t i = 0; i < 16 && names[of_model][i]; i++)
+    for (size_t i = 0; i < LIVE_KEYS_MAX && names[of_model][i]; i++)
         if (strcmp(names[of_model][i], name) == 0)
             return true;
     return false;
@@ -77,7 +94,12 @@ static void live_keys_take(struct config *to, const struct config *from)
     to->trusted_proxy_count = from->trusted_proxy_count;
     to->rate_limit_milli = from->rate_limit_milli;
     to->rate_burst = from->rate_burst;
+    to->max_connections_per_address = from->max_connections_per_address;
+    to->max_receiving_percent = from->max_receiving_percent;
+    to->send_timeout_ms = from->send_timeout_ms;
+    to->drain_timeout_ms = from->drain_timeout_ms;
     to->drain_delay_ms = from->drain_delay_ms;
+    memcpy(to->docs, from->docs, sizeof to->docs);
     to->cors = from->cors;
     to->gzip_level = from->gzip_level;
     to->zstd_level = from->zstd_level;

@@ -122,6 +122,8 @@ int server_publish_config(struct server *server)
     if (length < 0)
         return complain(EX_OSERR, "cannot hand on the configuration");
     text[length] = '\0';
+    atomic_store_explicit(&area->drain_timeout_ms, server->config->drain_timeout_ms,
+                          memory_order_relaxed);
     atomic_store_explicit(&area->version, next, memory_order_release);
     return 0;
 }

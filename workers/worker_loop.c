@@ -19,7 +19,7 @@ struct loop {
     sd_event *event;
     bool retiring; /* SIGTERM: no new leases, finish those there are */
     uint64_t orphan_end_ns;
-    uint64_t drain_timeout_ms;
+    uint32_t drain_timeout_ms;
 };
 
 static int on_wake(sd_event_source *source, int fd, uint32_t events, void *opaque)
@@ -72,7 +72,8 @@ static int on_life(sd_event_source *source, int fd, uint32_t events, void *opaqu
     (void)fd, (void)events;
     struct loop *loop = opaque;
     loop->worker->orphaned = true;
-    loop->orphan_end_ns = queue_now_ns() + loop->drain_timeout_ms * 1000000u;
+    loop->orphan_end_ns = queue_now_ns() +
+                          seat_drain_timeout_ms(loop->drain_timeout_ms) * UINT64_C(1000000);
     log_event(LOG_LEVEL_WARNING, "the supervisor is gone, finishing what was accepted");
     return sd_event_source_set_enabled(source, SD_EVENT_OFF);
 }
@@ -132,7 +133,7 @@ static int run(struct loop *loop)
     }
 }
 
-int worker_loop(struct worker *worker, uint64_t drain_timeout_ms)
+int worker_loop(struct worker *worker, uint32_t drain_timeout_ms)
 {
     struct loop loop = {.worker = worker, .drain_timeout_ms = drain_timeout_ms};
     int error = sd_event_new(&loop.event);

@@ -10,6 +10,6 @@
  * this worker; or until the supervisor is gone, then until no job of this model is on its way, at
  * most drain_timeout_ms. 0; -EIO: the device was lost (jobs may be left in RUN) or the model's
  * health call failed; or another negative errno. */
-int worker_loop(struct worker *worker, uint64_t drain_timeout_ms);
+int worker_loop(struct worker *worker, uint32_t drain_timeout_ms);
 
 #endif

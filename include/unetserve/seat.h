@@ -42,7 +42,8 @@ enum {
 /* What lies in SEAT_FD_CONFIG. The supervisor alone writes, and only the text that is not the
  * current one; a reader whose version has moved on meanwhile reads again. */
 struct seat_config_area {
-    _Atomic uint32_t version;            /* texts[version & 1] is current */
+    _Atomic uint32_t version;          /* texts[version & 1] is current */
+    _Atomic uint32_t drain_timeout_ms; /* of the current one, for who reads none when it matters */
     char texts[2][SEAT_CONFIG_TEXT_MAX]; /* terminated */
 };
 
@@ -66,6 +67,10 @@ void seat_signals(void);
 /* Child, when it knows how long a drain may take: see to it that this process does not outlive the
  * supervisor by much more than that, whatever its threads are doing then (a plugin may loop). */
 void seat_outlive(uint32_t drain_timeout_ms);
+
+/* Child, when the supervisor is gone: how long a drain may take by the configuration as it was at
+ * the end. otherwise: what to take where that cannot be read. */
+uint32_t seat_drain_timeout_ms(uint32_t otherwise);
 
 /* Child: parse and remove --seat and --index from argv, attach the queue, check that the process
  * table agrees. Sets close-on-exec on all inherited fds. 0, or a negative errno after a log line.

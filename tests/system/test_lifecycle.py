@@ -1,6 +1,7 @@
 """The supervisor: starting, restarting, ending, what it tells systemd, and how it refuses."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
@@ -300,6 +301,42 @@ def test_sighup_applies_keys_and_log_level_to_those_that_run(start_server, simpl
     wait_until(lambda: "cannot read the API keys" in server.log_text(), WAIT_S, "the complaint")
     assert status_with("old") == 401
     server.stop()
+
+
+def test_sighup_changes_limits_of_those_that_run(start_server):
+    """Connections of one address, the page, and the drain's time, which orphans go by too."""
+    poison = BUILD / "tests" / "models" / "poison.so"
+    text = "[server]\ngateways = 1\n%s\n[model poison]\npath = " + str(poison) + "\nroute = /predict\n"
+    server = start_server(config=text % "drain_timeout_ms = 86400000\n")
+    gateways = server.role("gateway")
+    assert requests.get(server.url + "/docs", timeout=WAIT_S).status_code == 200
+    (server.directory / "unetserve.conf").write_text(
+        text % "drain_timeout_ms = 500\ndocs = off\nmax_connections_per_address = 2\nsend_timeout_ms = 1000\n"
+        "max_receiving_percent = 50\n")
+    server.send(signal.SIGHUP)
+    wait_until(lambda: "configuration read again" in server.log_text() or "msg=reloaded" in server.log_text(), WAIT_S,
+               "the reload")
+    assert "from the next start" not in server.log_text()
+    wait_until(lambda: requests.get(server.url + "/docs", timeout=WAIT_S).status_code == 404, WAIT_S, "no page")
+    with contextlib.ExitStack() as stack:
+        running = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), WAIT_S))
+        running.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n"
+                        b"slow 86400")
+
+        def one_more():
+            """What is said to it; it stays, as one of its address's."""
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), WAIT_S))
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            return client.recv(100)[:13]
+
+        answers = [one_more() for _ in range(4)]
+        assert answers[-1] == b"HTTP/1.1 429 " and set(answers) <= {b"HTTP/1.1 200 ", b"HTTP/1.1 429 "}, answers
+        assert server.role("gateway") == gateways
+        children = server.children()
+        server.send(signal.SIGKILL)
+        server.process.wait(WAIT_S)
+        assert running.recv(100).startswith(b"HTTP/1.1 503 ")
+        wait_until(lambda: not any(map(process_alive, children)), WAIT_S, "the end of the orphans")
 
 
 # ---- a model that becomes another one --------------------------------------------------------------
