@@ -43,7 +43,7 @@ int admit_rate(const struct admit *admit, const struct client *client, const str
 
 /* ---- what the queue has before it ---- */
 
-void admit_look(const struct admit *admit, uint32_t model, struct admit_load *out)
+void admit_look(const struct admit *admit, uint32_t model, int32_t priority, struct admit_load *out)
 {
     const struct queue *queue = admit->queue;
     *out = (struct admit_load){0};
@@ -58,7 +58,8 @@ void admit_look(const struct admit *admit, uint32_t model, struct admit_load *ou
             continue;
         bool runs = state == QUEUE_RUN || state == QUEUE_STREAM;
         out->running += runs;
-        out->waiting += !runs;
+        out->waiting += !runs && atomic_load_explicit(&queue->slots[i].priority,
+                                                      memory_order_relaxed) >= priority;
     }
 }
 

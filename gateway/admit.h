@@ -34,10 +34,12 @@ int admit_rate(const struct admit *admit, const struct client *client, const str
 /* What the slots are taken by, at a moment that is not quite one. */
 struct admit_load {
     uint32_t receiving;        /* that wait for bodies, of any model and gateway */
-    uint32_t waiting, running; /* jobs of the model */
+    uint32_t waiting, running; /* jobs of the model; waiting: those that come first */
 };
 
-void admit_look(const struct admit *admit, uint32_t model, struct admit_load *out);
+/* Before a job of that model and priority. */
+void admit_look(const struct admit *admit, uint32_t model, int32_t priority,
+                struct admit_load *out);
 
 /* Would a job of that model be started before its time is over? timeout_ms: the client's own, 0:
  * none. 0, or -1 with *problem (503, counted). */

@@ -187,7 +187,7 @@ static int start_job(struct caller *caller, const struct protocol_request *reque
         return -1;
     struct admit *admit = &caller->front->gateway->admit;
     struct admit_load load;
-    admit_look(admit, view->model, &load);
+    admit_look(admit, view->model, order.priority, &load);
     if (admit_wait(admit, view->model, &load, order.timeout_ms, problem))
         return -1;
     if (job_open(jobs, &order, on_job_done, caller, problem, &job)) {

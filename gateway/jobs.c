@@ -34,6 +34,7 @@ struct job {
     uint64_t word; /* in RECV: the slot's; later its generation only */
     uint64_t begun_ns, accepted_ns, deadline_ns, end_ns;
     uint64_t timeout_ms;
+    int32_t priority;
     uint64_t body_bytes, body_seen; /* announced (UINT64_MAX: unknown), and fed so far */
     uint64_t shape_key;             /* queue_shape_key of the body; 0: not known yet */
     char request_id[QUEUE_ID_MAX];
@@ -223,6 +224,7 @@ static struct job *job_make(struct jobs *jobs, const struct job_order *order, jo
         .form = order->form,
         .begun_ns = order->begun_ns,
         .timeout_ms = order->timeout_ms,
+        .priority = order->priority,
         .body_bytes = order->body_bytes,
         .done = done,
         .ready = order->ready,
@@ -311,7 +313,7 @@ static void fill_slot(struct job *job, const struct unetserve_shape *shape, size
     struct queue_slot *slot = &job->jobs->seat->queue.slots[job->slot];
     const struct config_model *model = &job->jobs->config->models[job->view->model];
     atomic_store_explicit(&slot->reply_to, job->jobs->seat->index, memory_order_relaxed);
-    atomic_store_explicit(&slot->priority, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->priority, job->priority, memory_order_relaxed);
     atomic_store_explicit(&slot->accepted_ns, job->accepted_ns, memory_order_relaxed);
     atomic_store_explicit(&slot->deadline_ns, job->deadline_ns, memory_order_relaxed);
     atomic_store_explicit(&slot->run_timeout_ns, model->run_timeout_ms * MS_NS,

@@ -70,6 +70,7 @@ struct job_order {
     const char *request_id;
     uint64_t timeout_ms; /* how long the whole request is worth waiting for; 0: as configured */
     uint64_t begun_ns;   /* when the head came */
+    int32_t priority;    /* higher first; 0 is usual */
     job_ready *ready;    /* streaming models only */
 };
 

@@ -314,6 +314,16 @@ static void write_traffic(const struct view *view)
           counter_read(&total->connections_open));
     plain(view, "connections_total", "counter", "HTTP connections accepted.",
           counter_read(&total->connections));
+    family(view, "gateway_connections_total", "counter",
+           "HTTP connections accepted, by gateway: how the kernel spreads them.");
+    const struct queue *queue = view->models->queue;
+    /* Their seats are the first ones; behind them sits the ZeroMQ front. */
+    for (uint32_t seat = 0; seat < view->models->config->gateways && seat < COUNTERS_MAX_SEATS;
+         seat++)
+        if (role_of(queue, seat) == QUEUE_GATEWAY)
+            fprintf(view->out,
+                    "unetserve_gateway_connections_total{gateway=\"%" PRIu32 "\"} %" PRIu64 "\n",
+                    seat, counter_read(&queue->counters[seat].connections));
     plain(view, "received_bytes_total", "counter",
           "Bytes of requests: heads and bodies over HTTP, messages over ZeroMQ.",
           counter_read(&total->received_bytes));

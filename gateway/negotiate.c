@@ -222,6 +222,27 @@ int negotiate_timeout(const char *text, uint64_t *timeout_ms, struct problem *pr
     return 0;
 }
 
+int negotiate_priority(const char *text, int32_t most, int32_t *priority, struct problem *problem)
+{
+    size_t size = value_size(text);
+    bool minus = size == 2 && text[0] == '-';
+    int32_t value = 0;
+    if (text && (size != (minus ? 2 : 1) || text[minus] < '0' || text[minus] > '9')) {
+        problem_set(problem, 400,
+                    "X-Unetserve-Priority must be a whole number from -9 to 9, not '%.40s'", text);
+        return -1;
+    }
+    if (text)
+        value = minus ? '0' - text[1] : text[0] - '0';
+    if (value > most) {
+        problem_set(problem, 403, "X-Unetserve-Priority may be %d here at most, not %d", most,
+                    value);
+        return -1;
+    }
+    *priority = value;
+    return 0;
+}
+
 enum { ID_BYTES = 16, IDS_AT_ONCE = 64 };
 
 /* One system call for many ids. */

@@ -24,6 +24,10 @@ int negotiate_form(const struct unetserve_interface *interface, const char *acce
  * (400). */
 int negotiate_timeout(const char *text, uint64_t *timeout_ms, struct problem *problem);
 
+/* X-Unetserve-Priority: -9 to 9. 0 with *priority (0 if absent), or -1 with *problem: 400, or 403
+ * for more than most. */
+int negotiate_priority(const char *text, int32_t most, int32_t *priority, struct problem *problem);
+
 /* The client's X-Request-Id if it is 1 to 63 letters, digits or ._-:/+=@~, else a random one of 32
  * hexadecimal digits. */
 void negotiate_request_id(const char *given, char id[64]);

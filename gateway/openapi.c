@@ -243,7 +243,7 @@ static json_t *model_responses(const struct unetserve_interface *interface,
 {
     json_t *responses = json_pack("{s:o}", "200", answer_ok(interface, names));
     add_common(&responses, keys);
-    ADD_STATUSES(&responses, "404", "406", "415", "422", "500", "503", "504");
+    ADD_STATUSES(&responses, "403", "404", "406", "415", "422", "500", "503", "504");
     /* A model may refuse with any of them, and a document of its own. */
     json_whole_set(&responses, "4XX",
                    json_pack("{s:s, s:{s:{}}}", "description", "The model refuses this request",
@@ -256,6 +256,7 @@ static json_t *model_parameters(const struct unetserve_interface *interface)
     json_t *parameters = json_array();
     json_whole_append(&parameters, schema_reference("parameters", "RequestId"));
     json_whole_append(&parameters, schema_reference("parameters", "Timeout"));
+    json_whole_append(&parameters, schema_reference("parameters", "Priority"));
     if (interface->input_kind == UNETSERVE_TENSOR) {
         json_whole_append(&parameters, schema_reference("parameters", "Shape"));
         json_whole_append(&parameters, schema_reference("parameters", "Dtype"));

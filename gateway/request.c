@@ -63,6 +63,7 @@ struct request {
     struct decoder *decoder; /* of a body that comes compressed; else NULL */
     struct client client;    /* predictions: whom it counts for */
     struct peer *upload;     /* in BODY: its place among the client's uploads */
+    int32_t priority_most;   /* that it may ask for, by its key */
     struct answer answer;
     enum job_form form;
     struct stream_text text; /* of a stream: the item that is going out */
@@ -384,7 +385,9 @@ static int read_head(const struct request *request, struct job_order *order,
     if (negotiate_format(interface, header(request, MHD_HTTP_HEADER_CONTENT_TYPE), &order->format,
                          problem) ||
         negotiate_form(interface, header(request, MHD_HTTP_HEADER_ACCEPT), &order->form, problem) ||
-        negotiate_timeout(header(request, "X-Unetserve-Timeout-Ms"), &order->timeout_ms, problem))
+        negotiate_timeout(header(request, "X-Unetserve-Timeout-Ms"), &order->timeout_ms, problem) ||
+        negotiate_priority(header(request, "X-Unetserve-Priority"), request->priority_most,
+                           &order->priority, problem))
         return -1;
     return 0;
 }
@@ -466,7 +469,7 @@ static int request_open_job(struct request *request, struct model_view *view,
     request->form = order.form;
     struct gateway *gateway = request->http->gateway;
     struct admit_load load;
-    admit_look(&gateway->admit, view->model, &load);
+    admit_look(&gateway->admit, view->model, order.priority, &load);
     if (admit_wait(&gateway->admit, view->model, &load, order.timeout_ms, problem))
         return -1;
     /* What is beyond the cap is for clients that have no upload yet: many from one address cannot
@@ -497,6 +500,8 @@ static bool request_has_key(struct request *request, int model, const struct api
     struct api_key_given given = {header(request, "X-API-Key"),
                                   header(request, MHD_HTTP_HEADER_AUTHORIZATION)};
     bool open = api_keys_admit(&request->http->keys, &given, key, problem, &answer->authenticate);
+    if (open && *key)
+        request->priority_most = (*key)->priority;
     if (open && *key && model >= 0) {
         const char *name = request->http->gateway->config.models[model].name;
         open = api_key_opens(*key, name);

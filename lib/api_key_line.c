@@ -96,8 +96,12 @@ static const char *option_read(const char *word, struct api_key *key, bool *has_
         if (key->models[0] || !models_fit(word + 7))
             return "models= takes names of models with commas between them, once";
         memcpy(key->models, word + 7, strlen(word + 7) + 1);
+    } else if (strncmp(word, "priority=", 9) == 0) {
+        if (key->priority || word[9] < '1' || word[9] > '9' || word[10])
+            return "priority= takes 1 to 9, once";
+        key->priority = word[9] - '0';
     } else {
-        return "after the digest there may be rate=, burst= and models=";
+        return "after the digest there may be rate=, burst=, models= and priority=";
     }
     return NULL;
 }

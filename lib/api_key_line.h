@@ -1,14 +1,15 @@
 /*
  * A line of the file of API keys:
  *
- *     NAME sha256:SALT:DIGEST [rate=R] [burst=N] [models=NAME,NAME...]
+ *     NAME sha256:SALT:DIGEST [rate=R] [burst=N] [models=NAME,NAME...] [priority=P]
  *
  * NAME says whose key it is. The key itself is `unetserve_SALT_SECRET`, made by `unetctl key`, and
  * DIGEST its SHA-256 over all of it, the salt with it: so one digest of what a request carries is
  * compared with all lines, and nobody can look for several keys at once. A fast digest is enough
  * because the secret is 192 random bits, which no dictionary has. rate and burst take the place of
  * rate_limit and rate_burst (rate=0: no limit), models names the models that the key opens (all of
- * them where it is missing).
+ * them where it is missing), priority is the highest that its requests may ask for (0 where it is
+ * missing).
  *
  * Any other line is a key as it stands, of its own name, as LitServe's users have it.
  */
@@ -31,6 +32,7 @@ struct api_key {
     unsigned char holder[API_KEY_DIGEST_SIZE]; /* the name's digest; of a plain key, its own */
     bool has_rate;
     uint32_t rate_milli, burst;      /* of its own, where has_rate */
+    int32_t priority;                /* the highest that it may ask for */
     char models[API_KEY_MODELS_MAX]; /* names with commas between them; "": all */
 };
 

@@ -44,6 +44,9 @@ static void test_lines(void **state)
     assert_int_equal(key.rate_milli, 2500);
     assert_int_equal(key.burst, 10);
     assert_string_equal(key.models, "x,land-cover");
+    assert_int_equal(key.priority, 0);
+    assert_int_equal(api_key_line_read("a " LINE " priority=9 models=x", &key, &why), 0);
+    assert_int_equal(key.priority, 9);
 
     /* Plain keys may hold spaces, as they always could. */
     assert_int_equal(api_key_line_read("open sesame", &key, &why), 0);
@@ -73,6 +76,10 @@ static void test_lines(void **state)
         "a " LINE " models=a,",
         "a " LINE " models=a models=b",
         "a " LINE " model=a",
+        "a " LINE " priority=0",
+        "a " LINE " priority=10",
+        "a " LINE " priority=-1",
+        "a " LINE " priority=1 priority=2",
         "a " LINE " x",
     };
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)

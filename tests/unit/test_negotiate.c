@@ -109,6 +109,31 @@ static void test_accept(void **state)
     assert_int_equal(form, JOB_JSON);
 }
 
+static void test_priority(void **state)
+{
+    (void)state;
+    struct problem problem = {0};
+    static const struct {
+        const char *text;
+        int32_t most, priority;
+    } good[] = {{NULL, 0, 0}, {"0", 0, 0}, {"-9 ", 0, -9},
+                {"-0", 0, 0}, {"9", 9, 9}, {"3\t", 3, 3}};
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        int32_t priority = 77;
+        assert_int_equal(negotiate_priority(good[i].text, good[i].most, &priority, &problem), 0);
+        assert_int_equal(priority, good[i].priority);
+    }
+    static const char *const bad[] = {"", "-", "+1", "10", "-10", "1.0", "x", " 1", "--1", "1-"};
+    int32_t priority = 77;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(negotiate_priority(bad[i], 9, &priority, &problem), -1);
+        assert_int_equal(problem.status, 400);
+    }
+    assert_int_equal(negotiate_priority("4", 3, &priority, &problem), -1);
+    assert_int_equal(problem.status, 403);
+    assert_int_equal(priority, 77);
+}
+
 static void test_timeout(void **state)
 {
     (void)state;
@@ -227,10 +252,10 @@ static void test_workers_needed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_format),         cmocka_unit_test(test_document_format),
-        cmocka_unit_test(test_accept),         cmocka_unit_test(test_timeout),
-        cmocka_unit_test(test_request_id),     cmocka_unit_test(test_routes),
-        cmocka_unit_test(test_workers_needed),
+        cmocka_unit_test(test_format),   cmocka_unit_test(test_document_format),
+        cmocka_unit_test(test_accept),   cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_priority), cmocka_unit_test(test_request_id),
+        cmocka_unit_test(test_routes),   cmocka_unit_test(test_workers_needed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,7 +12,7 @@
 #include <sysexits.h>
 
 static const char help_text[] =
-    "usage: unetctl key NAME [--rate R] [--burst N] [--models NAME,NAME...]\n"
+    "usage: unetctl key NAME [--rate R] [--burst N] [--models NAME,NAME...] [--priority P]\n"
     "\n"
     "  Makes an API key. Prints a line for api_key_file to standard output (it holds no secret), "
     "and "
@@ -23,20 +23,19 @@ static const char help_text[] =
     "  NAME        whose key it is; keys of one name are one client, as far as rates go\n"
     "  --rate R    predictions a second, instead of rate_limit; 0: no limit\n"
     "  --burst N   how many at once, instead of rate_burst; with --rate\n"
-    "  --models    the models that it opens; all of them without this\n";
+    "  --models    the models that it opens; all of them without this\n"
+    "  --priority  1 to 9: how high its requests may set X-Unetserve-Priority; 0 without this\n";
 
 struct wishes {
-    const char *name, *rate, *burst, *models;
+    const char *name, *rate, *burst, *models, *priority;
 };
 
 static int parse(int argc, char **argv, struct wishes *out, bool *over)
 {
     static const struct option long_options[] = {
-        {"rate", required_argument, NULL, 'r'},
-        {"burst", required_argument, NULL, 'b'},
-        {"models", required_argument, NULL, 'm'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"rate", required_argument, NULL, 'r'},   {"burst", required_argument, NULL, 'b'},
+        {"models", required_argument, NULL, 'm'}, {"priority", required_argument, NULL, 'p'},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
     };
     int option;
     opterr = 0;
@@ -45,6 +44,7 @@ static int parse(int argc, char **argv, struct wishes *out, bool *over)
         case 'r': out->rate = optarg; break;
         case 'b': out->burst = optarg; break;
         case 'm': out->models = optarg; break;
+        case 'p': out->priority = optarg; break;
         case 'h':
             fputs(help_text, stdout);
             *over = true;
@@ -82,8 +82,8 @@ int command_key(int argc, char **argv)
     struct api_key made;
     const char *why = "the line is too long";
     if (!add(line, "rate", wishes.rate) || !add(line, "burst", wishes.burst) ||
-        !add(line, "models", wishes.models) || strpbrk(line, "\r\n") ||
-        api_key_line_read(line, &made, &why))
+        !add(line, "models", wishes.models) || !add(line, "priority", wishes.priority) ||
+        strpbrk(line, "\r\n") || api_key_line_read(line, &made, &why))
         return command_fail(EX_USAGE, "%s", why);
     puts(line);
     fprintf(stderr, "%s\n", key);
