@@ -169,7 +169,6 @@ static int reserve(struct jobs *jobs, uint64_t input_bytes, uint64_t output_byte
     return error ? -1 : 0;
 }
 
-/* Move a job in RECV to a slot that is large enough, with the first `used` bytes of its input. */
 /* Which model's job, of which generation: told from RECV on, since a reload keeps the workers of a
  * generation until no slot asks for it. */
 static void pin(const struct job *job)
@@ -180,19 +179,22 @@ static void pin(const struct job *job)
     atomic_store_explicit(&slot->upload_ends_ns, 0, memory_order_relaxed);
 }
 
+/* Move a job in RECV to a slot that is large enough, with the first `used` bytes of its input. The
+ * new slot is pinned before the old one is given back: at each moment one of them tells a reload
+ * whose job this is. */
 static int job_move_slot(struct job *job, size_t used, uint64_t input_bytes, uint64_t output_bytes,
                          struct problem *problem)
 {
     struct queue *queue = &job->jobs->seat->queue;
-    uint32_t slot;
-    uint64_t word;
+    uint32_t slot, old_slot = job->slot;
+    uint64_t word, old_word = job->word;
     if (reserve(job->jobs, input_bytes, output_bytes, &slot, &word, problem))
         return -1;
-    memcpy(queue_input(queue, slot), queue_input(queue, job->slot), used);
-    job_move(job, job->word, QUEUE_FREE, 0, NULL);
+    memcpy(queue_input(queue, slot), queue_input(queue, old_slot), used);
     job->slot = slot;
     job->word = word;
     pin(job);
+    queue_move(queue, QUEUE_GATEWAY, old_slot, old_word, QUEUE_FREE, 0, NULL);
     return 0;
 }
 

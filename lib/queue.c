@@ -773,13 +773,16 @@ int queue_model_publish(struct queue *queue, uint32_t model_index, uint32_t gene
         return error;
     struct unetserve_interface *place = &model->interfaces[generation & 1];
     uint32_t published = atomic_load(&model->generation);
-    if (published == generation) {
-        /* Two workers of the same model fill it in the same way, to the byte. */
-        /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison) */
-        error = memcmp(place, interface, sizeof *place) ? -EPROTO : 0;
-    } else if (published < generation) {
+    if (published < generation) {
         *place = *interface;
         atomic_store_explicit(&model->generation, generation, memory_order_release);
+    } else if (published - generation > 1) {
+        error = -EPROTO; /* its place has another's */
+    } else {
+        /* Two workers of the same model fill it in the same way, to the byte. One that is late may
+         * have found the next model's files. */
+        /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison) */
+        error = memcmp(place, interface, sizeof *place) ? -EPROTO : 0;
     }
     atomic_store(&model->writer, 0);
     return error;

@@ -28,6 +28,7 @@ struct reload {
     bool over;                   /* to be freed when nobody is in it any more */
     struct config fresh, before; /* as asked for; as served until now */
     uint32_t model;              /* that is asked about, or taken over */
+    uint64_t offered_ns;         /* processes that were started before have the old model */
     /* asking */
     struct describing describing;
     bool is_describing;
@@ -248,6 +249,19 @@ static void worker_keys_take(struct config_model *model, const struct config_mod
     model->batch_timeout_us = from->batch_timeout_us; /* may be left to the model */
 }
 
+/* Workers that start from now on load the new model; the spare does so first. */
+static void offer(struct reload *reload)
+{
+    struct server *server = reload->server;
+    uint32_t model = reload->model;
+    worker_keys_take(&server->config->models[model], &reload->fresh.models[model]);
+    server_publish_config(server);
+    server->generations[model] += reload->changed;
+    reload->offered_ns = queue_now_ns();
+    reload->phase = TRYING;
+    seat_want(server->spare, true);
+}
+
 /* The next model: the spare loads it as a worker of its first seat would. */
 static void try_model(struct reload *reload)
 {
@@ -256,15 +270,28 @@ static void try_model(struct reload *reload)
     uint32_t model = reload->model;
     const struct tree_seat *first = seat_first(server, model);
     reload->changed = !interfaces_same(&reload->interfaces[model], &server->interfaces[model]);
-    worker_keys_take(&server->config->models[model], &reload->fresh.models[model]);
-    server_publish_config(server);
-    server->generations[model] += reload->changed;
-    reload->phase = TRYING;
     spare->model = model;
     spare->worker = first ? first->worker : 0;
     spare->ever_up = true; /* whatever becomes of it, the server goes on */
     spare->failures = 0;
-    seat_want(spare, true);
+    offer(reload);
+}
+
+static bool is_worker_of(const struct reload *reload, const struct tree_seat *seat)
+{
+    return seat->role == QUEUE_WORKER && seat->model == reload->model &&
+           seat != reload->server->spare && seat->want_up;
+}
+
+/* One that only starts holds nothing, and would not listen until it has loaded. */
+static void restart(struct tree_seat *seat)
+{
+    if (seat->state == TREE_STARTING) {
+        seat_handle(seat, TREE_TIMEOUT);
+    } else if (seat->state == TREE_UP) {
+        seat_want(seat, false);
+        seat_want(seat, true);
+    }
 }
 
 static bool is_published(const struct reload *reload)
@@ -274,7 +301,8 @@ static bool is_published(const struct reload *reload)
                                   server->generations[reload->model];
 }
 
-/* It did not load, and nobody has seen anything of it. */
+/* It did not load, and nobody has seen anything of it. Workers that were replaced meanwhile may be
+ * about to load it all the same: they start again, with the old one. */
 static void abort_model(struct reload *reload)
 {
     struct server *server = reload->server;
@@ -285,6 +313,10 @@ static void abort_model(struct reload *reload)
     server_publish_config(server);
     reload->phase = ABORTING;
     seat_want(server->spare, false);
+    for (uint32_t i = 0; i < server->seat_count; i++)
+        if (is_worker_of(reload, &server->seats[i]) &&
+            server->seats[i].begun_ns >= reload->offered_ns)
+            restart(&server->seats[i]);
 }
 
 static void note_ticks(struct reload *reload)
@@ -349,10 +381,12 @@ static bool slots_outgoing(const struct reload *reload)
     return false;
 }
 
-/* First the gateways, then the slots: no slot is pinned to the old generation afterwards. */
+/* First the gateways, then the slots: no slot is pinned to the old generation afterwards. The slots
+ * twice: a job in RECV may pass one look by moving to a slot of a smaller number (job_submit does
+ * that), but not a second one. */
 static bool step_outgoing(struct reload *reload)
 {
-    if (gateways_behind(reload) || slots_outgoing(reload))
+    if (gateways_behind(reload) || slots_outgoing(reload) || slots_outgoing(reload))
         return false;
     reload->phase = SWAPPING;
     return true;
@@ -371,9 +405,7 @@ static bool step_swapping(struct reload *reload)
         return true;
     }
     while (reload->seat < server->seat_count) {
-        struct tree_seat *seat = &server->seats[reload->seat];
-        if (seat->role == QUEUE_WORKER && seat->model == reload->model && seat != server->spare &&
-            seat->want_up)
+        if (is_worker_of(reload, &server->seats[reload->seat]))
             break;
         reload->seat++;
     }
@@ -384,11 +416,9 @@ static bool step_swapping(struct reload *reload)
     }
     struct tree_seat *seat = &server->seats[reload->seat];
     reload->restarting = true;
-    /* One that is being started anyway loads the new files by itself. */
-    if (seat->state == TREE_UP) {
-        seat_want(seat, false);
-        seat_want(seat, true);
-    }
+    /* Also one that is only starting, if it was started for the old model. */
+    if (seat_has_process(seat) && seat->begun_ns < reload->offered_ns)
+        restart(seat);
     return true;
 }
 
@@ -404,12 +434,34 @@ static bool step_closing(struct reload *reload)
     return false;
 }
 
+/* Is there a process that was started for that generation, and may still publish it? */
+static bool generation_started(const struct reload *reload, uint32_t generation)
+{
+    const struct queue *queue = &reload->server->queue;
+    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++)
+        if (queue_process_is(queue, i, QUEUE_WORKER) &&
+            atomic_load(&queue->processes[i].life) == QUEUE_LIVE &&
+            atomic_load(&queue->processes[i].model) == reload->model &&
+            atomic_load(&queue->processes[i].model_generation) == generation)
+            return true;
+    return false;
+}
+
+/* First nobody must be left who could publish it; then nobody must have done so. */
 static bool step_aborting(struct reload *reload)
 {
-    if (reload->server->spare->state != TREE_DOWN)
+    struct server *server = reload->server;
+    uint32_t model = reload->model, aborted = server->generations[model] + 1;
+    if (server->spare->state != TREE_DOWN ||
+        (reload->changed && generation_started(reload, aborted)))
         return false;
+    if (reload->changed && atomic_load(&server->queue.models[model].generation) == aborted) {
+        live_keys_take(server->config, &reload->fresh);
+        offer(reload); /* another worker was faster, and requests have seen it */
+        return true;
+    }
     refuse(reload, "the model does not load; the old one is served on",
-           reload->server->config->models[reload->model].name);
+           server->config->models[model].name);
     return false;
 }
 

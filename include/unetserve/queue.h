@@ -295,9 +295,9 @@ unsigned queue_apply_standing_rules(struct queue *queue);
 
 /* ---- models ---- */
 
-/* Worker: publish what it loaded, once for a generation; later callers with the same generation
- * find it done. 0, or -EBUSY while another live worker is writing (call again), or -EPROTO when the
- * interface differs from the published one. */
+/* Worker: publish what it loaded, once for a generation; later callers with the same generation, or
+ * the one before the newest, find it done. 0, or -EBUSY while another live worker is writing (call
+ * again), or -EPROTO when the interface differs from the one published for that generation. */
 int queue_model_publish(struct queue *queue, uint32_t model, uint32_t generation, uint16_t self,
                         const struct unetserve_interface *interface);
 

@@ -55,7 +55,16 @@
 #define STREAMS 0  /* 1: the gateway may send a first byte while the job runs */
 #endif
 #ifndef HANDOVER
-#define HANDOVER 0 /* 1: workers also take READY slots, at any time (the code: lone jobs, and orphans) */
+#define HANDOVER 0 /* 1: workers also take READY slots: idle ones lone jobs, orphans all */
+#endif
+#ifndef GROWTH
+#define GROWTH 0   /* bodies that outgrow their slot */
+#endif
+#ifndef RELOADS
+#define RELOADS 0  /* models that are replaced by one of another interface */
+#endif
+#ifndef FLOPS
+#define FLOPS 0    /* workers that do not load their model */
 #endif
 #ifndef STALE
 #define STALE 0    /* 1: a FREE slot keeps its old fields; 0: they are zeroed, to save states */
@@ -83,6 +92,7 @@ byte input[2];    /* number of the job whose data lies there */
 byte output[2];
 byte started[2];  /* started_ns: number of the job whose start it tells */
 byte ring[2];     /* ring.produced: RUN_OF the run whose items lie in the output area; 0: none */
+byte pinned[2];   /* model_generation */
 
 #define INDICES 6
 #define VACANT    0
@@ -93,20 +103,38 @@ byte role[INDICES + 1];
 bool fault[INDICES + 1];    /* died_by_fault */
 bool draining[INDICES + 1];
 bool ready[INDICES + 1];
+byte brings[INDICES + 1];   /* model_generation: of a worker's model */
+byte newest;                /* the model's generation: published */
+byte interface[2];          /* of generation g in [g & 1] */
 
-/* ---- the kernel's view: seats 0, 1 gateways, 2 broker, 3, 4 workers ---- */
+/* ---- the kernel's view: seats 0, 1 gateways, 2 broker, 3, 4 workers, 5 the spare one ---- */
 #define BROKER_SEAT 2
-byte index_of[5];
-bool up[5];      /* has a process that is not yet reaped */
-bool struck[5];  /* killed: takes no step more */
-bool gone[5];    /* its pidfd says so */
-bool crashed[5]; /* ended by its own fault */
-bool left[5];    /* ended by itself with status 0 */
+#define SPARE       5
+#define SEATS       6
+byte index_of[SEATS];
+bool up[SEATS];      /* has a process that is not yet reaped */
+bool struck[SEATS];  /* killed: takes no step more */
+bool gone[SEATS];    /* its pidfd says so */
+bool crashed[SEATS]; /* ended by its own fault */
+bool left[SEATS];    /* ended by itself with status 0 */
 byte stuck;      /* worker 3: 1 uninterruptible for a while, 2 for ever */
 bool headless;   /* the supervisor is dead */
 
 /* what may still happen */
-byte kills, heads, lates, leaves, terms, stucks;
+byte kills, heads, lates, leaves, terms, stucks, grows, reloads, flops;
+
+/* ---- supervisor/reload.c: struct reload, generations[] ---- */
+#define SERVING  0
+#define TRYING   1
+#define OUTGOING 2
+#define SWAPPING 3
+#define CLOSING  4
+#define ABORTING 5
+byte phase;
+byte coming;    /* generations[]: what new workers load */
+byte files;     /* which interface the model's files have */
+byte behind[2]; /* turns that a gateway has yet to make */
+byte swapped;   /* 2 a worker's seat: it is looked at, it restarts */
 
 /* ---- a gateway's private notes about its jobs (gateway/jobs.c: struct job) ---- */
 #define NONE      0
@@ -118,6 +146,7 @@ byte holder[4]; /* its gateway's seat + 1 */
 byte stage[4];
 byte place[4];  /* its slot */
 byte gen[4];
+byte view[4];   /* the generation of the interface that it was read by */
 
 /* ---- ghosts: for the properties only ---- */
 bool open[4];      /* accepted, and its client waits for an answer from a gateway that lives */
@@ -125,6 +154,7 @@ bool answered[4];
 bool unwanted[4];  /* its client has left or been told 504 */
 bool overdue[4];   /* its deadline has passed */
 bool first_byte[4];
+byte form[4];      /* which interface it was read by */
 byte job_in[2];
 bool hurt;         /* somebody was killed */
 hidden byte edge_now;
@@ -162,7 +192,10 @@ inline slot_free(q)
 	first_byte[job_in[q]] = 0;
 	job_in[q] = 0;
 #if !STALE
-	reply_to[q] = 0; cancel[q] = 0; input[q] = 0; output[q] = 0; started[q] = 0; ring[q] = 0
+	reply_to[q] = 0; cancel[q] = 0; input[q] = 0; output[q] = 0; started[q] = 0; ring[q] = 0;
+#if !RELOADS
+	pinned[q] = 0
+#endif
 #endif
 }
 
@@ -212,29 +245,36 @@ inline flag(q, generation)
 #define LOAD        ((MINE(1) -> 1 : 0) + (MINE(2) -> 1 : 0) + (MINE(3) -> 1 : 0))
 #define IDLE_SLOT(q) (STATE(word[q]) == FREE)
 #define RECEIVED(n) (MINE(n) && stage[n] == RECEIVING)
+#define OUTGROWS(n) (RECEIVED(n) && STATE(word[1 - place[n]]) == FREE)
 #define SAME(n)     (GEN(word[place[n]]) == gen[n])
 #define AT(n)       STATE(word[place[n]])
 /* job_look has something to do */
 #if BUG == 4
 #define LOOK(n)     (MINE(n) && stage[n] == WAITING && (!SAME(n) || AT(n) == DONE || AT(n) == FAILED))
 #else
-#define LOOK(n)     (MINE(n) && ((stage[n] == WAITING && (!SAME(n) || AT(n) == DONE || AT(n) == FAILED)) || \
+#define LOOK(n)     (MINE(n) && ((stage[n] == WAITING && (!SAME(n) || AT(n) == DONE || AT(n) == FAILED || OUTDATED(n))) || \
 		     (stage[n] == FORGOTTEN && (!SAME(n) || HAS_REPLY(AT(n))))))
 #endif
 #define PATIENT(n)  (MINE(n) && stage[n] == WAITING)
 #define LATE(n)     (PATIENT(n) && overdue[n])
 #define BUSY_JOB(n) (MINE(n) && (stage[n] == WAITING || stage[n] == RECEIVING))
+/* queue_generation_is_over */
+#define BRINGS(i, v) (IS(i, WORKER) && life[i] == LIVE && brings[i] == (v))
+#define OVER(v)     (newest != (v) && !BRINGS(1, v) && !BRINGS(2, v) && !BRINGS(3, v) && !BRINGS(4, v) && !BRINGS(5, v) && !BRINGS(6, v))
+#define OUTDATED(n) (RELOADS && SAME(n) && AT(n) == READY && OVER(view[n]))
 #define STREAMABLE(n) (PATIENT(n) && SAME(n) && AT(n) == RUN && !first_byte[n] && ring[place[n]])
 proctype Gateway(byte p)
 {
-	byte j, s; short x;
+	byte j, s, v, f; short x;
 	bool closing;
 again:
 	{
 turn:	do
 	/* job_open, queue_reserve: the first slot that looks free */
 	:: atomic { made < JOBS && LOAD < CLIENTS && (made || p == 0) && SOME_SLOT(IDLE_SLOT) ->
-			s = (IDLE_SLOT(0) -> 0 : 1); x = word[s] };
+			s = (IDLE_SLOT(0) -> 0 : 1); x = word[s];
+			/* models_view, in the same turn */
+			v = newest; f = interface[newest & 1] };
 #if BUG == 5
 		atomic { reply_to[s] = index_of[p] };
 #endif
@@ -243,11 +283,36 @@ turn:	do
 			:: word[s] == x && made < JOBS ->
 				move_kept(GATEWAY, s, RECV, index_of[p]);
 				made++; j = made; job_in[s] = j;
-				holder[j] = p + 1; place[j] = s; gen[j] = GEN(x); x = 0
-			:: else -> s = 0; x = 0; goto turn
+				holder[j] = p + 1; place[j] = s; gen[j] = GEN(x); view[j] = v; form[j] = f; x = 0; v = 0; f = 0
+			:: else -> s = 0; x = 0; v = 0; f = 0; goto turn
 			fi };
 		atomic { assert(STATE(word[s]) == RECV && OWNER(word[s]) == index_of[p]);
-			reply_to[s] = index_of[p]; stage[j] = RECEIVING; j = 0; s = 0 }
+			reply_to[s] = index_of[p]; pinned[s] = view[j]; stage[j] = RECEIVING; j = 0; s = 0 }
+
+	/* on_turn_over: what was begun before is done */
+	:: atomic { behind[p] -> behind[p]-- }
+
+	/* job_move_slot: its body needs a larger slot; a smaller number, once its labels are counted */
+	:: atomic { grows > 0 && SLOTS > 1 && SOME_JOB(OUTGROWS) -> grows--; TAKE_JOB(OUTGROWS); s = 1 - place[j]; x = word[s] };
+		atomic {
+			if
+			:: word[s] == x -> move_kept(GATEWAY, s, RECV, index_of[p]); job_in[s] = j; x = 0
+			:: else -> j = 0; s = 0; x = 0; goto turn /* 503, or another slot */
+			fi };
+		atomic { reply_to[s] = index_of[p] };
+#if BUG == 22
+		/* as it was: pinned when the old slot is given back already */
+		atomic { move_kept(GATEWAY, place[j], FREE, 0) };
+		atomic { pinned[s] = view[j]; place[j] = s; gen[j] = GEN(word[s]); j = 0; s = 0 }
+#else
+		atomic { pinned[s] = view[j] };
+		atomic { assert(STATE(word[place[j]]) == RECV && OWNER(word[place[j]]) == index_of[p] && SAME(j));
+			move_kept(GATEWAY, place[j], FREE, 0);
+#if BUG != 23
+			place[j] = s; gen[j] = GEN(word[s]);
+#endif
+			j = 0; s = 0 }
+#endif
 
 	/* job_feed, job_submit */
 	:: atomic { SOME_JOB(RECEIVED) -> TAKE_JOB(RECEIVED); s = place[j];
@@ -262,6 +327,7 @@ turn:	do
 			assert(stage[j] == FORGOTTEN || SAME(j)); /* job_lost: never while its gateway lives */
 			if
 			:: stage[j] == FORGOTTEN -> x = 0; goto release
+			:: stage[j] != FORGOTTEN && STATE(x) == READY -> goto refuse
 			:: else
 			fi };
 		/* job_take_answer */
@@ -334,6 +400,13 @@ turn:	do
 			left[p] = 1; ready[index_of[p]] = 0; goto end }
 	od;
 
+	/* job_refuse_outdated: 503, and only when somebody has died */
+refuse: atomic {
+			if
+			:: word[s] == x -> assert(hurt); answer(j); move_kept(GATEWAY, s, FREE, 0); x = 0
+			:: else -> j = 0; s = 0; x = 0; goto turn
+			fi };
+	goto forget;
 	/* job_release: free what is ours to free, else ask for it back */
 release: atomic { x = word[s];
 			if
@@ -346,7 +419,7 @@ release: atomic { x = word[s];
 			:: word[s] == x -> move_kept(GATEWAY, s, FREE, 0)
 			:: else -> x = 0; goto release
 			fi };
-forget:	atomic { holder[j] = 0; stage[j] = NONE; place[j] = 0; gen[j] = 0; j = 0; s = 0; x = 0 };
+forget:	atomic { holder[j] = 0; stage[j] = NONE; place[j] = 0; gen[j] = 0; view[j] = 0; j = 0; s = 0; x = 0 };
 	goto turn;
 ask:	atomic { assert(GEN(word[s]) == GEN(x)); flag(s, GEN(x)); stage[j] = FORGOTTEN; j = 0; s = 0; x = 0 };
 	goto turn
@@ -355,13 +428,13 @@ ask:	atomic { assert(GEN(word[s]) == GEN(x)); flag(s, GEN(x)); stage[j] = FORGOT
 		do
 		:: j <= JOBS ->
 			if
-			:: MINE(j) -> open[j] = 0; unwanted[j] = 1; holder[j] = 0; stage[j] = NONE; place[j] = 0; gen[j] = 0
+			:: MINE(j) -> open[j] = 0; unwanted[j] = 1; holder[j] = 0; stage[j] = NONE; place[j] = 0; gen[j] = 0; view[j] = 0
 			:: else
 			fi;
 			j++
 		:: j > JOBS -> break
 		od;
-		j = 0; s = 0; x = 0; closing = 0; gone[p] = 1 } };
+		j = 0; s = 0; x = 0; v = 0; f = 0; closing = 0; gone[p] = 1 } };
 	atomic { !gone[p] -> goto again };
 end:	skip
 }
@@ -372,8 +445,9 @@ end:	skip
 #define USABLE(t)    (index_of[t] && KEEPS(index_of[t]) && ready[index_of[t]])
 #define LEASES(i)    (((STATE(word[0]) == LEASED && OWNER(word[0]) == (i)) -> 1 : 0) + ((STATE(word[1]) == LEASED && OWNER(word[1]) == (i)) -> 1 : 0))
 #define ROOM(t)      (USABLE(t) && LEASES(index_of[t]) < BATCH)
-#define WAITS(q)     (STATE(word[q]) == READY)
-#define MISPLACED(q) (STATE(word[q]) == LEASED && !KEEPS(OWNER(word[q])))
+#define SUITS(t, q)  (ROOM(t) && brings[index_of[t]] == pinned[q])
+#define WAITS(q)     (STATE(word[q]) == READY && (SUITS(3, q) || SUITS(4, q) || (RELOADS && SUITS(SPARE, q))))
+#define MISPLACED(q) (STATE(word[q]) == LEASED && (!KEEPS(OWNER(word[q])) || brings[OWNER(word[q])] != pinned[q]))
 #define ALL_FREE     (STATE(word[0]) == FREE && (SLOTS < 2 || STATE(word[1]) == FREE))
 /* Children of a dead supervisor leave in the order of its drain: gateways first. */
 #define SERVES(i)     (life[i] != VACANT && role[i] == GATEWAY && ready[i])
@@ -393,9 +467,13 @@ again:
 	{
 	do
 	/* carry_out: the worker may be another one by the time of the move */
-	:: atomic { SOME_SLOT(WAITS) && (ROOM(3) || ROOM(4)) ->
+	:: atomic { SOME_SLOT(WAITS) ->
 			TAKE_SLOT(WAITS); x = word[s];
-			if :: ROOM(3) -> t = index_of[3] :: ROOM(4) -> t = index_of[4] fi };
+			if
+			:: SUITS(3, s) -> t = index_of[3]
+			:: SUITS(4, s) -> t = index_of[4]
+			:: RELOADS && SUITS(SPARE, s) -> t = index_of[SPARE]
+			fi };
 		atomic {
 			if
 #if BUG == 10
@@ -428,30 +506,72 @@ end:	skip
 
 /* ======== workers/run.c, workers/job.c, workers/worker_loop.c ======== */
 
-#define FOR_ME(q)   (STATE(word[q]) == LEASED && OWNER(word[q]) == index_of[p])
-#define LONE(q)     (HANDOVER && STATE(word[q]) == READY)
+/* is_mine */
+#if BUG == 24
+#define OF_MINE(q)  (true)
+#else
+#define OF_MINE(q)  (pinned[q] == brings[index_of[p]])
+#endif
+#define FOR_ME(q)   (STATE(word[q]) == LEASED && OWNER(word[q]) == index_of[p] && OF_MINE(q))
+/* collect_lone, handover_may_take. Others may be in the line: that is not what makes it safe. */
+#define ORPHANED    (HANDOVER && headless)
+#define MAY_TAKE    (HANDOVER && ready[index_of[p]] && !draining[index_of[p]] && LEASES(index_of[p]) == 0)
+#if BUG == 25
+#define LONE(q)     (STATE(word[q]) == READY && (ORPHANED || (MAY_TAKE && UNHURT(word[q]))))
+#else
+#define LONE(q)     (STATE(word[q]) == READY && OF_MINE(q) && (ORPHANED || (MAY_TAKE && UNHURT(word[q]))))
+#endif
 #define STARTS(q)   (FOR_ME(q) || LONE(q))
 #define UNHURT(w)   (FAULTS(w) == 0 && KILLED(w) == 0)
 /* job_batches_with */
 #if BUG == 12
 #define JOINS(q, o) (BATCH > 1 && SLOTS > 1 && b == (1 << (o)) && FOR_ME(q))
+#elif BUG == 26
+#define JOINS(q, o) (BATCH > 1 && SLOTS > 1 && b == (1 << (o)) && ((MAY_TAKE && STATE(word[q]) == READY) || (FOR_ME(q) && UNHURT(word[q]) && UNHURT(e[o]))))
 #else
-#define JOINS(q, o) (BATCH > 1 && SLOTS > 1 && b == (1 << (o)) && FOR_ME(q) && UNHURT(word[q]) && UNHURT(e[o]))
+#define JOINS(q, o) (BATCH > 1 && SLOTS > 1 && b == (1 << (o)) && (FOR_ME(q) || (ORPHANED && LONE(q))) && UNHURT(word[q]) && UNHURT(e[o]))
 #endif
 #define HOLDS(q)    (RUNS(STATE(word[q])) && OWNER(word[q]) == index_of[p] && GEN(word[q]) == GEN(e[q]))
 #define IN_BATCH(q) (b & (1 << (q)))
 #define WORK_REMAINS(q) (STATE(word[q]) == RECV || STATE(word[q]) == READY || STATE(word[q]) == LEASED)
+
+#define LOADS       (RELOADS > 0)
+#define SERVES_IT   16
+#define SERVING_NOW (!LOADS || ready[index_of[p]])
+#define READ_BY(q)  (!LOADS || form[job_in[q]] + 1 + SERVES_IT == has)
 
 #define FEEDS(q) (STREAMS && IN_BATCH(q) && !CANCELLED(q, e[q]) && ring[q] != RUN_OF(e[q]))
 
 proctype Worker(byte p)
 {
 	byte b, s, v; short x; short e[2];
+	/* its model: 0 none yet, else 1 + which interface; SERVES_IT: published */
+	byte has = (LOADS && p != SPARE -> 1 + SERVES_IT : 0);
+	if :: gone[p] -> goto await :: else fi;
 again:
 	{
 	do
+	/* workers/program.c: set_up, publish, seat_ready */
+	:: atomic { LOADS && has == 0 -> has = 1 + files }
+	:: atomic { has && !(has & SERVES_IT) -> s = brings[index_of[p]];
+			if
+			:: s > newest -> interface[s & 1] = has - 1; newest = s; has = has | SERVES_IT
+#if BUG == 27
+			/* as it was: nobody looked at what is published after it */
+			:: s < newest -> has = has | SERVES_IT
+			:: s == newest && interface[s & 1] == has - 1 -> has = has | SERVES_IT
+			:: s == newest && interface[s & 1] != has - 1 -> struck[p] = 1
+#else
+			:: s <= newest && s + 1 >= newest && interface[s & 1] == has - 1 -> has = has | SERVES_IT
+			:: s <= newest && (s + 1 < newest || interface[s & 1] != has - 1) -> struck[p] = 1
+#endif
+			fi;
+			s = 0 }
+	:: atomic { (has & SERVES_IT) && !ready[index_of[p]] -> ready[index_of[p]] = 1 }
+	/* it cannot be loaded */
+	:: atomic { flops && has && !(has & SERVES_IT) -> flops--; struck[p] = 1 }
 	/* collect_leased, job_start */
-	:: atomic { b == 0 && SOME_SLOT(STARTS) -> TAKE_SLOT(STARTS); x = word[s] };
+	:: atomic { SERVING_NOW && b == 0 && SOME_SLOT(STARTS) -> TAKE_SLOT(STARTS); x = word[s] };
 take:
 #if BUG == 13
 		/* as it was: the time stored before the move, while the broker may take the lease back */
@@ -459,6 +579,9 @@ take:
 #endif
 		atomic {
 			if
+#if BUG == 28
+			:: STATE(x) == READY -> word[s] = MAKE(RUN, index_of[p], FAULTS(x), KILLED(x), GEN(x)); e[s] = word[s]; b = b | (1 << s)
+#endif
 			:: word[s] == x -> move_kept(WORKER, s, RUN, index_of[p]); e[s] = word[s]; b = b | (1 << s)
 			:: else -> goto took
 			fi };
@@ -475,8 +598,8 @@ took:		atomic { x = 0; s = 0 }
 
 	/* run_batch: predict reads every input; one of them may kill the process */
 	:: atomic { b ->
-			assert(!IN_BATCH(0) || (HOLDS(0) && input[0] == job_in[0]));
-			assert(!IN_BATCH(1) || (HOLDS(1) && input[1] == job_in[1]));
+			assert(!IN_BATCH(0) || (HOLDS(0) && input[0] == job_in[0] && READ_BY(0)));
+			assert(!IN_BATCH(1) || (HOLDS(1) && input[1] == job_in[1] && READ_BY(1)));
 			if
 			:: POISON && ((IN_BATCH(0) && input[0] == POISON) || (IN_BATCH(1) && input[1] == POISON)) ->
 				crashed[p] = 1; struck[p] = 1
@@ -509,9 +632,9 @@ finished:	atomic { x = 0; s = 0; v = 0; if :: b -> goto settle :: else fi }
 	/* Until it is gone the kernel may still write for it. */
 	atomic { struck[p] ->
 		assert(!IN_BATCH(0) || HOLDS(0)); assert(!IN_BATCH(1) || HOLDS(1));
-		b = 0; s = 0; v = 0; x = 0; e[0] = 0; e[1] = 0; gone[p] = 1 };
+		b = 0; s = 0; v = 0; x = 0; e[0] = 0; e[1] = 0; has = 0; gone[p] = 1 };
 	goto await;
-ended:	gone[p] = 1;
+ended:	atomic { has = 0; gone[p] = 1 };
 await:	atomic { !gone[p] -> goto again }
 }
 
@@ -544,6 +667,14 @@ await:	atomic { !gone[p] -> goto again }
 #define FITS(i)       (life[i] == VACANT && !NAMED(0, i) && !NAMED(1, i))
 #define SOME_FITS     (FITS(1) || FITS(2) || FITS(3) || FITS(4) || FITS(5) || FITS(6))
 
+/* gateways_behind, slots_outgoing */
+#define BEHIND(g)     (up[g] && behind[g])
+#define OUTGOES(q)    ((STATE(word[q]) == RECV || STATE(word[q]) == READY || STATE(word[q]) == LEASED || STATE(word[q]) == RUN) && pinned[q] != coming)
+/* to look is worth while: what is there may move on */
+#define MAY_CLEAR(q)  (!OUTGOES(q) || STATE(word[q]) == RECV)
+#define STARTED_FOR(t, g) (index_of[t] && brings[index_of[t]] == (g) && life[index_of[t]] == LIVE)
+#define SWAPPED(t)    (((t) == 4 && WORKERS < 2) || (up[t] && ready[index_of[t]] && !draining[index_of[t]]))
+
 inline bury(seat)
 {
 	atomic { up[seat] && gone[seat] ->
@@ -551,14 +682,14 @@ inline bury(seat)
 		if
 		:: seat != BROKER_SEAT ->
 			fault[index_of[seat]] = crashed[seat];
-			life[index_of[seat]] = VACANT; ready[index_of[seat]] = 0; index_of[seat] = 0
+			life[index_of[seat]] = VACANT; ready[index_of[seat]] = 0; brings[index_of[seat]] = 0; index_of[seat] = 0
 		:: else
 		fi }
 }
 
-inline wish(seat, has)
+inline wish(seat, wanted)
 {
-	atomic { has && !up[seat] && SOME_FITS -> n = seat; c = 0 }
+	atomic { wanted && !up[seat] && SOME_FITS -> n = seat; c = 0 }
 }
 
 proctype Supervisor()
@@ -571,6 +702,9 @@ watch:	do
 	:: bury(2)
 	:: bury(3)
 	:: bury(4)
+#if RELOADS
+	:: bury(SPARE)
+#endif
 	/* watch_condemn: killed, and it does not go */
 	:: atomic { stuck && !struck[3] && index_of[3] && life[index_of[3]] == LIVE -> life[index_of[3]] = CONDEMNED }
 	/* seat_want(false): reload */
@@ -644,6 +778,74 @@ watch:	do
 	:: wish(1, GATEWAYS > 1) -> goto enter
 	:: wish(3, true) -> goto enter
 	:: wish(4, WORKERS > 1) -> goto enter
+#if RELOADS
+	:: wish(SPARE, phase >= TRYING && phase <= SWAPPING && newest == coming) -> goto enter
+
+	/* ---- supervisor/reload.c ---- */
+	/* try_model */
+	:: atomic { reloads && phase == SERVING && SOME_FITS -> reloads--;
+			files = 1 - files; coming++; phase = TRYING; n = SPARE; c = 0 };
+		goto enter
+	/* step_trying */
+	:: atomic { phase == TRYING && up[SPARE] && ready[index_of[SPARE]] -> phase = OUTGOING;
+#if BUG != 29
+			behind[0] = (up[0] -> 2 : 0); behind[1] = (up[1] -> 2 : 0)
+#endif
+		}
+	/* abort_model: what new workers load is the old model again */
+	:: atomic { phase == TRYING && !up[SPARE] && newest != coming -> phase = ABORTING;
+			coming--; files = 1 - files;
+#if BUG != 30
+			/* others that came up meanwhile bring what is not to be */
+			if :: STARTED_FOR(3, coming + 1) -> draining[index_of[3]] = 1 :: else fi;
+			if :: STARTED_FOR(4, coming + 1) -> draining[index_of[4]] = 1 :: else fi
+#endif
+		}
+	/* step_aborting: one of them was faster, so it is to be after all */
+#if BUG == 30
+	:: atomic { phase == ABORTING -> phase = SERVING }
+#else
+	:: atomic { phase == ABORTING && !STARTED_FOR(3, coming + 1) && !STARTED_FOR(4, coming + 1) ->
+			if
+			:: newest > coming -> coming++; files = 1 - files; phase = TRYING
+			:: else -> phase = SERVING
+			fi }
+#endif
+	/* step_outgoing: the gateways, then slot by slot, twice: a job may move to a smaller number */
+	:: atomic { phase == OUTGOING && !BEHIND(0) && !BEHIND(1) && !OUTGOES(0) && MAY_CLEAR(1) };
+		if
+		:: atomic { !OUTGOES(1) }
+		:: atomic { OUTGOES(1) -> goto watch }
+		fi;
+#if BUG != 31
+		if
+		:: atomic { !OUTGOES(0) }
+		:: atomic { OUTGOES(0) -> goto watch }
+		fi;
+		if
+		:: atomic { !OUTGOES(1) }
+		:: atomic { OUTGOES(1) -> goto watch }
+		fi;
+#endif
+		atomic { phase = SWAPPING; swapped = 0 }
+	/* step_swapping: those that were there before, also if they are only starting */
+	:: atomic { phase == SWAPPING && swapped < 4 && !(swapped & 1) ->
+			s = 3 + swapped / 2;
+			if
+#if BUG == 32
+			/* as it was: one that is starting loads the new files by itself */
+			:: up[s] && ready[index_of[s]] && !draining[index_of[s]] -> draining[index_of[s]] = 1
+#else
+			:: up[s] && brings[index_of[s]] != coming && !draining[index_of[s]] -> draining[index_of[s]] = 1
+#endif
+			:: else
+			fi;
+			swapped++; s = 0 }
+	:: atomic { phase == SWAPPING && (swapped & 1) && SWAPPED(3 + swapped / 2) -> swapped++ }
+	:: atomic { phase == SWAPPING && swapped == 4 -> phase = CLOSING; swapped = 0;
+			if :: up[SPARE] -> draining[index_of[SPARE]] = 1 :: else fi }
+	:: atomic { phase == CLOSING && !up[SPARE] -> phase = SERVING }
+#endif
 	od;
 	/* queue_process_enter: slot by slot */
 enter:	atomic { c++;
@@ -656,9 +858,10 @@ enter:	atomic { c++;
 	atomic {
 		if :: NAMED(1, c) -> goto enter :: else fi;
 		life[c] = LIVE; role[c] = (n < BROKER_SEAT -> GATEWAY : WORKER);
-		fault[c] = 0; draining[c] = 0; ready[c] = 1;
+		fault[c] = 0; draining[c] = 0; ready[c] = (n < BROKER_SEAT || !LOADS); brings[c] = (n < BROKER_SEAT -> 0 : coming);
 		index_of[n] = c; struck[n] = 0; crashed[n] = 0; left[n] = 0;
 		if :: n == 3 -> stuck = 0 :: else fi;
+		if :: n < BROKER_SEAT -> behind[n] = 0 :: else fi;
 		up[n] = 1; gone[n] = 0; c = 0; n = 0 };
 	goto watch
 	} unless { headless }
@@ -680,6 +883,9 @@ proctype Fate()
 	:: STRIKE(2)
 	:: STRIKE(3)
 	:: STRIKE(4)
+#if RELOADS
+	:: STRIKE(SPARE)
+#endif
 	:: atomic { heads > 0 -> heads--; headless = 1 }
 	:: atomic { lates > 0 && (open[1] || open[2] || open[3]) -> lates--;
 		if :: open[1] -> overdue[1] = 1 :: open[2] -> overdue[2] = 1 :: open[3] -> overdue[3] = 1 fi }
@@ -695,6 +901,8 @@ proctype Fate()
 #define ETERNAL(q) (RUNS(STATE(word[q])) && stuck == 2 && OWNER(word[q]) == index_of[3])
 #define AT_END(seat) (!up[seat] || struck[seat] || left[seat] || (seat == 3 && stuck))
 
+#define AT_WORK(seat) (!up[seat] || (ready[index_of[seat]] && brings[index_of[seat]] == newest) || (seat == 3 && stuck))
+
 proctype Judge()
 {
 	timeout ->
@@ -702,7 +910,10 @@ proctype Judge()
 		assert(!open[1] && !open[2] && !open[3]);
 		assert(headless || ((STATE(word[0]) == FREE || ETERNAL(0)) && (STATE(word[1]) == FREE || ETERNAL(1))));
 		assert(!headless || hurt || (STATE(word[0]) == FREE && STATE(word[1]) == FREE));
-		assert(!headless || (AT_END(0) && AT_END(1) && AT_END(2) && AT_END(3) && AT_END(4)))
+		assert(!headless || (AT_END(0) && AT_END(1) && AT_END(2) && AT_END(3) && AT_END(4) && AT_END(SPARE)));
+		/* a reload is over: every worker brings what new requests ask for */
+		assert(headless || (phase == SERVING && !up[SPARE] && newest == coming));
+		assert(headless || (AT_WORK(3) && AT_WORK(4)))
 	}
 }
 
@@ -720,6 +931,9 @@ init {
 		select(leaves : 0 .. LEAVES);
 		select(terms : 0 .. TERMS);
 		select(stucks : 0 .. STUCK);
+		select(grows : 0 .. GROWTH);
+		select(reloads : 0 .. RELOADS);
+		select(flops : 0 .. FLOPS);
 		seat_fill(0, 1, GATEWAY);
 		if :: GATEWAYS > 1 -> seat_fill(1, 2, GATEWAY) :: else fi;
 		seat_fill(3, 3, WORKER);
@@ -730,6 +944,7 @@ init {
 		run Broker(BROKER_SEAT);
 		run Worker(3);
 		if :: WORKERS > 1 -> run Worker(4) :: else fi;
+		if :: RELOADS > 0 -> gone[SPARE] = 1; run Worker(SPARE) :: else fi;
 		run Supervisor(); run Fate(); run Judge()
 	}
 }

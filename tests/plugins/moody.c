@@ -1,7 +1,8 @@
 /*
  * A model that is what the file PATH.mood says: its interface has that text as its version, and its
  * answers are that text, after as many milliseconds as the request's number says. With the mood
- * "fail" it can be described but not set up; with "slow..." a description takes a minute.
+ * "fail" it can be described but not set up; with "slow..." a description takes a minute. As long
+ * as the file PATH.hold has the mood that it found, it is not set up.
  */
 #include "unetserve/model.h"
 
@@ -15,10 +16,10 @@ struct moody {
     char mood[32];
 };
 
-static void mood_read(const char *path, char mood[32])
+static void text_read(const char *path, const char *which, char mood[32])
 {
     char name[4096];
-    snprintf(name, sizeof name, "%s.mood", path);
+    snprintf(name, sizeof name, "%s.%s", path, which);
     FILE *file = fopen(name, "re");
     size_t got = file ? fread(mood, 1, 31, file) : 0;
     mood[got] = '\0';
@@ -48,7 +49,7 @@ static int describe(const struct unetserve_setup *setup, struct unetserve_interf
 {
     (void)error, (void)error_size;
     char mood[32];
-    mood_read(setup->path, mood);
+    text_read(setup->path, "mood", mood);
     if (strncmp(mood, "slow", 4) == 0)
         wait_ms(60000);
     interface_fill(mood, interface);
@@ -59,9 +60,15 @@ static int setup(const struct unetserve_setup *options, void **model,
                  struct unetserve_interface *interface, char *error, size_t error_size)
 {
     struct moody *moody = calloc(1, sizeof *moody);
+    char held[32];
     if (!moody)
         return -ENOMEM;
-    mood_read(options->path, moody->mood);
+    text_read(options->path, "mood", moody->mood);
+    text_read(options->path, "hold", held);
+    for (int i = 0; i < 6000 && held[0] && strcmp(held, moody->mood) == 0; i++) {
+        wait_ms(10);
+        text_read(options->path, "hold", held);
+    }
     if (strcmp(moody->mood, "fail") == 0) {
         snprintf(error, error_size, "not in the mood");
         free(moody);

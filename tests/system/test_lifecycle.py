@@ -404,6 +404,69 @@ def test_old_worker_dies_during_the_reload(start_server, moody):
     server.stop()
 
 
+@pytest.fixture
+def hold(moody):
+    """Until it is called again, no worker is set up that finds that mood."""
+    path, _ = moody
+
+    def set_hold(text):
+        (path.parent / "moody.so.hold.new").write_text(text)
+        (path.parent / "moody.so.hold.new").rename(path.parent / "moody.so.hold")
+
+    return set_hold
+
+
+def wait_worker(server, known):
+    """The pid of a worker that is not among those known."""
+    found = []
+
+    def look():
+        found[:] = set(server.role("worker")) - set(known)
+        return len(found) == 1 and "--describe" not in server.children().get(found[0], ["--describe"])
+
+    wait_until(look, WAIT_S, "another worker")
+    return found[0]
+
+
+def test_worker_that_was_starting_when_the_reload_began(start_server, moody, hold):
+    """It was started for the old model, so it is none of the new one's: it starts again."""
+    path, mood = moody
+    server = start_server(path)
+    hold("first")
+    old_worker = server.role("worker")[0]
+    os.kill(old_worker, signal.SIGKILL)
+    late = wait_worker(server, [old_worker])
+    mood("second")
+    reload(server)
+    assert ask_mood(server) == (200, "second")
+    workers = server.role("worker")
+    assert len(workers) == 1 and late not in workers
+    server.stop()
+
+
+def test_refused_reload_leaves_no_worker_of_the_new_model(start_server, moody, hold):
+    """Not even one that was replaced meanwhile and was still loading it."""
+    path, mood = moody
+    server = start_server(path)
+    old_worker = server.role("worker")[0]
+    hold("second")
+    mood("second")
+    server.send(signal.SIGHUP)
+    spare = wait_worker(server, [old_worker])
+    os.kill(old_worker, signal.SIGKILL)
+    late = wait_worker(server, [old_worker, spare])
+    os.kill(spare, signal.SIGKILL)
+    wait_until(lambda: "not reloaded" in server.log_text(), WAIT_S, "the refusal")
+    mood("first")
+    hold("nothing")
+    wait_until(lambda: ask_mood(server) == (200, "first"), WAIT_S, "the old model")
+    assert late not in server.role("worker")
+    mood("third")
+    reload(server)
+    assert ask_mood(server) == (200, "third")
+    server.stop()
+
+
 def slot_states(server):
     with Client(server) as client:
         slots = json.loads(client.status()[1])["slots"]

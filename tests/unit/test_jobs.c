@@ -528,6 +528,7 @@ static void test_growing(void **state)
     assert_int_equal(job_submit(job, &problem), 0);
     uint32_t slot = bench.baton.slot;
     assert_int_equal(slot, SLOTS);
+    assert_int_equal(atomic_load(&bench.seat.queue.slots[slot].model_generation), 1);
     const float *values = queue_input(&bench.seat.queue, slot);
     for (int i = 0; i < CHANNELS * 64 * 64; i++)
         assert_true(values[i] == 7);

@@ -442,9 +442,12 @@ static void test_models(void **state)
     assert_int_equal(queue_model_publish(&queue, 0, 1, second, &interface), 0);
     assert_int_equal(queue_model_read(&queue, 0, &got, &generation), 0);
     assert_int_equal(generation, 2);
+    /* Nor may it serve the old one's requests if what it found was the new one's files already. */
+    assert_int_equal(queue_model_publish(&queue, 0, 1, second, &other), -EPROTO);
 
     memset(&other, 'x', sizeof other);
     assert_int_equal(queue_model_publish(&queue, 0, 3, second, &other), 0);
+    assert_int_equal(queue_model_publish(&queue, 0, 1, second, &other), -EPROTO);
     assert_int_equal(queue_model_read(&queue, 0, &got, &generation), 0);
     assert_int_equal(strlen(got.name), sizeof got.name - 1);
     assert_int_equal(got.class_count, UNETSERVE_MAX_CLASSES);
