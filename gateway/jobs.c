@@ -381,6 +381,8 @@ int job_submit(struct job *job, struct problem *problem)
                     "batch");
         return -1;
     }
+    if (job->form == JOB_JSON && shape.rank == 3 && body_reader_in_kind(&job->reader))
+        job->form = JOB_JSON_PNG;
     if (make_room(job, &shape, input_bytes, problem))
         return -1;
     if (job->jobs->waiting_count == QUEUE_MAX_SLOTS) {

@@ -23,8 +23,9 @@
 #include "unetserve/seat.h"
 #include "unetserve/wire.h"
 
-/* The last two: of a streaming model's answer, one JSON line an item, or server-sent events. */
-enum job_form { JOB_TENSOR, JOB_JSON, JOB_NPY, JOB_PNG, JOB_LINES, JOB_EVENTS };
+/* LINES, EVENTS: of a streaming model's answer, one JSON line an item, or server-sent events.
+ * JSON_PNG: the PNG file in base64 in JSON, what JSON becomes for who asked in that way. */
+enum job_form { JOB_TENSOR, JOB_JSON, JOB_NPY, JOB_PNG, JOB_LINES, JOB_EVENTS, JOB_JSON_PNG };
 
 struct job;
 

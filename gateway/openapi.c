@@ -191,7 +191,13 @@ static json_t *request_body(const struct unetserve_interface *interface, const s
                        content_binary("Little-endian elements in C order; X-Unetserve-Shape and "
                                       "X-Unetserve-Dtype say of what"));
     }
-    return json_pack("{s:b, s:o}", "required", 1, "content", content);
+    json_t *body = json_pack("{s:b, s:o}", "required", 1, "content", content);
+    if (interface->input_kind == UNETSERVE_TENSOR)
+        json_whole_set(&body, "description",
+                       json_string("In JSON a string may stand for the array: a TIFF, PNG or npy "
+                                   "file in base64. {\"image_data\": \"...\"} is answered with a "
+                                   "PNG file in base64, {\"image\": \"...\"}"));
+    return body;
 }
 
 static json_t *answer_content(const struct unetserve_interface *interface,

@@ -1,5 +1,6 @@
 #include "gateway/outcome.h"
 
+#include "lib/base64.h"
 #include "unetserve/mask_writer.h"
 
 #include <stdlib.h>
@@ -55,6 +56,25 @@ static bool labels_fit(const struct unetserve_shape *shape, uint64_t output_byte
            unetserve_shape_bytes(shape, &bytes) == 0 && bytes == output_bytes;
 }
 
+/* {"image": "..."}, as LitServe's ImageOutput is sent. */
+static void wrap_png(struct job_outcome *outcome)
+{
+    static const char head[] = "{\"image\":\"", tail[] = "\"}";
+    size_t letters = BASE64_LETTERS(outcome->size), at = sizeof head - 1;
+    void *png = outcome->body;
+    char *text = malloc(at + letters + sizeof tail);
+    if (text) {
+        memcpy(text, head, at);
+        base64_encode(png, outcome->size, text + at);
+        memcpy(text + at + letters, tail, sizeof tail);
+        outcome->body = text;
+        outcome->size = at + letters + sizeof tail - 1;
+    } else {
+        outcome_say(outcome, 503, "Out of memory, try again later");
+    }
+    free(png);
+}
+
 static void encode_labels(struct job_outcome *outcome, const struct unetserve_interface *interface,
                           enum job_form form, const struct unetserve_shape *shape,
                           const void *labels, size_t size)
@@ -66,6 +86,7 @@ static void encode_labels(struct job_outcome *outcome, const struct unetserve_in
         [JOB_JSON] = {MASK_JSON, "application/json"},
         [JOB_NPY] = {MASK_NPY, "application/x-npy"},
         [JOB_PNG] = {MASK_PNG, "image/png"},
+        [JOB_JSON_PNG] = {MASK_PNG, "application/json"},
     };
     if (form == JOB_TENSOR) {
         outcome->shape = *shape;
@@ -88,6 +109,8 @@ static void encode_labels(struct job_outcome *outcome, const struct unetserve_in
     outcome->type = forms[form].type;
     outcome->body = body;
     outcome->size = body_size;
+    if (form == JOB_JSON_PNG)
+        wrap_png(outcome);
 }
 
 void outcome_encode(struct job_outcome *outcome, const struct unetserve_interface *interface,

@@ -7,20 +7,13 @@
 #include "lib/npy.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
-static int init_json(struct body_reader *reader, struct problem *problem)
-{
-    char types[96];
-    if (!body_check_dtype(reader->interface, UNETSERVE_F32)) {
-        problem_set(problem, 422,
-                    "a JSON body arrives as float32, and the model takes %s: send npy or raw bytes",
-                    body_list_dtypes(reader->interface, types, sizeof types));
-        return -1;
-    }
-    json_array_init(&reader->json, reader->interface);
-    return 0;
-}
+/* Letters of base64 that are decoded at a time. */
+#define LETTERS 4096
+
+static json_array_text take_base64;
 
 /* The shape is known: refuse it, or get ready for the elements. */
 static int begin_elements(struct body_reader *reader, const struct unetserve_shape *shape,
@@ -38,13 +31,18 @@ int body_reader_init(struct body_reader *reader, const struct unetserve_interfac
 {
     reader->interface = interface;
     reader->format = format;
+    reader->wrap = BODY_DOCUMENT;
+    reader->base64 = (struct base64){0};
     reader->sink = (struct body_sink){destination, capacity, grow, grow_opaque};
     reader->header_needed = 0;
     reader->used = 0;
     reader->file = IMAGE_FILE_NONE;
     reader->raw = format == BODY_FILE && shape ? *shape : (struct unetserve_shape){0};
     switch (format) {
-    case BODY_JSON: return init_json(reader, problem);
+    case BODY_JSON:
+        json_array_init(&reader->json, interface, take_base64, reader);
+        reader->wrap = BODY_JSON;
+        break;
     case BODY_RAW: return begin_elements(reader, shape, false, problem);
     case BODY_NPY: reader->header_needed = NPY_PREFIX_MIN; break;
     case BODY_FILE: reader->header_needed = IMAGE_FILE_MAGIC; break;
@@ -212,25 +210,78 @@ enum image_file body_reader_file(const struct body_reader *reader)
     return reader->file;
 }
 
+/* ---- files in JSON ---- */
+
+static int feed_content(struct body_reader *reader, const char *bytes, size_t size,
+                        struct problem *problem);
+
+static int refuse_base64(const struct body_reader *reader, struct problem *problem)
+{
+    char field[33];
+    snprintf(field, sizeof field, "%.32s",
+             reader->json.in_kind ? "image_data" : reader->interface->input_field);
+    problem_set_value(problem, reader->json.in_kind ? "value_error" : "list_type", field, NULL, 0,
+                      reader->json.in_kind
+                          ? "Input should be a TIFF, PNG or npy file in base64"
+                          : "Input should be a valid list, or a TIFF, PNG or npy file in base64",
+                      NULL);
+    return -1;
+}
+
+/* A piece of the string that stands where the array could. */
+static int take_base64(void *opaque, const char *text, size_t size, struct problem *problem)
+{
+    struct body_reader *reader = opaque;
+    char bytes[BASE64_MADE(LETTERS)];
+    if (reader->format == BODY_JSON) {
+        reader->format = BODY_FILE;
+        reader->header_needed = IMAGE_FILE_MAGIC;
+    }
+    for (size_t at = 0, taken; at < size; at += taken) {
+        size_t made;
+        taken = size - at < LETTERS ? size - at : LETTERS;
+        if (base64_feed(&reader->base64, text + at, taken, bytes, &made))
+            return refuse_base64(reader, problem);
+        if (feed_content(reader, bytes, made, problem))
+            return -1;
+    }
+    return 0;
+}
+
+bool body_reader_in_kind(const struct body_reader *reader)
+{
+    return reader->wrap == BODY_JSON && reader->json.in_kind && reader->json.is_text;
+}
+
 /* ---- any format ---- */
 
-int body_reader_feed(struct body_reader *reader, const void *bytes, size_t size,
-                     struct problem *problem)
+static int feed_content(struct body_reader *reader, const char *bytes, size_t size,
+                        struct problem *problem)
 {
-    const char *at = bytes;
     if (reader->format == BODY_FILE && reader->header_needed && size > 0 &&
-        feed_first(reader, &at, &size, problem))
+        feed_first(reader, &bytes, &size, problem))
         return -1;
     if (size == 0)
         return 0;
     switch (reader->format) {
-    case BODY_JSON: return json_array_feed(&reader->json, &reader->sink, at, size, problem);
-    case BODY_NPY: return feed_npy(reader, at, size, problem);
-    case BODY_RAW: return body_elements_feed(&reader->elements, &reader->sink, at, size, problem);
-    case BODY_FILE: return feed_image(reader, at, size, problem);
+    case BODY_NPY: return feed_npy(reader, bytes, size, problem);
+    case BODY_RAW:
+        return body_elements_feed(&reader->elements, &reader->sink, bytes, size, problem);
+    case BODY_FILE: return feed_image(reader, bytes, size, problem);
+    case BODY_JSON:
     case BODY_DOCUMENT: break;
     }
-    return feed_document(reader, at, size, problem);
+    return feed_document(reader, bytes, size, problem);
+}
+
+int body_reader_feed(struct body_reader *reader, const void *bytes, size_t size,
+                     struct problem *problem)
+{
+    if (size == 0)
+        return 0;
+    if (reader->wrap == BODY_JSON)
+        return json_array_feed(&reader->json, &reader->sink, bytes, size, problem);
+    return feed_content(reader, bytes, size, problem);
 }
 
 bool body_reader_shape(const struct body_reader *reader, struct unetserve_shape *shape)
@@ -250,15 +301,10 @@ bool body_reader_shape(const struct body_reader *reader, struct unetserve_shape 
     return true;
 }
 
-int body_reader_finish(struct body_reader *reader, struct unetserve_shape *shape,
-                       size_t *input_bytes, struct problem *problem)
+static int finish_content(const struct body_reader *reader, struct unetserve_shape *shape,
+                          size_t *input_bytes, struct problem *problem)
 {
     switch (reader->format) {
-    case BODY_JSON:
-        if (json_array_finish(&reader->json, shape, problem))
-            return -1;
-        *input_bytes = reader->json.values * sizeof(float);
-        return 0;
     case BODY_NPY:
         if (reader->header_needed) {
             problem_set(problem, 400,
@@ -269,9 +315,26 @@ int body_reader_finish(struct body_reader *reader, struct unetserve_shape *shape
         return body_elements_finish(&reader->elements, shape, input_bytes, problem);
     case BODY_RAW: return body_elements_finish(&reader->elements, shape, input_bytes, problem);
     case BODY_FILE: return finish_file(reader, shape, input_bytes, problem);
+    case BODY_JSON:
     case BODY_DOCUMENT: break;
     }
     *shape = (struct unetserve_shape){0};
     *input_bytes = reader->used;
+    return 0;
+}
+
+int body_reader_finish(struct body_reader *reader, struct unetserve_shape *shape,
+                       size_t *input_bytes, struct problem *problem)
+{
+    if (reader->wrap != BODY_JSON)
+        return finish_content(reader, shape, input_bytes, problem);
+    if (json_array_finish(&reader->json, shape, problem))
+        return -1;
+    if (reader->json.is_text) {
+        if (!base64_whole(&reader->base64))
+            return refuse_base64(reader, problem);
+        return finish_content(reader, shape, input_bytes, problem);
+    }
+    *input_bytes = reader->json.values * sizeof(float);
     return 0;
 }

@@ -12,7 +12,8 @@
 
 enum { RANK_MAX = 4, ECHO_MAX = 64 };
 
-void json_array_init(struct json_array *array, const struct unetserve_interface *interface)
+void json_array_init(struct json_array *array, const struct unetserve_interface *interface,
+                     json_array_text *text, void *opaque)
 {
     json_scan_init(&array->scan);
     array->interface = interface;
@@ -20,6 +21,9 @@ void json_array_init(struct json_array *array, const struct unetserve_interface 
     array->level = 0;
     array->rank = 0;
     array->started = array->inside = array->seen = false;
+    array->is_text = array->in_kind = false;
+    array->text = text;
+    array->opaque = opaque;
 }
 
 /* ---- refusals ---- */
@@ -125,8 +129,22 @@ static int check_place(const struct json_array *array, struct problem *problem)
     return refuse_length(array, inner, true, array->most[inner], problem);
 }
 
+/* Numbers in JSON become float32. */
+static int check_type(const struct json_array *array, struct problem *problem)
+{
+    char types[96];
+    if (body_check_dtype(array->interface, UNETSERVE_F32))
+        return 0;
+    problem_set(problem, 422,
+                "a JSON body arrives as float32, and the model takes %s: send npy or raw bytes",
+                body_list_dtypes(array->interface, types, sizeof types));
+    return -1;
+}
+
 static int open_list(struct json_array *array, struct problem *problem)
 {
+    if (array->level == 0 && check_type(array, problem))
+        return -1;
     if (check_place(array, problem))
         return -1;
     if (array->level == rank_most(array))
@@ -241,18 +259,41 @@ static int take_key(struct json_array *array, struct problem *problem)
     char field[33];
     if (scan->depth != 1 || scan->token_cut)
         return 0;
+    static const char image_data[] = "image_data";
     size_t size = strlen(field_of(array, field));
-    if (scan->text_size != size || memcmp(scan->text, field, size) != 0)
+    bool own = scan->text_size == size && memcmp(scan->text, field, size) == 0;
+    bool data = !own && array->text && scan->text_size == sizeof image_data - 1 &&
+                memcmp(scan->text, image_data, sizeof image_data - 1) == 0;
+    if (!own && !data)
         return 0;
     if (array->seen)
         return refuse(array, 0, "value_error", "The field is there twice", NULL, problem);
     array->seen = array->inside = true;
+    array->in_kind = data;
+    array->scan.pieces = array->text;
     return 0;
+}
+
+/* The string that stands for an array. */
+static int take_text(struct json_array *array, enum json_event event, struct problem *problem)
+{
+    array->is_text = true;
+    if (event == SCAN_STRING)
+        array->inside = array->scan.pieces = false;
+    return array->text(array->opaque, array->scan.text, array->scan.text_size, problem);
 }
 
 static int take_inside(struct json_array *array, struct body_sink *sink, enum json_event event,
                        struct problem *problem)
 {
+    if (array->scan.pieces && (event == SCAN_TEXT || event == SCAN_STRING))
+        return take_text(array, event, problem);
+    if (array->in_kind) {
+        problem_set_value(problem, "string_type", "image_data", NULL, 0,
+                          "Input should be a valid string", NULL);
+        return -1;
+    }
+    array->scan.pieces = false;
     switch (event) {
     case SCAN_OPEN_LIST: return open_list(array, problem);
     case SCAN_CLOSE_LIST: return close_list(array, problem);
@@ -327,6 +368,8 @@ int json_array_finish(struct json_array *array, struct unetserve_shape *shape,
         problem_set_missing(problem, field_of(array, field), NULL);
         return -1;
     }
+    if (array->is_text)
+        return 0;
     struct unetserve_shape found = {.dtype = UNETSERVE_F32, .rank = array->rank};
     for (uint32_t i = 0; i < array->rank; i++)
         found.dims[i] = array->count[i];

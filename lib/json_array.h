@@ -8,14 +8,17 @@
 
 #include "unetserve/body_reader.h"
 
-/* Start. interface is kept by reference. */
-void json_array_init(struct json_array *array, const struct unetserve_interface *interface);
+/* Start. interface is kept by reference. text, if it is not NULL, takes the string that may stand
+ * in the array's place, or under the key "image_data". */
+void json_array_init(struct json_array *array, const struct unetserve_interface *interface,
+                     json_array_text *text, void *opaque);
 
 /* The next piece. 0, or -1 with *problem. */
 int json_array_feed(struct json_array *array, struct body_sink *sink, const char *bytes,
                     size_t size, struct problem *problem);
 
-/* The document is whole. 0 with *shape (float32, rank 3 or 4), or -1 with *problem. */
+/* The document is whole. 0 with *shape (float32, rank 3 or 4; not touched where is_text), or -1
+ * with *problem. */
 int json_array_finish(struct json_array *array, struct unetserve_shape *shape,
                       struct problem *problem);
 

@@ -346,6 +346,15 @@ static enum json_event end_string(struct json_scan *scan)
     return SCAN_STRING;
 }
 
+/* Of a string that comes in pieces: what is in the token. */
+static enum json_event give_token(struct json_scan *scan)
+{
+    scan->text = scan->token;
+    scan->text_size = scan->token_size;
+    scan->token_size = 0;
+    return SCAN_TEXT;
+}
+
 static bool is_plain(char c)
 {
     return (unsigned char)c >= 0x20 && (unsigned char)c < 0x80 && c != '"' && c != '\\';
@@ -364,9 +373,19 @@ static enum json_event begin_utf8(struct json_scan *scan, struct json_piece *pie
 
 static enum json_event scan_string(struct json_scan *scan, struct json_piece *piece)
 {
+    bool pieces = scan->pieces && !scan->in_key;
+    if (pieces && *piece->at != '\\')
+        keep_lone_surrogate(scan);
+    if (pieces && scan->token_size)
+        return give_token(scan);
     const char *from = piece->at;
     while (piece->at < piece->end && is_plain(*piece->at))
         piece->at++;
+    if (piece->at > from && pieces) {
+        scan->text = from;
+        scan->text_size = (size_t)(piece->at - from);
+        return SCAN_TEXT;
+    }
     if (piece->at > from) {
         keep_lone_surrogate(scan);
         keep_bytes(scan, from, (size_t)(piece->at - from));

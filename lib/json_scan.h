@@ -18,6 +18,8 @@ enum json_event {
     SCAN_COMMA,      /* between two values of a list */
     SCAN_KEY,        /* scan->text: decoded, valid until the next call */
     SCAN_STRING,     /* the same */
+    SCAN_TEXT,       /* scan->text: more of a string value, if scan->pieces was set before it; its
+                        last piece is SCAN_STRING's text */
     SCAN_NUMBER,     /* scan->text: a number by the grammar */
     SCAN_LITERAL,    /* true, false, null: scan->text */
     SCAN_NOT_FINITE, /* NaN, Infinity, -Infinity: scan->text */

@@ -8,13 +8,14 @@
  * JSON: {"image": [[[...]]]}, any other keys skipped (but they must be valid JSON, nesting at most
  * 64 deep); rank 3 or 4; every list of one level of equal length; numbers only (no NaN, no
  * Infinity, none beyond float32's range). Becomes float32. Numbers are rounded to nearest, as
- * strtof does. The field twice is refused. npy: versions 1 to 3, C order, (u)int8/16, float16/32/64
- * (float64 becomes float32), either byte order; rank 3 or 4. raw: little-endian; shape and type
- * come from headers; int8..float64 as above. file: npy, or an image file (TIFF, PNG), by its first
- * bytes; or raw, if a shape was given and it is none of them. Image files are kept as they are, to
- * be expanded in a worker; they are refused here if what their heads say does not fit the model.
- * Floating-point bodies must be finite: NaN and
- * infinities are refused with the position of the first.
+ * strtof does. The field twice is refused. In place of the array a string may stand, under that key
+ * or under "image_data": a file (below) in base64. npy: versions 1 to 3, C order, (u)int8/16,
+ * float16/32/64 (float64 becomes float32), either byte order; rank 3 or 4. raw: little-endian;
+ * shape and type come from headers; int8..float64 as above. file: npy, or an image file (TIFF,
+ * PNG), by its first bytes; or raw, if a shape was given and it is none of them. Image files are
+ * kept as they are, to be expanded in a worker; they are refused here if what their heads say does
+ * not fit the model. Floating-point bodies must be finite: NaN and infinities are refused with the
+ * position of the first.
  */
 #ifndef BODY_READER_H
 #define BODY_READER_H
@@ -61,6 +62,9 @@ int body_reader_finish(struct body_reader *reader, struct unetserve_shape *shape
 /* After that: what kind of image file the input is; IMAGE_FILE_NONE: the tensor itself, or a
  * document. */
 enum image_file body_reader_file(const struct body_reader *reader);
+
+/* And: was it LitServe's {"image_data": "..."}? Then the answer is wanted in kind. */
+bool body_reader_in_kind(const struct body_reader *reader);
 
 /* Does a tensor fit what the model takes (type, rank, channels, sizes, multiple, batch)? 0, or -1
  * with *problem: 422 and a sentence with what was expected and what came. Also used by the ZeroMQ

@@ -7,6 +7,8 @@
 
 #include "unetserve/body_reader.h"
 
+#include "lib/base64.h"
+
 #define JSON_DEPTH_MAX 64
 #define JSON_TOKEN_MAX 400 /* bytes of one number, or of one string that is looked at */
 
@@ -39,9 +41,13 @@ struct json_scan {
     uint8_t utf8_low;
     uint8_t utf8_high;
     bool in_key;
+    bool pieces;    /* the next value, if it is a string, comes as SCAN_TEXTs */
     bool token_cut; /* the string was longer than token */
     char token[JSON_TOKEN_MAX];
 };
+
+/* Takes a piece of a string that stands in the array's place. 0, or -1 with *problem. */
+typedef int json_array_text(void *opaque, const char *text, size_t size, struct problem *problem);
 
 /* One array of numbers in a JSON document. */
 struct json_array {
@@ -51,11 +57,15 @@ struct json_array {
     uint64_t count[4]; /* items so far in the open list of each level */
     uint64_t least[4]; /* how many it must have at least, and at most; equal once they are known */
     uint64_t most[4];
-    uint32_t level; /* open lists inside the field */
-    uint32_t rank;  /* 0 until the first number */
-    bool started;   /* the top-level object is open */
-    bool inside;    /* within the field's value */
-    bool seen;      /* the field came */
+    uint32_t level;        /* open lists inside the field */
+    uint32_t rank;         /* 0 until the first number */
+    bool started;          /* the top-level object is open */
+    bool inside;           /* within the field's value */
+    bool seen;             /* the field came */
+    bool is_text;          /* and its value is a string */
+    bool in_kind;          /* it is "image_data", as LitServe's ImageInput has it */
+    json_array_text *text; /* takes that string; NULL: it must be an array */
+    void *opaque;
 };
 
 /* The elements of an npy or raw body. */
@@ -72,7 +82,8 @@ struct body_elements {
 
 struct body_reader {
     const struct unetserve_interface *interface;
-    enum body_format format;
+    enum body_format format; /* of the content */
+    enum body_format wrap;   /* what that comes in: BODY_JSON; else BODY_DOCUMENT, nothing */
     struct body_sink sink;
     size_t
         header_needed; /* npy: bytes of header to collect before it can be looked at; 0: past it */
@@ -80,6 +91,7 @@ struct body_reader {
     enum image_file file;       /* that an input of BODY_FILE has turned out to be */
     struct unetserve_shape raw; /* of BODY_FILE, if it is neither npy nor an image */
     struct json_array json;
+    struct base64 base64; /* of a file in a JSON string */
     struct body_elements elements;
 };
 

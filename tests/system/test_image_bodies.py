@@ -1,4 +1,5 @@
 """TIFF and PNG request bodies: the same labels as the same pixels as npy; and files that lie."""
+import base64
 import io
 import os
 import pathlib
@@ -115,6 +116,32 @@ def test_png(start_server, tmp_path, name, channels):
         subprocess.run(["gdal_translate", "-q", "-of", "PNG", tmp_path / "image.tif", file], check=True)
         answer = post(server, file.read_bytes(), PNG)
         assert (answer.status_code, answer.content) == (200, labels_by_npy(server, image)), answer.text[:200]
+
+
+def test_in_json(start_server, demo_model, scene, tmp_path):
+    """As LitServe's ImageInput and ImageOutput; and with the model's own key."""
+    server = start_server(demo_model)
+    url = server.url + "/predict"
+    expected = labels_by_npy(server, scene)
+    buffer = io.BytesIO()
+    numpy.save(buffer, scene)
+    tif = write_tif(tmp_path / "scene.tif", scene, *creation("COMPRESS=DEFLATE")).read_bytes()
+    png = post(server, tif, {"Content-Type": "image/tiff", "Accept": "image/png"}).content
+    for file in (buffer.getvalue(), tif):
+        text = base64.b64encode(file).decode()
+        answer = requests.post(url, json={"image_data": text}, timeout=60)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json"), answer.text
+        assert base64.b64decode(answer.json()["image"]) == png and list(answer.json()) == ["image"]
+        for key in ("image", "image_data"):
+            answer = requests.post(url, json={key: text, "x": 1}, headers={"Accept": "application/x-npy"}, timeout=60)
+            assert (answer.status_code, answer.content) == (200, expected), answer.text
+        answer = requests.post(url, json={"image": text}, timeout=60)
+        assert answer.json() == {"output": numpy.load(io.BytesIO(expected)).tolist()}
+    several = io.BytesIO()
+    numpy.save(several, numpy.stack([scene, scene]))
+    answer = requests.post(url, json={"image_data": base64.b64encode(several.getvalue()).decode()}, timeout=60)
+    assert numpy.array(answer.json()["output"]).shape == (2, 96, 112)
+    assert requests.post(url, json={"image_data": "?"}, timeout=60).status_code == 422
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------

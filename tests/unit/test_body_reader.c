@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "lib/base64.h"
 #include "unetserve/body_reader.h"
 #include "unetserve/mask_writer.h"
 
@@ -33,6 +34,8 @@ struct result {
     struct problem problem;
     struct room room;
     size_t fed; /* bytes fed when it was refused */
+    bool in_kind;
+    enum image_file file;
 };
 
 static void *grow(void *opaque, size_t used, size_t needed, size_t *capacity,
@@ -106,7 +109,9 @@ static void read_body(const struct unetserve_interface *interface, enum body_for
     result->status = body_reader_finish(&reader, &result->shape, &result->bytes, &result->problem);
     if (result->status)
         return;
-    if (format != BODY_FILE) /* that depends on what is in it */
+    result->in_kind = body_reader_in_kind(&reader);
+    result->file = body_reader_file(&reader);
+    if (format != BODY_FILE && !(format == BODY_JSON && known)) /* that depends on what is in it */
         assert_int_equal(known, format != BODY_JSON);
     if (known)
         assert_memory_equal(&early, &result->shape, sizeof early);
@@ -486,6 +491,120 @@ static void test_other_files(void **state)
     assert_problem(400, "truncated");
 }
 
+/* ---- files in JSON ---- */
+
+static void test_base64(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *bytes; /* NULL: refused */
+    } cases[] = {
+        {"", ""},        {"Zg==", "f"},        {"Zm8=", "fo"},
+        {"Zm9v", "foo"}, {"Zm9vYg==", "foob"}, {" Zm\r\n9 v\t", "foo"},
+        {"Zg=", NULL},   {"Zg", NULL},         {"Z===", NULL},
+        {"=", NULL},     {"Zg==Zg==", NULL},   {"Zg=v", NULL},
+        {"Zm9-", NULL},  {"Zm9\x80", NULL},    {"Zm8==", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (size_t step = 1; step < 6; step++) {
+            struct base64 base64 = {0};
+            char out[64];
+            size_t size = strlen(cases[i].text), used = 0, made;
+            int failed = 0;
+            for (size_t at = 0; at < size && !failed; at += step, used += failed ? 0 : made) {
+                size_t length = size - at < step ? size - at : step;
+                failed = base64_feed(&base64, cases[i].text + at, length, out + used, &made);
+            }
+            failed = failed || !base64_whole(&base64);
+            assert_int_equal(failed, cases[i].bytes == NULL);
+            if (failed)
+                continue;
+            assert_int_equal(used, strlen(cases[i].bytes));
+            assert_memory_equal(out, cases[i].bytes, used);
+            if (!strpbrk(cases[i].text, " \t")) {
+                base64_encode(out, used, out + 32);
+                assert_memory_equal(out + 32, cases[i].text, size);
+            }
+        }
+}
+
+/* A document around a file in base64, with what JSON allows inside a string. */
+static size_t write_document(const char *head, const void *file, size_t size, bool escapes,
+                             char *text)
+{
+    char letters[2000];
+    size_t count = BASE64_LETTERS(size), at = strlen(head);
+    assert_true(count < sizeof letters);
+    base64_encode(file, size, letters);
+    memcpy(text, head, at);
+    for (size_t i = 0; i < count; i++) {
+        if (escapes && letters[i] == '/')
+            text[at++] = '\\';
+        if (escapes && (letters[i] == '=' || i % 50 == 7))
+            at += (size_t)sprintf(text + at, "\\u%04x", (unsigned)letters[i]);
+        else
+            text[at++] = letters[i];
+        if (escapes && i % 76 == 75)
+            at += (size_t)sprintf(text + at, "\\r\\n");
+    }
+    memcpy(text + at, "\", \"more\": [\"text\", {}]}", 25);
+    return at + 24;
+}
+
+static void test_files_in_json(void **state)
+{
+    (void)state;
+    static const char *const heads[] = {"{\"image\": \"", "{\"a\": \"b\", \"image_data\":\""};
+    struct unetserve_interface rgb = model(1u << UNETSERVE_U8, 3, 1); /* no float32: no arrays */
+    char npy[256 + 60], text[8000];
+    struct unetserve_shape shape = {.dtype = UNETSERVE_U8, .rank = 3, .dims = {3, 4, 5}};
+    int header = npy_header_write(&shape, npy, 256);
+    for (int i = 0; i < 60; i++)
+        npy[header + i] = (char)(i * 37);
+    for (size_t i = 0; i < 4; i++) {
+        size_t size = write_document(heads[i / 2], npy, (size_t)header + 60, i % 2, text);
+        read_every_way(&rgb, BODY_JSON, NULL, text, size);
+        assert_int_equal(got.status, 0);
+        assert_memory_equal(&got.shape, &shape, sizeof shape);
+        assert_int_equal(got.bytes, 60);
+        assert_memory_equal(got.room.data, npy + header, 60);
+        assert_int_equal(got.in_kind, i / 2);
+        size = write_document(heads[i / 2], png_head, sizeof png_head, i % 2, text);
+        read_every_way(&rgb, BODY_JSON, NULL, text, size);
+        assert_int_equal(got.status, 0);
+        assert_int_equal(got.file, IMAGE_FILE_PNG);
+        assert_memory_equal(got.room.data, png_head, sizeof png_head);
+    }
+}
+
+static void test_files_in_json_that_are_refused(void **state)
+{
+    (void)state;
+    struct unetserve_interface rgb = model(ALL_TYPES, 3, 1);
+    static const struct {
+        const char *text;
+        int status;
+        const char *words;
+    } cases[] = {
+        {"{\"image\": \"\"}", 400, "a file of 0 bytes"},
+        {"{\"image\": \"Zm9v\"}", 400, "a file of 3 bytes"},
+        {"{\"image\": \"Zm9\"}", 422, "in base64"},
+        {"{\"image_data\": \"[[[1]]]\"}", 422, "\"image_data\""},
+        {"{\"image\": \"\\ud800\"}", 422, "in base64"},
+        {"{\"image\": \"\xc3\xa9\"}", 422, "in base64"},
+        {"{\"image\": \"Zm9vYmFyYmF6\"}", 415, "neither npy nor TIFF nor PNG"},
+        {"{\"image_data\": [[[1]]]}", 422, "valid string"},
+        {"{\"image_data\": 1}", 422, "valid string"},
+        {"{\"image\": [\"Zm9v\"]}", 422, "valid list"},
+        {"{\"image\": \"Zm9v", 422, "Unterminated string"},
+        {"{\"image\": \"AAAA\", \"image_data\": \"\"}", 422, "twice"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        read_every_way(&rgb, BODY_JSON, NULL, cases[i].text, strlen(cases[i].text));
+        assert_problem(cases[i].status, cases[i].words);
+    }
+}
+
 /* ---- shapes and headers ---- */
 
 static void check_shape(const struct unetserve_interface *interface, struct unetserve_shape shape,
@@ -641,6 +760,9 @@ int main(void)
         cmocka_unit_test(test_image_files_are_kept_and_told),
         cmocka_unit_test(test_image_files_that_do_not_fit),
         cmocka_unit_test(test_other_files),
+        cmocka_unit_test(test_base64),
+        cmocka_unit_test(test_files_in_json),
+        cmocka_unit_test(test_files_in_json_that_are_refused),
         cmocka_unit_test(test_check_shape),
         cmocka_unit_test(test_raw_headers),
         cmocka_unit_test(test_raw_is_refused_at_once),
