@@ -3,6 +3,7 @@
 #include "lib/body_check.h"
 #include "lib/body_sink.h"
 #include "lib/json_number.h"
+#include "lib/json_rows.h"
 #include "lib/json_scan.h"
 #include "lib/json_text.h"
 
@@ -231,8 +232,8 @@ static int take_number(struct json_array *array, struct body_sink *sink, struct 
     return 0;
 }
 
-/* The common case: small integers, one after another in a row, without an event for each. Leaves
- * all else, and the end of the piece, to the scanner. */
+/* The common case: numbers one after another in a row, without an event for each. Leaves all else,
+ * and the end of the piece, to the scanner. */
 static void read_row(struct json_array *array, const struct body_sink *sink,
                      struct json_piece *piece)
 {
@@ -240,14 +241,19 @@ static void read_row(struct json_array *array, const struct body_sink *sink,
     uint64_t room = sink->capacity / sizeof(float) - array->values;
     if (room > array->most[inner] - array->count[inner])
         room = array->most[inner] - array->count[inner];
-    size_t stored;
-    bool ended;
-    float *out = (float *)(void *)sink->data + array->values;
-    piece->at = json_number_read_integers(piece->at, piece->end, out, room, &stored, &ended);
-    if (stored) {
-        array->values += stored;
-        array->count[inner] += stored;
-        json_scan_skip_values(&array->scan, ended);
+    struct json_row row = {
+        .begin = piece->start,
+        .at = piece->at,
+        .end = piece->end,
+        .out = (float *)(void *)sink->data + array->values,
+        .room = room,
+    };
+    json_rows_best()(&row);
+    piece->at = row.at;
+    if (row.stored) {
+        array->values += row.stored;
+        array->count[inner] += row.stored;
+        json_scan_skip_values(&array->scan, row.ended);
     }
 }
 

@@ -3,7 +3,12 @@
  * however the text is split. Known differences: jansson refuses numbers out of range, null
  * characters, lone surrogates and a byte order mark, and takes a null byte for the end of the text;
  * the scanner refuses what is nested or spelled beyond its bounds.
+ *
+ * And the array reader: whichever way it reads rows of numbers, and however the text is split, it
+ * comes to the same floats or the same refusal.
  */
+#include "lib/json_array.h"
+#include "lib/json_rows.h"
 #include "lib/json_scan.h"
 
 #include <jansson.h>
@@ -90,6 +95,58 @@ static void compare_with_jansson(const char *text, size_t size, const struct out
     json_decref(root);
 }
 
+/* ---- the array ---- */
+
+enum { FLOATS_MAX = 2048 };
+
+struct array {
+    int status;
+    struct unetserve_shape shape;
+    size_t bytes;
+    float values[FLOATS_MAX];
+    struct problem problem;
+};
+
+static void read_array(const char *text, size_t size, size_t piece_size, struct array *array)
+{
+    static const struct unetserve_interface interface = {.input_dtypes = 1u << UNETSERVE_F32,
+                                                         .input_field = "image",
+                                                         .channels = 1,
+                                                         .size_multiple = 1,
+                                                         .size_min = 1,
+                                                         .max_batch = 4};
+    struct body_reader reader;
+    memset(array, 0, sizeof *array);
+    array->status = body_reader_init(&reader, &interface, BODY_JSON, NULL, array->values,
+                                     sizeof array->values, NULL, NULL, &array->problem);
+    for (size_t at = 0; at < size && array->status == 0; at += piece_size)
+        array->status = body_reader_feed(
+            &reader, text + at, size - at < piece_size ? size - at : piece_size, &array->problem);
+    if (array->status == 0)
+        array->status = body_reader_finish(&reader, &array->shape, &array->bytes, &array->problem);
+}
+
+static void compare_ways(const char *text, size_t size)
+{
+    static struct array alone, other;
+    json_rows_force(JSON_ROWS_PLAIN);
+    read_array(text, size, 1, &alone); /* by the scanner, byte after byte */
+    for (int way = 0; way < JSON_ROWS_KINDS; way++) {
+        const size_t pieces[] = {size + 1, 67, 130};
+        if (!json_rows_usable((enum json_rows_kind)way))
+            continue;
+        json_rows_force((enum json_rows_kind)way);
+        for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+            read_array(text, size, pieces[i], &other);
+            check(alone.status == other.status && alone.bytes == other.bytes &&
+                  alone.problem.status == other.problem.status &&
+                  strcmp(alone.problem.body, other.problem.body) == 0 &&
+                  memcmp(&alone.shape, &other.shape, sizeof alone.shape) == 0);
+            check(alone.status || memcmp(alone.values, other.values, alone.bytes) == 0);
+        }
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const char *text = (const char *)data;
@@ -101,5 +158,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
               split.error_offset == whole.error_offset);
     }
     compare_with_jansson(text, size, &whole);
+    compare_ways(text, size);
     return 0;
 }
