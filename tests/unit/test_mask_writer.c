@@ -81,6 +81,28 @@ static void test_json_of_every_label(void **state)
     free(out);
 }
 
+/* Pairs, what is left of a row, and labels too large for pairs. */
+static void test_json_of_labels_up_to(void **state)
+{
+    (void)state;
+    static const unsigned most[] = {0, 1, 9, 10, 11, 63, 64, 99, 100, 255};
+    static uint8_t labels[3 * 41];
+    static char expected[sizeof labels * 4 + 64];
+    srand(3);
+    for (size_t i = 0; i < sizeof most / sizeof most[0]; i++)
+        for (unsigned width = 1; width <= 41; width++) {
+            size_t length = (size_t)sprintf(expected, "{\"output\":[");
+            for (unsigned k = 0; k < 3 * width; k++) {
+                labels[k] = (uint8_t)((unsigned)rand() % (most[i] + 1));
+                length += (size_t)sprintf(expected + length, "%s%u%s", k % width ? "" : "[",
+                                          labels[k] & 0xffu, (k + 1) % width ? "," : "],");
+            }
+            sprintf(expected + length - 1, "]}");
+            struct unetserve_shape shape = mask(2, 3, width, 0);
+            assert_json(&shape, labels, expected);
+        }
+}
+
 static void test_json_key_is_escaped(void **state)
 {
     (void)state;
@@ -279,6 +301,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_json_of_every_label),
+        cmocka_unit_test(test_json_of_labels_up_to),
         cmocka_unit_test(test_json_key_is_escaped),
         cmocka_unit_test(test_npy),
         cmocka_unit_test(test_shapes_that_no_format_holds),
