@@ -322,13 +322,16 @@ model:
 	@$(PYTHON) tests/model/run.py $(SIZE)
 
 # ---- fuzzing (clang) -------------------------------------------------------------------------------------------------
-.PHONY: fuzz fuzz-programs
+.PHONY: fuzz fuzz-build fuzz-programs
 FUZZ_SECONDS ?= $(shell expr $(MINUTES) \* 60)
 fuzz:
 	@packaging/install-deps.sh build lint
+	@$(MAKE) --no-print-directory fuzz-build
+	@tests/fuzz/run.sh build-fuzz/fuzz $(FUZZ_SECONDS) $(JOBS) $(FUZZERS)
+
+fuzz-build:
 	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=build-fuzz CC=clang OPTIMIZE="-O1 -g" \
 	  CFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" LDFLAGS="-fsanitize=fuzzer,address,undefined" fuzz-programs
-	@tests/fuzz/run.sh build-fuzz/fuzz $(FUZZ_SECONDS) $(JOBS) $(FUZZERS)
 
 fuzz-programs: $(FUZZERS:%=$(BUILD)/fuzz/%)
 # As in the gateway: libmicrohttpd must find our recv.

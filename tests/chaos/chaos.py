@@ -5,9 +5,11 @@
 What must hold: every request is answered rightly and once; a connection breaks only when a gateway was killed; nobody
 is told 500 for kills from outside; afterwards every slot is free, and SIGTERM leaves no process, socket or file.
 
-With --supervisor that one is killed too, now and then. Then its children must finish what was accepted and be gone
-within drain_timeout_ms; only then the next one is started at the same address, as a service manager does. Meanwhile
-nothing else is killed: with nobody to replace it, a worker's job could not be answered.
+With --supervisor that one is killed too, now and then: alone, or in company, which means that others are killed and
+stopped shortly before, at the same time and until its last child is gone. Its children must finish what was accepted
+and be gone within drain_timeout_ms. The next one is started at the same address, at once or when they are gone. What is
+then answered otherwise than usual: nobody replaces a worker, so a request of one that is killed in company may be told 503
+at the end of the drain. It must be told; and nobody may be if only gateways and brokers were killed.
 
 The seed decides what is sent and what is killed, not how the processes interleave: a run is like another, not the same.
 """
@@ -23,6 +25,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -49,24 +52,26 @@ drain_timeout_ms = {drain_ms}
 path = {build}/models/simple.so
 route = /simple
 workers = 1
-timeout_ms = 20000
+timeout_ms = 40000
 [model unet]
 path = {checkout}/tests/goldens/milesial_transposed.safetensors
 route = /unet
 workers = 1
-timeout_ms = 20000
+timeout_ms = 40000
 [model poison]
 path = {build}/tests/models/poison.so
 route = /poison
 workers = 1-2
 scale_wait_ms = 20
 scale_down_after_ms = 200
-timeout_ms = 20000
+timeout_ms = 40000
 """
 ROLES = {"worker": 0.4, "gateway": 0.2, "zmq-front": 0.15, "broker": 0.25}
 LONELY_ROUNDS = 60
-DRAIN_S = 15
+DRAIN_S = 30  # all that was accepted is done by then, on a machine that others use too
+ORPHANS_S = 12  # at most so long others are killed beside a dead supervisor
 STOP_BORNE_S = 5  # longer than the supervisor lets a process be stopped
+REFUSED_AT_END = "drain time is over, what is left is refused"
 EVENT = re.compile(r"^time=(\S+) .*msg=\"?(process killed|process ready)\"? program=(\S+) seat_number=(\d+) pid=(\d+)")
 DECISION = re.compile(r"^time=(\S+) .*msg=\"(?:more|fewer) workers\"")
 
@@ -84,6 +89,11 @@ def start():
     server = Server(launch(directory, "127.0.0.1:0"), directory)
     server.wait_ready()
     return server
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def start_again(server):
@@ -153,7 +163,7 @@ def make_orders(made):
                      headers=[("X-Unetserve-Timeout-Ms", str(dice.choice([20, 60, 200])))])
 
     def lasting(dice, name):
-        text = f"slow {dice.choice([3000, 4000])} {name} {dice.random()}".encode()
+        text = f"slow {dice.choice([1500, 2500])} {name} {dice.random()}".encode()
         return Order("lasting", "/poison", "application/json", text, text)
 
     return [simple, simple, unet, unet, echo, echo, large], [hurried], [lasting]
@@ -167,7 +177,8 @@ class Faults:
         self.server, self.books, self.with_supervisor = server, books, with_supervisor
         self.drains_s = []
         self.random = random.Random(f"{seed}/faults")
-        self.kills = []  # (wall time, role, pid)
+        self.kills = []  # (wall time, role, pid) of those that a supervisor replaces
+        self.blind = []  # [from, until] in wall time: the supervisor was stopped
         self.counts = collections.Counter()
         self.threads = []
 
@@ -181,12 +192,13 @@ class Faults:
         name = words[0].rpartition("unetserve-")[2] if words else ""
         return "zmq-front" if name == "gateway" and "zmq" in words else name
 
-    def kill(self, role, pid):
+    def kill(self, role, pid, replaced=True):
         death = self.books.note_death(role)
         try:
             os.kill(pid, signal.SIGKILL)
-            self.kills.append((time.time(), role, pid))
-            self.counts[f"{role} killed"] += 1
+            if replaced:
+                self.kills.append((time.time(), role, pid))
+            self.counts[f"{role} killed" + ("" if replaced else " as an orphan")] += 1
             wait_until(lambda: not process_alive(pid), 20, "the end of a killed process")
         except ProcessLookupError:
             pass
@@ -207,34 +219,96 @@ class Faults:
         if death:
             self.books.death_over(death)
 
+    def stop_supervisor(self):
+        """Who dies meanwhile is missed later; nothing else may change."""
+        blind = [time.time(), float("inf")]
+        self.blind.append(blind)
+        self.stop("supervisor", self.server.pid, self.random.uniform(0.005, 1.5))
+        blind[1] = time.time()
+
+    def kill_orphans(self, roles, seconds):
+        """Kills and stops of what the supervisor has left behind, until the last of it is gone."""
+        end = time.monotonic() + seconds
+        threads = []
+        while time.monotonic() < end and (left := [pid for pid in roles if process_alive(pid)]):
+            pid = self.random.choice(sorted(left))
+            dice = self.random.random()
+            if dice < 0.3:
+                threads.append(threading.Thread(target=self.kill, args=(roles[pid], pid, False)))
+                threads[-1].start()
+            elif dice < 0.5:
+                threads.append(threading.Thread(target=self.stop,
+                                                args=(roles[pid], pid, self.random.uniform(0.005, 1.5))))
+                threads[-1].start()
+            time.sleep(min(self.random.expovariate(1.5), 2))
+        if self.random.random() < 0.7:  # nobody waits for anything any more: the others leave at once
+            for pid, role in roles.items():
+                if role in ("gateway", "zmq-front") and process_alive(pid):
+                    threads.append(threading.Thread(target=self.kill, args=(role, pid, False)))
+                    threads[-1].start()
+        for thread in threads:
+            thread.join()
+
     def end_supervisor(self):
+        """Alone: everybody else is well, and stays so until the last orphan is gone."""
         for thread in self.threads:
             thread.join()
         wait_until(lambda: settled_processes(self.server), 30, "every process ready before the supervisor's end")
+        self.outlive(None, self.random.random() < 0.5)
+
+    def end_in_company(self):
+        roles = {pid: self.role_of(words) for pid, words in self.server.children().items()}
+        for _ in range(self.random.randrange(3)):
+            pid = self.random.choice(sorted(roles))
+            self.threads.append(threading.Thread(target=self.kill, args=(roles[pid], pid, False)))
+            self.threads[-1].start()
+            time.sleep(self.random.choice([0, 0, self.random.uniform(0, 0.2)]))
+        self.outlive(roles, self.random.random() < 0.5)
+
+    def outlive(self, roles, at_once):
+        """Kill the supervisor, with company if there are roles; start the next one, at once or when all are gone."""
         self.server.children()
-        old, end = sorted(self.server.seen()), self.books.note_end()
+        old, told = sorted(self.server.seen()), self.server.log_text().count(REFUSED_AT_END)
+        before = self.counts.copy()
+        end = self.books.note_end(alone=not roles)
         self.server.process.kill()
         self.server.process.wait()
         self.kills.append((time.time(), "supervisor", self.server.pid))
-        self.counts["supervisor killed"] += 1
+        self.counts["supervisor killed" + (" in company" if roles else "")] += 1
         begun = time.monotonic()
+        company = threading.Thread(target=self.kill_orphans, args=(roles or {}, self.random.uniform(0, ORPHANS_S)))
+        company.start()
+        if at_once:
+            wait_until(lambda: not listens(self.server.port), DRAIN_S, "the address to be free")
+            start_again(self.server)
+            self.books.end_over(end)
         while (left := [pid for pid in old if process_alive(pid)]) and time.monotonic() < begun + DRAIN_S + 5:
             time.sleep(0.02)
-        if left:
-            self.books.violate(f"{DRAIN_S + 5} s after the supervisor's death there still is {left}")
+        company.join()
         self.drains_s.append(time.monotonic() - begun)
-        start_again(self.server)
-        self.books.end_over(end)
+        if left := [pid for pid in left if process_alive(pid)]:
+            self.books.violate(f"{DRAIN_S + 5} s after the supervisor's death there still is {left}")
+        if self.server.log_text().count(REFUSED_AT_END) > told and not self.books.is_hurt(end):
+            self.books.violate(f"a gateway refused what it had accepted, and no worker had died: {self.counts - before}")
+        if not at_once:
+            start_again(self.server)
+            self.books.end_over(end)
+        self.books.end_gone(end)
 
     def strike(self):
-        if self.with_supervisor and self.random.random() < 0.08:
-            self.end_supervisor()
+        dice = self.random.random()
+        if self.with_supervisor and dice < 0.08:
+            if dice < 0.02:
+                self.end_supervisor()
+            else:
+                self.end_in_company()
             return
         role, pid = self.pick()
-        dice = self.random.random()
-        if pid is None:
+        if dice < 0.96 and pid is None:
             return
-        if dice < 0.6:
+        if dice >= 0.96:
+            thread = threading.Thread(target=self.stop_supervisor)
+        elif (dice := self.random.random()) < 0.6:
             thread = threading.Thread(target=self.kill, args=(role, pid))
         else:
             seconds = 2 * STOP_BORNE_S if dice > 0.95 else self.random.uniform(0.005, 1.5)
@@ -283,9 +357,11 @@ def seconds_of(stamp):
     return calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) + float("0." + fraction)
 
 
-def recoveries(server, kills):
+def recoveries(server, faults):
     """{role: [milliseconds from the kill to the successor's being ready]}, from the log's own clock. Where the
-    autoscaler has decided something in between, the seat may have been down because it was not wanted."""
+    autoscaler has decided something in between, the seat may have been down because it was not wanted; where the
+    supervisor was stopped or killed in between, it could do nothing."""
+    away = faults.blind + [(at, at) for at, role, _ in faults.kills if role == "supervisor"]
     events, decisions = [], []
     for line in server.log_text().splitlines():
         match = EVENT.match(line)
@@ -294,11 +370,13 @@ def recoveries(server, kills):
         elif match := DECISION.match(line):
             decisions.append(seconds_of(match[1]))
     took = collections.defaultdict(list)
-    for at, role, pid in kills:
+    for at, role, pid in faults.kills:
         seat = next((event[3] for event in events if event[4] == pid), None)
         ready = [event[0] for event in events
                  if event[1] == "process ready" and event[3] == seat and event[0] > at and event[4] != pid]
-        if ready and not (role == "worker" and any(at < decision < min(ready) for decision in decisions)):
+        if not ready or any(begun < min(ready) and over > at - 0.2 for begun, over in away):
+            continue
+        if role != "worker" or not any(at < decision < min(ready) for decision in decisions):
             took[role].append((min(ready) - at) * 1000)
     return took
 
@@ -378,9 +456,7 @@ def chaos(server, seed, seconds, with_supervisor):
         thread.join()
     lonely_rounds(server, books, faults, usual[4], seed)
     fault_seconds = time.monotonic() - books.started
-    took = recoveries(server, faults.kills)
-    if "requests are left unanswered" in server.log_text():
-        books.violate("a gateway left requests unanswered when the supervisor had died")
+    took = recoveries(server, faults)
     check_end(server, books, fds_before)
     decisions = sum(1 for line in server.log_text().splitlines() if DECISION.match(line))
     report(seed, fault_seconds, books, faults, took, decisions)
@@ -401,7 +477,7 @@ def main():
         good = chaos(server, seed, options.minutes * 60, options.supervisor)
     finally:
         if not good:
-            print(server.log_text()[-6000:])
+            print(server.log_text()[-30000:])
         server.kill_leftovers()
         shutil.rmtree(server.directory, ignore_errors=True)
     print("chaos: nothing was lost" if good else "chaos: FAILED")

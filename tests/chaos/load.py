@@ -8,11 +8,20 @@ import time
 import msgpack
 import zmq
 
-ANSWER_WAIT_S = 45
+ANSWER_WAIT_S = 60
 BROKEN = "broken by a gateway's death"
 LEFT = "left by a gateway's end"
 NOBODY = "not connected, nobody was there"
 SURELY_ACCEPTED_S = 2.5  # longer than a gateway is stopped without being killed
+REPLACED_S = 5  # after a worker's death what it ran is another's, if there is a supervisor
+AT_THE_END = b"The server ends"
+
+
+class End:
+    """A supervisor's: when it was killed, when the next one was ready, when the last of its children was gone."""
+
+    def __init__(self, alone):
+        self.at, self.over, self.gone, self.alone = time.monotonic(), float("inf"), float("inf"), alone
 
 
 class Books:
@@ -22,8 +31,8 @@ class Books:
         self.lock = threading.Lock()
         self.counts = {}
         self.violations = []
-        self.ends = []  # [when the supervisor was killed, when the next one was ready]
-        self.deaths = []  # ["gateway" | "zmq-front", until when one of them was dying]
+        self.ends = []
+        self.deaths = []  # [role, until when one of them was dying]
         self.started = time.monotonic()
         self.stop = threading.Event()
 
@@ -53,20 +62,40 @@ class Books:
         with self.lock:
             return any(until >= since and name == front for name, until in self.deaths)
 
-    def note_end(self):
+    def note_end(self, alone):
         """The supervisor is about to be killed: its gateways finish what they have accepted, and leave."""
         with self.lock:
-            self.ends.append([time.monotonic(), float("inf")])
+            self.ends.append(End(alone))
             return self.ends[-1]
 
     def end_over(self, end):
         with self.lock:
-            end[1] = time.monotonic() + 0.1
+            end.over = time.monotonic() + 0.1
+
+    def end_gone(self, end):
+        with self.lock:
+            end.gone = time.monotonic() + 0.1
+
+    def nobody_since(self, begun):
+        with self.lock:
+            return any(end.over >= begun for end in self.ends)
 
     def ended_since(self, begun, sent=float("inf")):
         """Was there an end after `begun`, and was what had been `sent` not long accepted by then?"""
         with self.lock:
-            return any(over >= begun and sent > at - SURELY_ACCEPTED_S for at, over in self.ends)
+            return any(end.gone >= begun and sent > end.at - SURELY_ACCEPTED_S for end in self.ends)
+
+    def hurt_since(self, begun):
+        """Was there an end in company, of which workers died that nobody replaced?"""
+        with self.lock:
+            return any(end.gone >= begun and self.is_hurt(end) for end in self.ends)
+
+    def may_say(self, begun, body):
+        """That sentence, in a 503?"""
+        return b"lost its slot" not in body and (AT_THE_END not in body or self.hurt_since(begun))
+
+    def is_hurt(self, end):
+        return not end.alone and any(role == "worker" and until >= end.at - REPLACED_S for role, until in self.deaths)
 
 
 class Broken(Exception):
@@ -179,7 +208,7 @@ class HttpClient:
                 self.books.violate(f"{kind} {request_id}: the connection broke, and no gateway had died")
             self.books.count(kind, LEFT)
         except (ConnectionRefusedError, ConnectionResetError):
-            if self.books.ended_since(begun):
+            if self.books.nobody_since(begun):
                 self.books.count(kind, NOBODY)
                 time.sleep(0.1)
                 return
@@ -214,7 +243,7 @@ class HttpClient:
         if status == 200 and body != order.expected:
             self.books.violate(f"{kind} {request_id}: a wrong answer of {len(body)} bytes: {body[:80]!r}, "
                                f"expected {order.expected[:80]!r}")
-        elif status == 503 and ("retry-after" not in fields or b"lost its slot" in body):
+        elif status == 503 and ("retry-after" not in fields or not self.books.may_say(begun, body)):
             self.books.violate(f"{kind} {request_id}: 503 {body!r}")
         elif status == 504 and not (limit_ms and took_ms >= limit_ms):
             self.books.violate(f"{kind} {request_id}: 504 after {took_ms:.0f} ms")
@@ -229,7 +258,7 @@ class ZmqClient:
         self.books, self.endpoint, self.orders, self.name = books, endpoint, orders, name
         self.random = random.Random(f"{seed}/{name}")
         self.context = zmq.Context()
-        self.under_way, self.answered = {}, set()
+        self.under_way, self.given_up, self.answered = {}, {}, set()
         self.number = 0
 
     def run(self):
@@ -262,7 +291,7 @@ class ZmqClient:
     def receive(self, dealer):
         head, *body = dealer.recv_multipart()
         reply = msgpack.unpackb(head)
-        begun, order = self.under_way.pop(reply["id"], (None, None))
+        begun, order = self.under_way.pop(reply["id"], None) or self.given_up.pop(reply["id"], (None, None))
         if begun is None:
             self.books.violate(f"zmq {reply['id']}: answered " +
                                ("twice" if reply["id"] in self.answered else "although nobody had asked"))
@@ -273,11 +302,12 @@ class ZmqClient:
             self.books.violate(f"zmq {order.kind} {reply['id']}: a wrong answer: {body and body[0][:80]!r}")
         elif reply["status"] == 503:
             time.sleep(0.02)
-        if reply["status"] not in (200, 503) or b"lost its slot" in b"".join(body):
+        if reply["status"] not in (200, 503) or not self.books.may_say(begun, b"".join(body)):
             self.books.violate(f"zmq {order.kind} {reply['id']}: {reply['status']} {body!r}")
 
     def expire(self):
-        """What a front had when it died is never answered; nothing but time tells what that was."""
+        """What a front had when it died is never answered; nothing but time tells what that was. It tells no more
+        than that: an answer that comes after all is counted too, once."""
         now = time.monotonic()
         for request_id, (begun, order) in list(self.under_way.items()):
             died, ended = self.books.died_since("zmq-front", begun), self.books.ended_since(begun, begun)
@@ -287,5 +317,4 @@ class ZmqClient:
                 continue
             else:
                 self.books.count("zmq " + order.kind, BROKEN if died else LEFT)
-            del self.under_way[request_id]
-            self.answered.add(request_id)
+            self.given_up[request_id] = self.under_way.pop(request_id)

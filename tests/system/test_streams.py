@@ -312,3 +312,14 @@ def test_draining_waits_for_streams(river):
     assert clean and len(found) == 400
     client.close()
     assert server.wait() == 0
+
+
+def test_the_end_of_a_drain_breaks_a_stream_off(river):
+    server = river("[server]\ndrain_timeout_ms = 300\n")
+    client = Raw(server, "drip")
+    client.until(b'{"i":0}')
+    server.send(signal.SIGTERM)
+    found, clean = chunks(client.to_the_end())
+    assert not clean and json.loads(found[-1])["detail"].startswith("The server ends")
+    client.close()
+    assert server.wait() == 0
