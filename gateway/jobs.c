@@ -142,13 +142,21 @@ static uint64_t guess_input(const struct job_order *order, uint64_t largest)
     return first;
 }
 
+/* Room for a document that is answered: at least so much. */
+static uint64_t answer_bytes(const struct jobs *jobs, const struct model_view *view)
+{
+    uint64_t most = jobs->config->models[view->model].max_response_bytes;
+    return view->interface.output_kind == UNETSERVE_DOCUMENT && most ? most : 1;
+}
+
 /* Labels for that input. The least that they can take, since it is not known yet how large an
  * element is; job_submit makes it right. */
-static uint64_t guess_output(const struct job_order *order, uint64_t input_bytes)
+static uint64_t guess_output(const struct jobs *jobs, const struct job_order *order,
+                             uint64_t input_bytes)
 {
     const struct unetserve_interface *interface = &order->view->interface;
     if (interface->output_kind != UNETSERVE_TENSOR || interface->channels == 0)
-        return 1;
+        return answer_bytes(jobs, order->view);
     if (order->format == BODY_RAW)
         return label_bytes(interface, order->shape);
     return input_bytes / ((uint64_t)interface->channels * 4);
@@ -205,7 +213,7 @@ static void *job_grow(void *opaque, size_t used, size_t needed, size_t *capacity
     struct queue *queue = &job->jobs->seat->queue;
     if (used > queue_input_capacity(queue, job->slot))
         return NULL;
-    if (job_move_slot(job, used, needed, 1, problem))
+    if (job_move_slot(job, used, needed, answer_bytes(job->jobs, job->view), problem))
         return NULL;
     *capacity = queue_input_capacity(queue, job->slot);
     return queue_input(queue, job->slot);
@@ -244,7 +252,7 @@ int job_open(struct jobs *jobs, const struct job_order *order, job_done *done, v
     if (order->format == BODY_RAW && body_check_shape(interface, order->shape, problem))
         return -1;
     uint64_t input_bytes = guess_input(order, queue_largest_input(&jobs->seat->queue));
-    uint64_t output_bytes = guess_output(order, input_bytes);
+    uint64_t output_bytes = guess_output(jobs, order, input_bytes);
     struct job *job = job_make(jobs, order, done, opaque);
     if (!job) {
         problem_set(problem, 503, "Out of memory, try again later");
@@ -356,7 +364,7 @@ static int make_room(struct job *job, const struct unetserve_shape *shape, uint6
     const struct queue *queue = &job->jobs->seat->queue;
     uint64_t labels = job->view->interface.output_kind == UNETSERVE_TENSOR
                           ? label_bytes(&job->view->interface, shape)
-                          : 0;
+                          : answer_bytes(job->jobs, job->view);
     uint64_t needed = input_bytes, pixels;
     if (body_reader_file(&job->reader)) {
         if (unetserve_shape_bytes(shape, &pixels))

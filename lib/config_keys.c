@@ -88,6 +88,8 @@ static const struct config_key model_keys[] = {
     {"timeout_ms", CONFIG_NUMBER, MODEL(timeout_ms), 1, DAY_MS, "1 to 86400000"},
     {"run_timeout_ms", CONFIG_NUMBER, MODEL(run_timeout_ms), 1, DAY_MS, "1 to 86400000"},
     {"tile", CONFIG_NUMBER, MODEL(tile), 0, 65536, "1 to 65536, or 0 for the model's own"},
+    {"max_response_bytes", CONFIG_BYTES, MODEL(max_response_bytes), 0, UINT64_C(1) << 30,
+     "0 (64K) to 1G, a number with K, M or G"},
     {"sandbox", CONFIG_CHOICE, MODEL(sandbox), 0, 0, "server|auto|on|files|off"},
     {"sandbox_paths", CONFIG_ABSOLUTE, MODEL(sandbox_paths), 0, 0,
      "absolute paths with ':' between them"},

@@ -85,6 +85,8 @@ char *interface_to_json(const struct unetserve_interface *interface)
         "batch_timeout_ms", (json_int_t)interface->batch_timeout_ms, "max_pending",
         (json_int_t)interface->max_pending, "fields",
         fields_to_json(interface->request_fields, interface->request_field_count));
+    if (interface->flags & UNETSERVE_READS_ITSELF)
+        json_whole_set(&input, "reads_itself", json_true());
     json_t *output = json_pack(
         "{s:s, s:o, s:s, s:o, s:b, s:o}", "kind", kind_name(interface->output_kind), "field",
         json_whole_string(interface->output_field, sizeof interface->output_field), "dtype",
@@ -225,6 +227,8 @@ static int input_read(const json_t *object, struct unetserve_interface *out)
               number_read(object, "max_pending", 0, COUNT_LIMIT, &out->max_pending) |
               fields_read(json_object_get(object, "fields"), out->request_fields,
                           &out->request_field_count);
+    if (json_is_true(json_object_get(object, "reads_itself")))
+        out->flags |= UNETSERVE_READS_ITSELF;
     /* A tensor model says what it takes. */
     if (!bad && out->input_kind == UNETSERVE_TENSOR)
         bad = out->channels == 0 || out->input_dtypes == 0 || out->size_multiple == 0;
@@ -249,7 +253,7 @@ static int output_read(const json_t *object, struct unetserve_interface *out)
         if (class_read(json_array_get(classes, i), &out->classes[i]))
             return -EBADMSG;
     const json_t *stream = json_object_get(object, "stream");
-    out->flags = json_is_true(stream) ? UNETSERVE_STREAMS : 0;
+    out->flags |= json_is_true(stream) ? UNETSERVE_STREAMS : 0;
     if (!json_is_boolean(stream))
         return -EBADMSG;
     return fields_read(json_object_get(object, "fields"), out->response_fields,

@@ -98,7 +98,9 @@ static void needs_collect(const struct geometry_request *request, struct needs *
             tensor_needs(interface, request->tiles[i], needs);
             continue;
         }
-        usual_add(needs, (struct need){DOCUMENT, DOCUMENT});
+        uint64_t output = request->responses[i] > DOCUMENT ? page_up(request->responses[i])
+                                                           : DOCUMENT;
+        usual_add(needs, (struct need){DOCUMENT, output});
         needs->larger = need_larger(needs->larger, (struct need){LONG_TEXT, LONG_TEXT});
         needs->bytes_per_label = 1; /* a document's answer may be as long as itself */
     }

@@ -10,6 +10,8 @@
 struct geometry_request {
     const struct unetserve_interface *interfaces; /* model_count of them */
     uint32_t tiles[QUEUE_MAX_MODELS];             /* the configuration's; 0: the interface's */
+    uint64_t
+        responses[QUEUE_MAX_MODELS]; /* the longest documents that are answered; 0: usual ones */
     uint32_t model_count;
     uint64_t memory;         /* bytes, for all areas together */
     uint64_t max_body_bytes; /* no slot is larger than twice this */

@@ -52,8 +52,10 @@ static int queue_open(struct server *server)
         if (request.memory > QUEUE_MEMORY_MOST)
             request.memory = QUEUE_MEMORY_MOST;
     }
-    for (uint32_t i = 0; i < config->model_count; i++)
+    for (uint32_t i = 0; i < config->model_count; i++) {
         request.tiles[i] = config->models[i].tile;
+        request.responses[i] = config->models[i].max_response_bytes;
+    }
     if (geometry_plan(&request, &geometry, &needed)) {
         uint64_t least_mib = (needed >> 20) + 1;
         return complain(EX_CONFIG,

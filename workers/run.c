@@ -205,7 +205,8 @@ static void settle(struct worker *worker, struct job *job)
 static int decode_item(struct worker *worker, struct job *job)
 {
     int error = job_expand(job, &worker->host);
-    if (!error && worker->interface.request_field_count)
+    if (!error && worker->interface.request_field_count &&
+        !(worker->interface.flags & UNETSERVE_READS_ITSELF))
         error = fields_read(&worker->interface, &job->item, &job->fields);
     if (!error && job->item.status == 200 && worker->ops->decode_request)
         error = worker->ops->decode_request(worker->instance, &job->item);

@@ -43,9 +43,10 @@ struct config_model {
     char batch_wait[16];       /* for whom: "receiving" or "always" */
     uint32_t timeout_ms;
     uint32_t run_timeout_ms;
-    uint32_t tile;            /* 0: what the model says */
-    char sandbox[8];          /* "auto", "on", "files", "off"; "server": as the server's */
-    char sandbox_paths[1024]; /* what its workers may read beside the model: PATH:PATH... */
+    uint32_t tile;               /* 0: what the model says */
+    uint64_t max_response_bytes; /* of a document that is answered; 0: as the queue's slots are */
+    char sandbox[8];             /* "auto", "on", "files", "off"; "server": as the server's */
+    char sandbox_paths[1024];    /* what its workers may read beside the model: PATH:PATH... */
 };
 
 /* Words with commas between them, or "*". */

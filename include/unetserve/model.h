@@ -100,7 +100,7 @@ struct unetserve_interface {
     /* For tensor outputs. */
     uint32_t output_dtype; /* U8: labels H x W, or N x H x W for a batched request */
     uint32_t class_count;
-    uint32_t flags; /* UNETSERVE_STREAMS */
+    uint32_t flags; /* UNETSERVE_STREAMS, UNETSERVE_READS_ITSELF */
     struct unetserve_class classes[UNETSERVE_MAX_CLASSES];
 
     /* For documents: declared fields. 0 of them: the plugin reads, or writes, the document itself.
@@ -118,6 +118,10 @@ struct unetserve_interface {
 
 /* flags: an answer is any number of items, each sent as soon as it is made (host->emit). */
 #define UNETSERVE_STREAMS 1u
+
+/* flags: the request fields say what the document looks like, for clients; the plugin reads and
+ * checks it itself, in decode_request, and there are no values. */
+#define UNETSERVE_READS_ITSELF 2u
 
 /* predict: those items of this call that are not completed yet will be, by host->complete. */
 #define UNETSERVE_PENDING 1

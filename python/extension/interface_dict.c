@@ -57,6 +57,27 @@ static int classes_take(PyObject *list, struct unetserve_interface *out)
     return 0;
 }
 
+/* Each a tuple: name, type, depth, optional, fallback, fallback_text. */
+static int fields_take(PyObject *list, struct unetserve_field *fields, uint32_t *out)
+{
+    Py_ssize_t count = list ? PyList_Size(list) : 0;
+    if (count < 0 || count > UNETSERVE_MAX_FIELDS) {
+        PyErr_SetString(PyExc_ValueError, "fields: a list of at most 8");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        struct unetserve_field *to = &fields[i];
+        const char *name, *text;
+        if (!PyArg_ParseTuple(PyList_GetItem(list, i), "sIIIds", &name, &to->type, &to->depth,
+                              &to->optional, &to->fallback, &text))
+            return -1;
+        snprintf(to->name, sizeof to->name, "%s", name);
+        snprintf(to->fallback_text, sizeof to->fallback_text, "%s", text);
+    }
+    *out = (uint32_t)count;
+    return 0;
+}
+
 static int tensor_take(PyObject *dict, struct unetserve_interface *out)
 {
     out->input_kind = UNETSERVE_TENSOR;
@@ -90,7 +111,12 @@ int interface_from_dict(PyObject *dict, struct unetserve_interface *out)
         interface_number(dict, "batch_timeout_ms", &interface.batch_timeout_ms) ||
         interface_number(dict, "max_pending", &interface.max_pending))
         return -1;
-    interface.flags = streams ? UNETSERVE_STREAMS : 0;
+    if (fields_take(PyDict_GetItemString(dict, "request_fields"), interface.request_fields,
+                    &interface.request_field_count) ||
+        fields_take(PyDict_GetItemString(dict, "response_fields"), interface.response_fields,
+                    &interface.response_field_count))
+        return -1;
+    interface.flags = UNETSERVE_READS_ITSELF | (streams ? UNETSERVE_STREAMS : 0);
     if (PyDict_GetItemString(dict, "channels") && tensor_take(dict, &interface))
         return -1;
     *out = interface;

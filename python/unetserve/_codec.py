@@ -132,34 +132,77 @@ def _typed(adapter, error_kind):
     return read
 
 
-def _annotation(hook):
-    """Of the first parameter; None where there is none."""
-    names = [name for name in inspect.signature(hook).parameters if name not in ("self", "context", "kwargs")]
-    if not names:
-        return None
+def annotation(hook, name=None):
+    """Of the first parameter, or of name ("return"); None where there is none."""
+    if not name:
+        names = [name for name in inspect.signature(hook).parameters if name not in ("self", "context", "kwargs")]
+        if not names:
+            return None
+        name = names[0]
     try:
-        return typing.get_type_hints(hook).get(names[0])
+        return typing.get_type_hints(hook).get(name)
     except NameError as error:
-        raise TypeError(f"decode_request: the type of '{names[0]}' is not known: {error}") from None
+        if name == "return":
+            return None
+        raise TypeError(f"decode_request: the type of '{name}' is not known: {error}") from None
+
+
+# ---- what is declared, for those who write clients ----
+
+FLOAT, INT, STR, BOOL = 1, 2, 3, 4
+_TYPES = {float: FLOAT, int: INT, str: STR, bool: BOOL}
+_FIELDS_MOST, _DEPTH_MOST, _NAME_MOST, _TEXT_MOST = 8, 4, 47, 31
+
+
+def _declared_field(name, field):
+    """(name, type, depth, optional, fallback, its text), or None: there is no word for it in unetserve's interfaces."""
+    kind, depth = field.annotation, 0
+    while typing.get_origin(kind) is list and depth < _DEPTH_MOST:
+        kind, depth = typing.get_args(kind)[0], depth + 1
+    if kind not in _TYPES or len(name.encode()) > _NAME_MOST or (depth and kind not in (float, int)):
+        return None
+    number, text = 0.0, ""
+    optional = not field.is_required()
+    if optional:
+        value = field.default
+        if depth or type(value) not in (kind, int if kind is float else kind):
+            return None
+        if kind is str:
+            text = value
+        else:
+            number = float(value)
+        if len(text.encode()) > _TEXT_MOST or number in (float("inf"), float("-inf")) or number != number:
+            return None
+    return name, FLOAT if depth else _TYPES[kind], depth, int(optional), number, text
+
+
+def declared_fields(model):
+    """Of a pydantic model with plain fields, which /openapi.json, /docs and client.py then show. [] where a field is
+    more than they have words for: any document, then."""
+    fields = getattr(model, "model_fields", None)
+    if not isinstance(fields, dict) or len(fields) > _FIELDS_MOST:
+        return []
+    told = [_declared_field(field.alias or name, field) for name, field in fields.items()]
+    return [] if None in told else told
 
 
 def request_reader(hook):
     """A function from a body to what the hook is given, by the annotation of its request: a pydantic model (or
     whatever else pydantic can check) is validated, and refused with 422 as FastAPI does."""
-    annotation = _annotation(hook)
-    if annotation in (None, typing.Any, dict, typing.Dict):
+    kind = annotation(hook)
+    if kind in (None, typing.Any, dict, typing.Dict):
         return _untyped
-    module = getattr(annotation, "__module__", "")
+    module = getattr(kind, "__module__", "")
     if module.startswith(("starlette", "fastapi")):
-        if annotation.__name__ == "Request":
+        if kind.__name__ == "Request":
             return _untyped
-        raise TypeError(f"decode_request: unetserve has no {annotation.__name__}; annotate with a pydantic model")
-    if annotation in (str, int, float, bool):
-        raise TypeError(f"decode_request: a request of type {annotation.__name__} would be a query parameter, which "
+        raise TypeError(f"decode_request: unetserve has no {kind.__name__}; annotate with a pydantic model")
+    if kind in (str, int, float, bool):
+        raise TypeError(f"decode_request: a request of type {kind.__name__} would be a query parameter, which "
                         "unetserve does not have; annotate with a pydantic model")
     try:
         import pydantic
-        adapter = pydantic.TypeAdapter(annotation)
+        adapter = pydantic.TypeAdapter(kind)
     except (ImportError, AttributeError):
         raise TypeError("decode_request: its request has a type, and checking that needs pydantic 2 in "
                         f"{sys.prefix}") from None

@@ -80,7 +80,10 @@ class Model:
             "is_async": int(self.is_async),
             "watches_self": int(type(api).health is not api.base.health),
         }
-        if api.tensor:
+        if not api.tensor:
+            described["request_fields"] = _codec.declared_fields(_codec.annotation(api.decode_request))
+            described["response_fields"] = _codec.declared_fields(_codec.annotation(api.encode_response, "return"))
+        else:
             described.update(api.tensor.describe())
         return described
 

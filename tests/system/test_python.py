@@ -194,6 +194,22 @@ def test_typed_refuses_as_fastapi_does(start_file, typed_python):
     server.stop()
 
 
+def test_types_are_told_to_those_who_write_clients(start_file, typed_python):
+    server = start_file("typed.py", python=typed_python)
+    document = requests.get(server.url + "/openapi.json", timeout=WAIT_S).json()
+    operation = document["paths"]["/predict"]["post"]
+    schemas = document["components"]["schemas"]
+    asked = schemas[operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]]
+    given = schemas[operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]]
+    assert asked["properties"] == {"input": {"type": "number", "title": "Input"}} and asked["required"] == ["input"]
+    assert given["properties"] == {"output": {"type": "number", "title": "Output"}}
+    # And python client.py, which run() has written, asks with them.
+    done = subprocess.run([DEBIAN_PYTHON, "client.py"], cwd=server.directory, capture_output=True, text=True, timeout=WAIT_S,
+                          check=False)
+    assert (done.returncode, done.stdout) == (0, 'Status: 200\nResponse:\n {"output":80.0}\n'), done.stderr
+    server.stop()
+
+
 def test_land_cover_answers_the_notebook_s_client(start_file, typed_python):
     numpy = pytest.importorskip("numpy")
     server = start_file("land_cover.py", python=typed_python)
@@ -353,7 +369,8 @@ def test_exceptions_tell_the_log_and_not_the_client(start_file):
     assert "unetserve_model_python_answer" in metrics and "42.5" in metrics
     assert post(server, {"do": "fork"}).json() == {"child": -signal.SIGTERM}
     assert len(post(server, {"do": "long", "count": 50000}).text) == 50002
-    long = post(server, {"do": "long", "count": 300000})
+    assert len(post(server, {"do": "long", "count": 1000000}).text) == 1000002
+    long = post(server, {"do": "long", "count": 1100000})
     assert (long.status_code, long.json()) == (500, {"detail": "The answer is too long"})
     server.stop()
 
@@ -419,20 +436,50 @@ REFUSED = [
     (PREDICT + "    def authorize(self, auth): pass\n", "ls.LitServer(A())", "authorize"),
     ("", "ls.LitServer(A())", "predict is not implemented"),
     (PREDICT, "ls.LitServer(A(), loggers=[1])", "loggers"),
-    (PREDICT, "ls.LitServer(A(), middlewares=[(type('GZipMiddleware', (), {}), {})])", "GZipMiddleware"),
+    (PREDICT, "ls.LitServer(A(), callbacks=[1])", "callbacks"),
+    (PREDICT, "ls.LitServer(A(), spec=1)", "LitServer(spec"),
+    (PREDICT, "ls.LitServer(A(), loop=1)", "LitServer(loop"),
+    (PREDICT, "ls.LitServer(A(), model_metadata={'a': 1})", "model_metadata"),
+    (PREDICT, "ls.LitServer(A(), healthcheck_path='/well')", "healthcheck_path"),
+    (PREDICT, "ls.LitServer(A(), info_path='/about')", "info_path"),
+    (PREDICT, "ls.LitServer(A(), shutdown_path='/end')", "shutdown_path"),
+    (PREDICT, "ls.LitServer(A(), enable_shutdown_api=True)", "enable_shutdown_api"),
+    (PREDICT, "ls.LitServer(A(), max_payload_size='100MB')", "max_payload_size"),
+    (PREDICT, "ls.LitServer(A(), accelerator='cuda', devices=[[0, 1]])", "devices"),
+    (PREDICT, "ls.LitServer(A(), workers_per_device=0)", "workers_per_device"),
+    (PREDICT, "ls.LitServer(A(), workers_per_device=[1, 2])", "workers_per_device"),
+    (PREDICT, "ls.LitServer(A(), workers_per_device={'/other': 2})", "/other"),
+    (PREDICT, "ls.LitServer(A(), timeout=1, batch_timeout=2)", "batch_timeout"),
+    (PREDICT, "ls.LitServer([])", "lit_api"),
+    (PREDICT, "ls.LitServer([A(), A()])", "api_path"),
+    (PREDICT, "ls.LitServer(A(), no_such_option=1)", "no_such_option"),
+    (PREDICT, "ls.LitServer(A(), middlewares=(1,))", "middlewares"),
+    (PREDICT, "ls.LitServer(A(), middlewares=[type('TrustedHost', (), {})])", "TrustedHost"),
+    (PREDICT, "ls.LitServer(A(), middlewares=[(type('GZipMiddleware', (), {}), {'level': 1})])", "GZipMiddleware(level"),
+    (PREDICT, "ls.LitServer(A(), middlewares=[(type('CORSMiddleware', (), {}), {'allow_origin_regex': 'x'})])", "allow_origin_regex"),
     (PREDICT, "ls.LitServer(A(), accelerator='mps')", "mps"),
     (PREDICT, "ls.LitServer(A(enable_async=True))", "must be a coroutine"),
     (PREDICT, "ls.LitServer(A(spec=1))", "spec"),
+    (PREDICT, "ls.LitServer(A(mcp=1))", "mcp"),
+    (PREDICT, "ls.LitServer(A(loop=1))", "loop"),
+    (PREDICT, "ls.LitServer(A(max_batch_size=0))", "max_batch_size"),
+    (PREDICT, "ls.LitServer(A(batch_timeout=-1))", "batch_timeout"),
+    (PREDICT, "ls.LitServer(A(api_path='predict'))", "api_path"),
     (PREDICT, "ls.LitServer(A(), stream=True)", "yields"),
     (PREDICT, "ls.LitServer(A()).run(ssl_keyfile='k')", "ssl_keyfile"),
+    (PREDICT, "ls.LitServer(A()).run(backlog=5)", "backlog"),
+    (PREDICT, "ls.LitServer(A()).run(pretty_logs=True)", "pretty_logs"),
+    (PREDICT, "ls.LitServer(A()).run(api_server_worker_type='thread')", "api_server_worker_type"),
     ("    def predict(self, x):\n        yield x\n", "ls.LitServer(A())", "stream=True"),
+    ("    def predict(self, x):\n        yield x\n", "ls.LitServer(A(max_batch_size=2), stream=True)", "batch streams"),
+    (PREDICT + "    def step(self): pass\n", "ls.LitServer(A())", "continuous batching"),
 ]
 
 
-@pytest.mark.parametrize("body, line, word", REFUSED, ids=[word for _, _, word in REFUSED])
+@pytest.mark.parametrize("body, line, word", REFUSED, ids=[f"{i}-{word}" for i, (_, _, word) in enumerate(REFUSED)])
 def test_what_unetserve_does_not_have_is_refused_by_name(tmp_path, body, line, word):
     (tmp_path / "refused.py").write_text(f"{HEAD}{body}server = {line}\nserver.run(host='127.0.0.1', port=0)\n")
-    ended = subprocess.run([DEBIAN_PYTHON, tmp_path / "refused.py"], env=environment(), capture_output=True,
+    ended = subprocess.run([DEBIAN_PYTHON, tmp_path / "refused.py"], cwd=tmp_path, env=environment(), capture_output=True,
                            text=True, timeout=WAIT_S, check=False)
     assert ended.returncode == 1
     assert word in ended.stderr.splitlines()[-1]
@@ -454,3 +501,49 @@ def test_an_interpreter_that_is_not_there_is_named(run_unetserve, tmp_path):
     ended = run_unetserve("--model", FILES / "simple.py", "--listen", "127.0.0.1:0", env={"PATH": str(tmp_path)})
     assert ended.returncode == 78
     assert "python" in ended.stderr
+
+
+# ---- what is taken ---------------------------------------------------------------------------------------------------
+
+TAKEN = [
+    ("LitServer(A())", "", ["listen = 127.0.0.1:0", "gateways = 1", "devices = cpu", "workers_per_device = 1", "timeout_ms = 30000",
+                            "route = /predict"], 1),
+    ("LitServer(A(api_path='/x'), accelerator='cpu', devices=3, workers_per_device=2, timeout=1.5)", "num_api_servers=3",
+     ["gateways = 3", "workers_per_device = 2", "timeout_ms = 1500", "route = /x"], 1),
+    ("LitServer([A(), A(api_path='/b')], workers_per_device=[1, 2], timeout=False)", "log_level='warning'",
+     ["log_level = warning", "workers_per_device = 2", "timeout_ms = 86400000"], 2),
+    ("LitServer([A(), A(api_path='/b')], workers_per_device={'/b': 2})", "", ["workers_per_device = 2"], 2),
+    ("LitServer(A(), max_payload_size=2e6, max_response_bytes=4096, run_timeout=5, disable_openapi_url=True)", "",
+     ["max_body_bytes = 2000000", "max_response_bytes = 4096", "run_timeout_ms = 5000", "docs = off"], 1),
+    ("LitServer(A(), track_requests=True, fast_queue=True, restart_workers=True, max_batch_size=4, batch_timeout=0.1)",
+     "pretty_logs=False, api_server_worker_type='process', generate_client_file=False", ["devices = cpu"], 1),
+    ("LitServer(A(), middlewares=[(type('GZipMiddleware', (), {}), {'minimum_size': 7}), (type('CORSMiddleware', (), {}), "
+     "{'allow_origins': ['https://a.example'], 'allow_methods': ['*'], 'allow_headers': ['X-A'], 'expose_headers': ['X-B'], "
+     "'allow_credentials': True, 'max_age': 5})])", "",
+     ["compress_min_bytes = 7", "gzip_level = 9", "cors_allow_origins = https://a.example", "cors_allow_methods = *",
+      "cors_allow_headers = X-A", "cors_expose_headers = X-B", "cors_allow_credentials = on", "cors_max_age = 5"], 1),
+    ("LitServer(A())", "ssl_certfile='c.pem', ssl_keyfile='/k.pem'", ["listen = https://127.0.0.1:0", "tls_key = /k.pem"], 1),
+]
+
+
+@pytest.mark.parametrize("constructor, run, lines, models", TAKEN, ids=range(len(TAKEN)))
+def test_options_become_the_configuration(tmp_path, run_unetserve, constructor, run, lines, models):
+    """What is started is looked at instead, and unetserve asked whether it is right."""
+    (tmp_path / "taken.py").write_text(
+        f"{HEAD}{PREDICT}import os\nfrom unetserve import _seat\n"
+        "def execute(program, words):\n    print(open(words[2]).read())\n    print('words', words[3:])\n    raise SystemExit(0)\n"
+        f"server = ls.{constructor}\n"
+        "if not _seat.words:\n    os.execv = execute\n"
+        f"server.run(host='127.0.0.1', port=0{', ' + run if run else ''})\n")
+    ended = subprocess.run([DEBIAN_PYTHON, tmp_path / "taken.py"], cwd=tmp_path, env=environment(), capture_output=True, text=True,
+                           timeout=WAIT_S, check=False)
+    assert ended.returncode == 0, ended.stderr
+    text, _, words = ended.stdout.partition("words ")
+    told = text.splitlines()
+    assert [line for line in lines if line not in told] == []
+    assert sum(line.startswith("[model ") for line in told) == models
+    assert ("--client-file" in words) == ("generate_client_file=False" not in run)
+    (tmp_path / "taken.conf").write_text(text)
+    if "ssl_" not in run:
+        checked = run_unetserve("-c", tmp_path / "taken.conf", "--check", env=environment())
+        assert checked.returncode == 0, checked.stderr

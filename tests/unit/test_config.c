@@ -209,14 +209,15 @@ static void test_write_comes_back(void **state)
     (void)state;
     config_init(&config);
     round_trip();
-    assert_int_equal(parse("[server]\nlisten = unix:/a, [::]:1\nqueue_memory = 5M\n"
-                           "trusted_proxies = 10.0.0.1 unix:\nrate_limit = 2.5\nrate_burst = "
-                           "7\napi_key_file = /etc/keys\nrun_dir = /r\ncache_dir = /c/d\n"
-                           "[model one]\npath = /x y/z=1.pth\nworkers = 2-3\nthreads = 2\n"
-                           "batch_timeout_ms = 5\ntile = 64\nbackend = onednn\n"
-                           "sandbox = files\nsandbox_paths = /a b:/c\n"
-                           "[model two]\npath = q\n"),
-                     0);
+    assert_int_equal(
+        parse("[server]\nlisten = unix:/a, [::]:1\nqueue_memory = 5M\n"
+              "trusted_proxies = 10.0.0.1 unix:\nrate_limit = 2.5\nrate_burst = "
+              "7\napi_key_file = /etc/keys\nrun_dir = /r\ncache_dir = /c/d\n"
+              "[model one]\npath = /x y/z=1.pth\nworkers = 2-3\nthreads = 2\n"
+              "batch_timeout_ms = 5\ntile = 64\nmax_response_bytes = 3M\nbackend = onednn\n"
+              "sandbox = files\nsandbox_paths = /a b:/c\n"
+              "[model two]\npath = q\n"),
+        0);
     round_trip();
 }
 

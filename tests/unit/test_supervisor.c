@@ -198,6 +198,25 @@ static void test_geometry_many_models(void **state)
     assert_int_equal(geometry.classes[0].input_bytes, 13 * 256 * 256 * 4);
 }
 
+static void test_geometry_long_answers(void **state)
+{
+    (void)state;
+    struct unetserve_interface models[2] = {document_model(), tensor_model(12, 64)};
+    struct geometry_request request = {.interfaces = models,
+                                       .model_count = 2,
+                                       .memory = UINT64_C(256) << 20,
+                                       .max_body_bytes = UINT64_C(512) << 20,
+                                       .responses = {4 << 20}};
+    struct queue_geometry geometry;
+    assert_int_equal(geometry_plan(&request, &geometry, NULL), 0);
+    plan_check(&geometry, request.memory, UINT64_C(1) << 30);
+    assert_int_equal(geometry.classes[0].input_bytes, 64 << 10);
+    assert_int_equal(geometry.classes[0].output_bytes, 4 << 20);
+    /* Longer requests have that room, too. */
+    assert_true(geometry.classes[geometry.class_count - 1].output_bytes >= 4 << 20);
+    assert_true(geometry.classes[geometry.class_count - 1].input_bytes > 1 << 20);
+}
+
 static void test_geometry_too_little(void **state)
 {
     (void)state;
@@ -538,6 +557,7 @@ int main(void)
         cmocka_unit_test(test_geometry_documents),
         cmocka_unit_test(test_geometry_small_bodies),
         cmocka_unit_test(test_geometry_many_models),
+        cmocka_unit_test(test_geometry_long_answers),
         cmocka_unit_test(test_geometry_too_little),
         cmocka_unit_test(test_cores_divided),
         cmocka_unit_test(test_cores_text),

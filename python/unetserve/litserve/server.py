@@ -75,6 +75,15 @@ def _cors_keys(options):
     return keys
 
 
+def _gzip_keys(options):
+    """Starlette's GZipMiddleware: its usual values where none are given."""
+    for name in options:
+        if name not in ("minimum_size", "compresslevel"):
+            _refuse(f"GZipMiddleware({name}=...)")
+    return {"compress_min_bytes": str(int(options.get("minimum_size", 500))),
+            "gzip_level": str(int(options.get("compresslevel", 9)))}
+
+
 def _middleware_keys(middlewares):
     """Those that the gateway has instead, as its configuration's keys."""
     if middlewares is None:
@@ -87,9 +96,48 @@ def _middleware_keys(middlewares):
         name = getattr(kind, "__name__", repr(kind))
         if name == "CORSMiddleware":
             keys.update(_cors_keys(options))
+        elif name == "GZipMiddleware":
+            keys.update(_gzip_keys(options))
         else:
-            _refuse(f"middleware {name}", "unetserve runs no ASGI middleware; of CORSMiddleware it has its own")
+            _refuse(f"middleware {name}",
+                    "unetserve runs no ASGI middleware; of CORSMiddleware and GZipMiddleware it has its own")
     return keys
+
+
+# ---- workers ----
+
+
+def _workers(apis, given):
+    """{route: how many on each device}, of a number, a list in the order of the APIs, or a dict by api_path."""
+    paths = [api.api_path for api in apis]
+    if isinstance(given, (list, tuple)):
+        if len(given) != len(paths):
+            _refuse(f"LitServer(workers_per_device={given!r})", f"a list has one number for each of {len(paths)} LitAPIs")
+        given = dict(zip(paths, given))
+    elif not isinstance(given, dict):
+        given = dict.fromkeys(paths, given)
+    unknown = [path for path in given if path not in paths]
+    if unknown:
+        _refuse(f"LitServer(workers_per_device={given!r})", f"no LitAPI has the api_path {unknown[0]}")
+    counts = {path: given.get(path, 1) for path in paths}
+    for count in counts.values():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            _refuse(f"LitServer(workers_per_device={count!r})", "a whole number, at least 1")
+    return counts
+
+
+# ---- TLS ----
+
+
+def _tls_keys(options):
+    """What uvicorn calls ssl_certfile and ssl_keyfile; the rest of its options is refused."""
+    names = {"ssl_certfile": "tls_certificate", "ssl_keyfile": "tls_key"}
+    for name in options:
+        if name not in names:
+            _refuse(f"LitServer.run({name}=...)", "that is uvicorn's, and there is no uvicorn here")
+    if options and len(options) < len(names):
+        _refuse(f"LitServer.run({next(iter(options))}=...)", "ssl_certfile and ssl_keyfile go together")
+    return {names[name]: os.path.abspath(path) for name, path in options.items()}
 
 
 # ---- the server ----
@@ -118,22 +166,23 @@ def _main_file():
 
 
 class LitServer:
-    """LitServe's LitServer. run_timeout is unetserve's own: seconds that one call of predict may take."""
+    """LitServe's LitServer. run_timeout (seconds that one call of predict may take) and max_response_bytes (the
+    longest answer) are unetserve's own."""
 
     def __init__(self, lit_api, accelerator="auto", devices="auto", workers_per_device=1, timeout=30, stream=None,
                  middlewares=None, max_batch_size=None, batch_timeout=None, api_path=None, max_payload_size=None,
                  track_requests=False, model_metadata=None, spec=None, callbacks=None, loggers=None, loop="auto",
                  healthcheck_path="/health", info_path="/info", shutdown_path="/shutdown", enable_shutdown_api=False,
-                 fast_queue=False, disable_openapi_url=False, restart_workers=True, run_timeout=60):
+                 fast_queue=False, disable_openapi_url=False, restart_workers=True, run_timeout=60,
+                 max_response_bytes=1 << 20):
         del track_requests, fast_queue, restart_workers  # always so: /metrics, shared memory, workers come back
         _refuse_unusual("LitServer", {"model_metadata": model_metadata, "spec": spec, "callbacks": callbacks,
                                       "loggers": loggers, "loop": loop, "healthcheck_path": healthcheck_path,
                                       "info_path": info_path, "shutdown_path": shutdown_path,
-                                      "enable_shutdown_api": enable_shutdown_api,
-                                      "disable_openapi_url": disable_openapi_url},
+                                      "enable_shutdown_api": enable_shutdown_api},
                         {"model_metadata": None, "spec": None, "callbacks": None, "loggers": None, "loop": "auto",
                          "healthcheck_path": "/health", "info_path": "/info", "shutdown_path": "/shutdown",
-                         "enable_shutdown_api": False, "disable_openapi_url": False})
+                         "enable_shutdown_api": False})
         self.apis = list(lit_api) if isinstance(lit_api, (list, tuple)) else [lit_api]
         if not self.apis or not all(isinstance(api, LitAPI) for api in self.apis):
             raise ValueError("lit_api must be an instance of LitAPI, or a list of them")
@@ -144,18 +193,19 @@ class LitServer:
                 raise ValueError("batch_timeout must be less than timeout")
         if len({api.api_path for api in self.apis}) < len(self.apis):
             raise ValueError("each LitAPI must have an api_path of its own")
-        if not isinstance(workers_per_device, int) or workers_per_device < 1:
-            _refuse(f"LitServer(workers_per_device={workers_per_device!r})", "a whole number, at least 1")
         if max_payload_size is not None and not isinstance(max_payload_size, (int, float)):
             _refuse(f"LitServer(max_payload_size={max_payload_size!r})", "a number of bytes")
         self._keys = _middleware_keys(middlewares)
+        if disable_openapi_url:
+            self._keys["docs"] = "off"
+        self._workers = _workers(self.apis, workers_per_device)
         if max_payload_size is not None:
             self._keys["max_body_bytes"] = str(int(max_payload_size))
         self._model_keys = {
             "devices": _devices(accelerator, devices),
-            "workers_per_device": str(workers_per_device),
             "timeout_ms": str(_DAY_MS if timeout in (False, None, -1) else max(1, int(timeout * 1000))),
             "run_timeout_ms": str(max(1, int(run_timeout * 1000))),
+            "max_response_bytes": str(int(max_response_bytes)),
         }
 
     @staticmethod
@@ -168,8 +218,7 @@ class LitServer:
     def run(self, host="0.0.0.0", port=8000, num_api_servers=None, log_level="info", generate_client_file=True,
             api_server_worker_type=None, pretty_logs=False, **kwargs):
         """Serves until it is told to end; does not return."""
-        if kwargs:
-            _refuse(f"LitServer.run({next(iter(kwargs))}=...)", "that is uvicorn's, and there is no uvicorn here")
+        self._keys.update(_tls_keys(kwargs))
         _refuse_unusual("LitServer.run", {"pretty_logs": pretty_logs}, {"pretty_logs": False})
         if api_server_worker_type not in (None, "process"):
             _refuse(f"LitServer.run(api_server_worker_type={api_server_worker_type!r})", "they are processes")
@@ -177,7 +226,8 @@ class LitServer:
             _refuse("LitServer.run()", "it must be called from the main thread")
         if _seat.words:
             self._work()
-        self._serve(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", num_api_servers or 1, log_level,
+        scheme = "https://" if kwargs else ""
+        self._serve(scheme + (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), num_api_servers or 1, log_level,
                     ["--client-file", "client.py"] if generate_client_file else [])
 
     def _work(self):
@@ -209,6 +259,7 @@ class LitServer:
                 name += "-"
             names.add(name)
             lines += [f"[model {name}]", f"path = {path}", f"python = {sys.executable}", f"route = {api.api_path}"]
+            lines += [f"workers_per_device = {self._workers[api.api_path]}"]
             lines += [f"{key} = {value}" for key, value in self._model_keys.items()]
         return "\n".join(lines) + "\n"
 
