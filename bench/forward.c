@@ -4,13 +4,14 @@
  *
  *   bench/forward [--model PATH] [--base 64] [--depth 4] [--channels 12] [--classes 11] [--size
  * 256] [--batch 1]
- *                 [--threads N] [--runs 10] [--precision f32|bf16] [--profile]
+ *                 [--threads N] [--runs 10] [--precision f32|bf16|int8] [--profile]
  *   bench/forward --peak [--threads N]
  *
  * Without --model, a UNet of transposed convolutions with random weights (the defaults: 31M
  * parameters). --profile adds a line a layer: milliseconds in oneDNN's convolution and in our own
  * kernels.
  */
+#include "observed_ranges.h"
 #include "peak.h"
 #include "random_network.h"
 #include "workers/backends/backends.h"
@@ -222,15 +223,23 @@ static int bench_precision(const struct settings *settings, const struct network
     };
     char reason[256];
     struct bench bench = {.settings = settings, .network = network};
-    int error = backend_onednn.create(network, &options, &bench.instance, reason, sizeof reason);
+    int error = tiles_make(&bench);
+    struct quantise_ranges ranges = {0};
+    if (error == 0 && strcmp(precision, "int8") == 0) {
+        error = observed_ranges_make(network, &bench.batch, settings->threads, &ranges);
+        options.ranges = &ranges;
+    }
+    if (error == 0) {
+        snprintf(reason, sizeof reason, "no memory");
+        error = backend_onednn.create(network, &options, &bench.instance, reason, sizeof reason);
+    }
+    quantise_ranges_free(&ranges);
     if (error != 0) {
         fprintf(stderr, "forward: %s: %s\n", precision, reason);
+        tiles_free(&bench);
         return error;
     }
-    error = tiles_make(&bench);
-    if (error == 0) {
-        error = time_runs(&bench);
-    }
+    error = time_runs(&bench);
     if (error == 0 && settings->profile) {
         error = profile(&bench);
     }
@@ -250,6 +259,9 @@ static int bench_network(const struct settings *settings, const struct network *
     int error = bench_precision(settings, network, "auto");
     if (error == 0 && peak_find("bf16") != NULL) {
         error = bench_precision(settings, network, "f32");
+    }
+    if (error == 0 && peak_find("int8") != NULL) {
+        error = bench_precision(settings, network, "int8");
     }
     return error;
 }
@@ -292,7 +304,7 @@ static int run(const struct settings *settings)
 
 static int print_peaks(const struct settings *settings)
 {
-    static const char *const precisions[] = {"bf16", "f32"};
+    static const char *const precisions[] = {"int8", "bf16", "f32"};
     for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++) {
         const struct peak_loop *loop = peak_find(precisions[i]);
         if (loop != NULL) {

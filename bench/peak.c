@@ -20,7 +20,11 @@ const struct peak_loop *peak_find(const char *precision)
     static const struct peak_loop avx512 = {"avx512", "f32", peak_avx512_f32};
     static const struct peak_loop avx2 = {"avx2", "f32", peak_avx2_f32};
     static const struct peak_loop sse = {"sse", "f32", peak_sse_f32};
+    static const struct peak_loop avx512_int8 = {"avx512", "int8", peak_avx512_int8};
     struct onednn_isa isa = onednn_isa_detect();
+    if (strcmp(precision, "int8") == 0) { /* of AMX there is no loop yet */
+        return isa.avx512_vnni && !isa.amx_bf16 ? &avx512_int8 : NULL;
+    }
     if (strcmp(precision, "bf16") == 0) {
         const struct peak_loop *vector = isa.avx512_bf16 ? &avx512_bf16 : NULL;
         return isa.amx_bf16 ? &amx : vector;

@@ -8,10 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* One loop: runs `rounds` times, returns the floating-point operations of a round. */
+/* One loop: runs `rounds` times, returns the operations of a round. */
 struct peak_loop {
     const char *isa;       /* "amx", "avx512" ... */
-    const char *precision; /* "bf16", "f32" */
+    const char *precision; /* "int8", "bf16", "f32" */
     uint64_t (*run)(uint64_t rounds);
 };
 
@@ -25,6 +25,7 @@ double peak_measure(const struct peak_loop *loop, uint32_t threads);
 /* The loops, one a file or function; call only where the processor has the instructions. */
 uint64_t peak_amx_bf16(uint64_t rounds);
 uint64_t peak_avx512_bf16(uint64_t rounds);
+uint64_t peak_avx512_int8(uint64_t rounds);
 uint64_t peak_avx512_f32(uint64_t rounds);
 uint64_t peak_avx2_f32(uint64_t rounds);
 uint64_t peak_sse_f32(uint64_t rounds);

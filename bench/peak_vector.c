@@ -37,6 +37,31 @@ __attribute__((target("avx512f,avx512bf16"))) uint64_t peak_avx512_bf16(uint64_t
     return UINT64_C(2) * 32 * SUMS;
 }
 
+__attribute__((target("avx512f,avx512vnni"))) uint64_t peak_avx512_int8(uint64_t rounds)
+{
+    __m512i sums[SUMS];
+    UNROLL
+    for (int i = 0; i < SUMS; i++) {
+        sums[i] = _mm512_set1_epi32(i);
+    }
+    __m512i codes = _mm512_set1_epi8(3);
+    __m512i weights = _mm512_set1_epi8(1);
+    KEEP(codes);
+    KEEP(weights);
+    for (uint64_t r = 0; r < rounds; r++) {
+        UNROLL
+        for (int i = 0; i < SUMS; i++) {
+            sums[i] = _mm512_dpbusd_epi32(sums[i], codes, weights);
+        }
+        KEEP(codes);
+    }
+    UNROLL
+    for (int i = 0; i < SUMS; i++) {
+        KEEP(sums[i]);
+    }
+    return UINT64_C(2) * 64 * SUMS;
+}
+
 __attribute__((target("avx512f"))) uint64_t peak_avx512_f32(uint64_t rounds)
 {
     __m512 sums[SUMS];

@@ -26,6 +26,7 @@
 #include "workers/models/unet/family.h"
 #include "workers/models/unet/model_dir.h"
 #include "workers/models/unet/pickle.h"
+#include "workers/models/unet/quantise_file.h"
 
 #include "unetserve/interface_text.h"
 #include "unetserve/mask_writer.h"
@@ -242,6 +243,23 @@ static int try_keys(void)
     return error;
 }
 
+static struct {
+    char *data;
+    size_t size;
+} ranges_text;
+
+static int try_quantise_file(void)
+{
+    struct quantise_file file;
+    char error[512] = "";
+    int failed = quantise_file_parse(ranges_text.data, ranges_text.size, &file, error,
+                                     sizeof error);
+    assert_int_not_equal(failed, -EBADMSG); /* it is good */
+    if (!failed)
+        quantise_file_free(&file);
+    return failed;
+}
+
 static int try_model_dir(void)
 {
     static struct model_dir loaded;
@@ -323,6 +341,9 @@ static void test_texts(void **state)
     survive("decoder", try_decoder, 3);
     survive("API keys", try_keys, 1);
     survive("model directory", try_model_dir, 4);
+    ranges_text.data = read_file("tests/fuzz/corpus/quantise_file/good", &ranges_text.size);
+    survive("ranges", try_quantise_file, 2);
+    free(ranges_text.data);
 }
 
 /* ---- masks ---- */
@@ -420,11 +441,10 @@ static int try_family(void)
 
 static struct network built;
 static const struct backend *backend;
+static struct backend_options how = {.threads = 1, .preprocess = {.scale = 1}};
 
 static int try_backend(void)
 {
-    static const struct backend_options options = {
-        .precision = "f32", .threads = 1, .preprocess = {.scale = 1}};
     static uint8_t tile[16 * 32 * 32], labels[32 * 32];
     const void *input = tile;
     uint8_t *label = labels;
@@ -436,7 +456,7 @@ static int try_backend(void)
                                         .labels = &label};
     char error[512] = "";
     void *instance = NULL;
-    int failed = backend->create(&built, &options, &instance, error, sizeof error);
+    int failed = backend->create(&built, &how, &instance, error, sizeof error);
     if (failed)
         return failed;
     failed = backend->forward(instance, &batch);
@@ -467,10 +487,21 @@ static void test_backends(void **state)
     assert_int_equal(weights_open(GOLDENS "plain.safetensors", &weights, report, sizeof report), 0);
     assert_int_equal(family_build(&weights, NULL, &built, report, sizeof report), 0);
     assert_true(built.in_channels <= 16);
+    struct quantise_range layers[64] = {{0}};
+    struct quantise_ranges ranges = {.layer_count = built.layer_count, .layers = layers};
+    assert_true(built.layer_count <= 64);
+    for (size_t i = 0; i < built.layer_count; i++)
+        layers[i] = (struct quantise_range){.low = -1, .high = 1, .known = true};
     for (const struct backend *const *at = backend_list(); *at; at++) {
         backend = *at;
+        how.precision = "f32";
+        how.ranges = NULL;
         if (backend->probe(report, sizeof report) == 0)
             survive(backend->name, try_backend, 4);
+        how.precision = "int8";
+        how.ranges = &ranges;
+        if (try_backend() == 0) /* it has int8, and so has this processor */
+            survive("int8", try_backend, 4);
     }
     network_free(&built);
     weights_close(&weights);

@@ -3,7 +3,7 @@
  * every operation, and its own bookkeeping: shapes that come and go, more of them than it keeps,
  * sizes that do not fit.
  */
-#include "workers/backends/backend.h"
+#include "networks.h"
 #include "workers/backends/backends.h"
 #include "workers/backends/onednn/onednn.h"
 #include "workers/backends/onednn/onednn_packed.h"
@@ -20,273 +20,15 @@
 
 #include <cmocka.h>
 
-#define MAX_TILES 3
-
-static uint32_t seed = 1;
-
-static uint32_t random_bits(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 17;
-    seed ^= seed << 5;
-    return seed;
-}
-
-/* Uniform in [-1, 1]. */
-static float random_float(void)
-{
-    return (float)(random_bits() >> 8) / 8388608.0F - 1.0F;
-}
-
-/* ---- networks ---- */
-
-static void start(struct network *network, uint32_t in_channels, uint32_t multiple)
-{
-    *network = (struct network){.family = "test",
-                                .in_channels = in_channels,
-                                .size_multiple = multiple,
-                                .size_min = multiple};
-    network->layers = (struct network_layer *)calloc(64, sizeof *network->layers);
-    assert_non_null(network->layers);
-}
-
-static uint32_t channels_of(const struct network *network, uint32_t value)
-{
-    return value == 0 ? network->in_channels : network->layers[value - 1].channels;
-}
-
-/* Append a layer; the number of its value. */
-static uint32_t append(struct network *network, struct network_layer layer)
-{
-    assert_true(network->layer_count < 64);
-    network->layers[network->layer_count++] = layer;
-    network->classes = layer.channels;
-    return (uint32_t)network->layer_count;
-}
-
-static float *random_floats(size_t count, float scale)
-{
-    float *values = (float *)malloc(count * sizeof *values);
-    assert_non_null(values);
-    for (size_t i = 0; i < count; i++) {
-        values[i] = random_float() * scale;
-    }
-    return values;
-}
-
-static uint32_t conv_with(struct network *network, uint32_t in, uint32_t channels, uint32_t kernel,
-                          uint32_t stride, uint32_t padding, bool relu)
-{
-    size_t fan_in = (size_t)channels_of(network, in) * kernel * kernel;
-    struct network_layer layer = {.op = NETWORK_CONV,
-                                  .inputs = {in},
-                                  .channels = channels,
-                                  .kernel = kernel,
-                                  .stride = stride,
-                                  .padding = padding,
-                                  .relu = relu};
-    layer.weights = random_floats(fan_in * channels, sqrtf(6.0F / (float)fan_in));
-    layer.bias = random_floats(channels, 0.2F);
-    return append(network, layer);
-}
-
-static uint32_t conv(struct network *network, uint32_t in, uint32_t channels)
-{
-    return conv_with(network, in, channels, 3, 1, 1, true);
-}
-
-static uint32_t head(struct network *network, uint32_t in, uint32_t classes)
-{
-    return conv_with(network, in, classes, 1, 1, 0, false);
-}
-
-static uint32_t conv_up(struct network *network, uint32_t in, uint32_t channels)
-{
-    size_t from = channels_of(network, in);
-    struct network_layer layer = {.op = NETWORK_CONV_UP, .inputs = {in}, .channels = channels};
-    layer.weights = random_floats(from * channels * 4, sqrtf(3.0F / (float)from));
-    layer.bias = random_floats(channels, 0.2F);
-    return append(network, layer);
-}
-
-static uint32_t pool_with(struct network *network, uint32_t in, uint32_t kernel, uint32_t stride,
-                          uint32_t padding)
-{
-    return append(network, (struct network_layer){.op = NETWORK_MAX_POOL,
-                                                  .inputs = {in},
-                                                  .channels = channels_of(network, in),
-                                                  .kernel = kernel,
-                                                  .stride = stride,
-                                                  .padding = padding});
-}
-
-static uint32_t upsample(struct network *network, uint32_t in, enum network_upsample mode)
-{
-    return append(network, (struct network_layer){.op = NETWORK_UPSAMPLE,
-                                                  .inputs = {in},
-                                                  .channels = channels_of(network, in),
-                                                  .upsample = mode});
-}
-
-static uint32_t pair(struct network *network, enum network_op op, uint32_t a, uint32_t b)
-{
-    uint32_t channels = channels_of(network, a);
-    channels += op == NETWORK_CONCAT ? channels_of(network, b) : 0;
-    return append(network, (struct network_layer){.op = op,
-                                                  .inputs = {a, b},
-                                                  .channels = channels,
-                                                  .relu = op == NETWORK_ADD && a % 2 == 0});
-}
-
-/* A UNet of two levels: transposed convolutions, odd sizes fitted, concat [skip, up] or [up, skip].
- */
-static void two_levels(struct network *network, uint32_t in_channels, uint32_t base,
-                       uint32_t classes, bool skip_first)
-{
-    start(network, in_channels, 1);
-    network->size_min = 4;
-    uint32_t skip[2];
-    uint32_t x = 0;
-    for (uint32_t level = 0; level < 2; level++) {
-        x = conv(network, x, base << level);
-        skip[level] = x = conv(network, x, base << level);
-        x = pool_with(network, x, 2, 2, 0);
-    }
-    x = conv(network, x, base << 2);
-    for (uint32_t level = 2; level-- > 0;) {
-        x = conv_up(network, x, base << level);
-        x = pair(network, NETWORK_FIT, x, skip[level]);
-        x = skip_first ? pair(network, NETWORK_CONCAT, skip[level], x)
-                       : pair(network, NETWORK_CONCAT, x, skip[level]);
-        x = conv(network, x, base << level);
-    }
-    head(network, x, classes);
-}
-
-/* The same with resampling in place of transposed convolutions. */
-static void resampled(struct network *network, enum network_upsample mode)
-{
-    start(network, 3, 2);
-    uint32_t skip = conv(network, 0, 8);
-    uint32_t x = pool_with(network, skip, 2, 2, 0);
-    x = conv(network, x, 16);
-    x = upsample(network, x, mode);
-    x = pair(network, NETWORK_CONCAT, skip, x);
-    x = conv(network, x, 8);
-    head(network, x, 5);
-}
-
-/* A residual encoder: strided 7 x 7 stem, 3 x 3 pooling with padding, sums, 1 x 1 projections with
- * a stride. */
-static void residual(struct network *network)
-{
-    start(network, 4, 8);
-    uint32_t stem = conv_with(network, 0, 8, 7, 2, 3, true);
-    uint32_t x = pool_with(network, stem, 3, 2, 1);
-    uint32_t inner = conv_with(network, conv(network, x, 8), 8, 3, 1, 1, false);
-    uint32_t level = pair(network, NETWORK_ADD, inner, x);
-    uint32_t down = conv_with(network, level, 16, 3, 2, 1, false);
-    uint32_t project = conv_with(network, level, 16, 1, 2, 0, false);
-    x = pair(network, NETWORK_ADD, down, project);
-    x = pair(network, NETWORK_CONCAT, upsample(network, x, NETWORK_NEAREST), level);
-    x = conv(network, x, 8);
-    x = pair(network, NETWORK_CONCAT, upsample(network, x, NETWORK_NEAREST), stem);
-    x = upsample(network, conv(network, x, 8), NETWORK_NEAREST);
-    conv_with(network, conv(network, x, 6), 3, 3, 1, 1, false);
-}
-
-/* What no popular family has: concats of concats, of the input, of a value with itself, of two
- * sums; a value that two concats take; crops; a network that ends in something else than a
- * convolution. */
-static void odd(struct network *network)
-{
-    start(network, 5, 2);
-    uint32_t a = conv(network, 0, 6);
-    uint32_t sum = pair(network, NETWORK_ADD, a, a);
-    uint32_t once = pair(network, NETWORK_CONCAT, sum, 0);
-    uint32_t twice = pair(network, NETWORK_CONCAT, once, sum);
-    uint32_t self = pair(network, NETWORK_CONCAT, sum, sum);
-    uint32_t b = conv(network, twice, 4);
-    uint32_t c = conv_with(network, self, 4, 4, 1, 0, true); /* 3 smaller each way */
-    uint32_t fitted = pair(network, NETWORK_FIT, c, b);
-    uint32_t cropped = pair(network, NETWORK_FIT, b, c);
-    uint32_t d = conv(network, pair(network, NETWORK_CONCAT, fitted, b), 4);
-    uint32_t e = pair(network, NETWORK_FIT, conv(network, cropped, 4), d);
-    uint32_t bare = pair(network, NETWORK_FIT, 0, d);
-    uint32_t f = conv(network, pair(network, NETWORK_CONCAT, bare, e), 4);
-    pool_with(network, pair(network, NETWORK_ADD, f, d), 3, 1, 1);
-}
-
-/* ---- running ---- */
-
 static const struct backend_preprocess tutorial = {
     .offset = 0, .scale = 10000, .clip = true, .clip_low = 0, .clip_high = 1};
-static const struct backend_preprocess plain = {.scale = 1};
 
-/* Tiles and room for answers. */
-struct tiles {
-    struct backend_batch batch;
-    const void *inputs[MAX_TILES];
-    uint8_t *labels[MAX_TILES];
-    float *logits[MAX_TILES];
-    size_t pixels;
-    size_t classes;
-};
-
-static void fill_random(void *data, size_t elements, uint32_t dtype)
-{
-    uint16_t *words = (uint16_t *)data;
-    float *floats = (float *)data;
-    for (size_t i = 0; i < elements; i++) {
-        switch (dtype) {
-        case UNETSERVE_F32: floats[i] = random_float(); break;
-        case UNETSERVE_F16: /* subnormals too, no infinities */
-            words[i] = (uint16_t)(random_bits() & 0xbbff);
-            break;
-        case UNETSERVE_U16:
-        case UNETSERVE_I16: words[i] = (uint16_t)(random_bits() % 12000); break;
-        default: ((uint8_t *)data)[i] = (uint8_t)random_bits(); break;
-        }
-    }
-}
-
-static void tiles_make(const struct network *network, uint32_t dtype, uint32_t count,
-                       uint32_t height, uint32_t width, struct tiles *out)
-{
-    *out = (struct tiles){.pixels = (size_t)height * width, .classes = network->classes};
-    out->batch = (struct backend_batch){.count = count,
-                                        .dtype = dtype,
-                                        .height = height,
-                                        .width = width,
-                                        .inputs = out->inputs,
-                                        .labels = out->labels,
-                                        .logits = out->logits};
-    for (uint32_t i = 0; i < count; i++) {
-        size_t elements = out->pixels * network->in_channels;
-        void *data = malloc(elements * unetserve_dtype_size(dtype));
-        assert_non_null(data);
-        fill_random(data, elements, dtype);
-        out->inputs[i] = data;
-        out->labels[i] = (uint8_t *)malloc(out->pixels);
-        out->logits[i] = (float *)malloc(out->pixels * out->classes * sizeof(float));
-        assert_true(out->labels[i] != NULL && out->logits[i] != NULL);
-    }
-}
-
-static void tiles_free(struct tiles *tiles)
-{
-    for (size_t i = 0; i < MAX_TILES; i++) {
-        free((void *)(uintptr_t)tiles->inputs[i]);
-        free(tiles->labels[i]);
-        free(tiles->logits[i]);
-    }
-}
-
-static void *make(const struct backend *backend, const struct network *network,
-                  const char *precision, const struct backend_preprocess *preprocess)
+static void *make_with(const struct backend *backend, const struct network *network,
+                       const char *precision, const struct backend_preprocess *preprocess,
+                       const struct quantise_ranges *ranges)
 {
     struct backend_options options = {
-        .precision = precision, .threads = 2, .preprocess = *preprocess};
+        .precision = precision, .threads = 2, .preprocess = *preprocess, .ranges = ranges};
     char error[256] = "";
     void *instance = NULL;
     int code = backend->create(network, &options, &instance, error, sizeof error);
@@ -297,6 +39,20 @@ static void *make(const struct backend *backend, const struct network *network,
     return instance;
 }
 
+static void *make(const struct backend *backend, const struct network *network,
+                  const char *precision, const struct backend_preprocess *preprocess)
+{
+    return make_with(backend, network, precision, preprocess, NULL);
+}
+
+static bool has_vnni(void)
+{
+    unsigned isa = (unsigned)dnnl_get_effective_cpu_isa();
+    unsigned wide = (unsigned)dnnl_cpu_isa_avx512_core_vnni;
+    unsigned narrow = (unsigned)dnnl_cpu_isa_avx2_vnni;
+    return (isa & wide) == wide || (isa & narrow) == narrow;
+}
+
 static bool has_bf16(void)
 {
     struct onednn_isa isa = onednn_isa_detect();
@@ -305,59 +61,49 @@ static bool has_bf16(void)
            (isa.avx512_bf16 || isa.amx_bf16);
 }
 
-/* Share of pixels whose labels differ, and the largest difference of logits as a share of the
- * largest logit. */
-struct difference {
-    double labels;
-    double logits;
-};
-
-static struct difference compare(const struct tiles *tiles, uint8_t *const *labels,
-                                 float *const *logits)
-{
-    size_t differing = 0;
-    double largest = 0;
-    double error = 0;
-    for (uint32_t i = 0; i < tiles->batch.count; i++) {
-        for (size_t p = 0; p < tiles->pixels; p++) {
-            differing += tiles->labels[i][p] != labels[i][p];
-        }
-        for (size_t k = 0; k < tiles->pixels * tiles->classes; k++) {
-            assert_true(isfinite(tiles->logits[i][k]));
-            largest = fmax(largest, fabs((double)logits[i][k]));
-            error = fmax(error, fabs((double)tiles->logits[i][k] - (double)logits[i][k]));
-        }
-    }
-    double pixels = (double)tiles->pixels * tiles->batch.count;
-    return (struct difference){.labels = (double)differing / pixels, .logits = error / largest};
-}
+static const struct difference most_exact = {.labels = 1e-4, .logits = 1e-4};
+static const struct difference most_rounded = {.labels = 0.03, .logits = 0.05};
+static const struct difference most_coded = {.labels = 0.15, .logits = 0.1};
 
 /* A batch on the reference, which is what the answers of `instance` are held against. */
 static void check_against(void *reference, void *instance, const struct network *network,
                           uint32_t dtype, uint32_t count, uint32_t height, uint32_t width,
-                          bool rounded)
+                          const struct difference *most)
 {
     struct tiles wanted;
     struct tiles got;
     tiles_make(network, dtype, count, height, width, &wanted);
-    tiles_make(network, dtype, count, height, width, &got);
-    for (uint32_t i = 0; i < count; i++) {
-        memcpy((void *)(uintptr_t)got.inputs[i], wanted.inputs[i],
-               wanted.pixels * network->in_channels * unetserve_dtype_size(dtype));
-    }
+    tiles_make_like(network, &wanted, &got);
     assert_int_equal(backend_find("reference")->forward(reference, &wanted.batch), 0);
     assert_int_equal(backend_onednn.forward(instance, &got.batch), 0);
     struct difference d = compare(&got, wanted.labels, wanted.logits);
-    double most_logits = rounded ? 0.05 : 1e-4;
     /* Tiles here have a few hundred pixels: one of them may be a draw. */
-    double most_labels = (rounded ? 0.03 : 1e-4) + 1.5 / ((double)got.pixels * count);
-    if (d.logits > most_logits || d.labels > most_labels) {
+    double most_labels = most->labels + 1.5 / ((double)got.pixels * count);
+    if (d.logits > most->logits || d.labels > most_labels) {
         print_error("%ux%u batch %u: logits off by %g, labels by %g\n", height, width, count,
                     d.logits, d.labels);
     }
-    assert_true(d.logits <= most_logits && d.labels <= most_labels);
+    assert_true(d.logits <= most->logits && d.labels <= most_labels);
     tiles_free(&wanted);
     tiles_free(&got);
+}
+
+/* Integers of int8 are the reference's, to the bit (test_int8.c); here the layers in float are
+ * bf16. */
+static void check_int8(const struct network *network, uint32_t dtype, uint32_t count,
+                       uint32_t height, uint32_t width, const struct backend_preprocess *preprocess)
+{
+    struct tiles tiles;
+    struct quantise_ranges ranges;
+    tiles_make(network, dtype, count, height, width, &tiles);
+    ranges_make(network, "reference", preprocess, &tiles.batch, &ranges);
+    void *reference = make_with(backend_find("reference"), network, "int8", preprocess, &ranges);
+    void *instance = make_with(&backend_onednn, network, "int8", preprocess, &ranges);
+    check_against(reference, instance, network, dtype, count, height, width, &most_coded);
+    backend_find("reference")->destroy(reference);
+    backend_onednn.destroy(instance);
+    quantise_ranges_free(&ranges);
+    tiles_free(&tiles);
 }
 
 struct size {
@@ -374,9 +120,13 @@ static void check_network(struct network *network, const struct size *sizes, siz
     void *rounded = has_bf16() ? make(&backend_onednn, network, "bf16", preprocess) : NULL;
     for (size_t i = 0; i < size_count; i++) {
         struct size s = sizes[i];
-        check_against(reference, exact, network, dtype, s.count, s.height, s.width, false);
+        check_against(reference, exact, network, dtype, s.count, s.height, s.width, &most_exact);
         if (rounded != NULL) {
-            check_against(reference, rounded, network, dtype, s.count, s.height, s.width, true);
+            check_against(reference, rounded, network, dtype, s.count, s.height, s.width,
+                          &most_rounded);
+        }
+        if (has_vnni()) {
+            check_int8(network, dtype, s.count, s.height, s.width, preprocess);
         }
     }
     backend_find("reference")->destroy(reference);
@@ -676,6 +426,7 @@ static void forms_of_weights(void **state)
 /* A cache directory, the network that is loaded when the file is no good, and what happened. */
 struct sharing {
     char directory[32];
+    const struct quantise_ranges *ranges;
     const struct network *network;
     unsigned loads;
     unsigned warnings;
@@ -718,6 +469,7 @@ static void run_shared(struct sharing *sharing, const char *precision, struct ti
                                       .cache_dir = sharing->directory,
                                       .weights_id = {1, 2},
                                       .load = load_shared,
+                                      .ranges = sharing->ranges,
                                       .log = log_shared};
     char error[256] = "";
     void *instance = NULL;
@@ -760,7 +512,10 @@ static void check_sharing(const char *precision)
         assert_non_null(shared.logits[i]);
     }
     shared.batch.logits = shared.logits;
-    void *instance = make(&backend_onednn, &network, precision, &plain);
+    struct quantise_ranges ranges;
+    ranges_make(&network, "reference", &plain, &tiles.batch, &ranges);
+    sharing.ranges = strcmp(precision, "int8") == 0 ? &ranges : NULL;
+    void *instance = make_with(&backend_onednn, &network, precision, &plain, sharing.ranges);
     assert_int_equal(backend_onednn.forward(instance, &tiles.batch), 0);
     backend_onednn.destroy(instance);
     /* packed, then mapped, damaged and packed again, mapped, and no cache at all */
@@ -787,6 +542,7 @@ static void check_sharing(const char *precision)
     free(shared.logits[0]);
     free(shared.logits[1]);
     tiles_free(&tiles);
+    quantise_ranges_free(&ranges);
     network_free(&network);
     char command[64];
     snprintf(command, sizeof command, "rm -r %s", sharing.directory);
@@ -798,6 +554,9 @@ static void packed_weights_are_shared(void **state)
     (void)state;
     check_sharing("f32");
     check_sharing("auto");
+    if (has_vnni()) {
+        check_sharing("int8");
+    }
 }
 
 /* Whatever decides about the packed weights is in their key. */
@@ -807,7 +566,7 @@ static void the_key_tells_networks_apart(void **state)
     struct network network;
     two_levels(&network, 3, 4, 4, true);
     struct backend_options options = {.threads = 2, .weights_id = {1, 2}};
-    struct packed_hash keys[7];
+    struct packed_hash keys[8];
     keys[0] = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
     struct packed_hash again = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
     assert_memory_equal(&keys[0], &again, sizeof again);
@@ -824,7 +583,13 @@ static void the_key_tells_networks_apart(void **state)
     network.layers[1].relu = true;
     network.in_channels = 4;
     keys[6] = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
-    for (size_t i = 0; i < 7; i++) {
+    network.in_channels = 3;
+    struct quantise_range some[64] = {{.high = 1.0F, .known = true}};
+    struct quantise_ranges ranges = {.layer_count = network.layer_count, .layers = some};
+    quantise_ranges_seal(&ranges);
+    options.ranges = &ranges;
+    keys[7] = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
+    for (size_t i = 0; i < 8; i++) {
         for (size_t k = 0; k < i; k++) {
             assert_memory_not_equal(&keys[i], &keys[k], sizeof keys[i]);
         }

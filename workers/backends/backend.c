@@ -3,6 +3,8 @@
 #include "../models/unet/half.h"
 #include "backends.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 const struct backend *const *backend_list(void)
@@ -35,6 +37,22 @@ int backend_load(const struct network *network, const struct backend_options *op
     if (options->load)
         return options->load(options->opaque, out, error, error_size);
     *out = network;
+    return 0;
+}
+
+int backend_check_ranges(const struct network *network, const struct backend_options *options,
+                         char *error, size_t error_size)
+{
+    if (!options->ranges) {
+        snprintf(error, error_size,
+                 "precision int8 needs the ranges of the network's activations, which 'unetctl "
+                 "calibrate' finds");
+        return -EINVAL;
+    }
+    if (options->ranges->layer_count != network->layer_count) {
+        snprintf(error, error_size, "the ranges for int8 are of another network");
+        return -EINVAL;
+    }
     return 0;
 }
 

@@ -7,6 +7,7 @@
 
 #include "../models/unet/network.h"
 #include "packed_file.h"
+#include "quantise.h"
 #include "unetserve/tensor.h"
 
 #define BACKEND_ABI 1
@@ -19,6 +20,16 @@ struct backend_preprocess {
     float clip_low;
     float clip_high;
 };
+
+/* What a layer put out, as it lies in memory: pixels of `channels` floats, `pitch` floats apart. */
+struct backend_sight {
+    const float *data;
+    size_t channels;
+    size_t pitch;
+    size_t pixels;
+};
+
+typedef void backend_observe(void *opaque, size_t layer, const struct backend_sight *sight);
 
 struct backend_options {
     const char *
@@ -38,6 +49,14 @@ struct backend_options {
      * the caller's, until create returns. NULL if create gets it with weights. 0, or a negative
      * errno with a sentence. */
     int (*load)(void *opaque, const struct network **out, char *error, size_t error_size);
+
+    /* What int8 needs to know of the layers' outputs; create keeps nothing of it. NULL: int8 is not
+     * to be had. */
+    const struct quantise_ranges *ranges;
+
+    /* Called behind each layer where the precision is f32; may be NULL. Backends on the CPU only.
+     */
+    backend_observe *observe;
 
     /* One line for the log; level as in model.h. May be NULL. */
     void (*log)(void *opaque, int level, const char *text);
@@ -88,6 +107,10 @@ const struct backend *backend_find(const char *name);
 /* The network with weights: network itself, or what options->load gives. Errors as for load. */
 int backend_load(const struct network *network, const struct backend_options *options,
                  const struct network **out, char *error, size_t error_size);
+
+/* Are there ranges for this network in precision int8? 0, or -EINVAL and a sentence. */
+int backend_check_ranges(const struct network *network, const struct backend_options *options,
+                         char *error, size_t error_size);
 
 /* A helper shared by CPU backends: one tile of any type through the preprocess step to float, same
  * layout. */

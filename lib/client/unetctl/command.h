@@ -20,6 +20,7 @@ int command_status(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_plan(int argc, char **argv);
 int command_check(int argc, char **argv);
+int command_calibrate(int argc, char **argv);
 int command_dockerize(int argc, char **argv);
 int command_key(int argc, char **argv);
 int command_client(int argc, char **argv);

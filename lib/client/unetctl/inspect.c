@@ -4,6 +4,7 @@
 #include "unetserve/interface_text.h"
 #include "workers/models/unet/family.h"
 #include "workers/models/unet/model_dir.h"
+#include "workers/models/unet/quantise_file.h"
 #include "workers/models/unet/weights.h"
 
 #include <dlfcn.h>
@@ -26,6 +27,62 @@ static const char help_text[] =
 
 /* ---- UNets ---- */
 
+/* What precision int8 would do with a network. */
+struct int8_facts {
+    bool there; /* and else why not: */
+    char reason[512];
+    size_t integers; /* convolutions that sum integers */
+    size_t convolutions;
+    const char *floats[NETWORK_MAX_LAYERS]; /* names of those that do not */
+};
+
+static void find_int8(const struct model_dir *dir, const struct network *network,
+                      const struct packed_hash *hash, struct int8_facts *out)
+{
+    struct quantise_ranges ranges = {0};
+    struct quantise_plan plan = {0};
+    int rc = quantise_file_load(dir->weights_path, network, hash, &ranges, out->reason,
+                                sizeof out->reason);
+    if (rc == -EINVAL)
+        snprintf(out->reason, sizeof out->reason, "no; 'unetctl calibrate' prepares it");
+    out->there = rc == 0 && quantise_plan_create(network, &ranges, &plan) == 0;
+    for (size_t i = 0; i < network->layer_count && out->there; i++) {
+        if (!network->layers[i].weights)
+            continue;
+        bool integer = quantise_layer_is_integer(network, &plan, i);
+        if (!integer)
+            out->floats[out->convolutions - out->integers] = network->layers[i].name;
+        out->integers += integer;
+        out->convolutions++;
+    }
+    quantise_plan_free(&plan);
+    quantise_ranges_free(&ranges);
+}
+
+static void print_int8(const struct int8_facts *int8)
+{
+    if (!int8->there) {
+        printf("  int8        %s\n", int8->reason);
+        return;
+    }
+    printf("  int8        %zu of %zu convolutions; in float:", int8->integers, int8->convolutions);
+    for (size_t i = 0; i < int8->convolutions - int8->integers; i++)
+        printf("%s %s", i ? "," : "", int8->floats[i]);
+    putchar('\n');
+}
+
+static json_t *int8_to_json(const struct int8_facts *int8)
+{
+    if (!int8->there)
+        return json_pack("{s:b, s:s}", "ready", 0, "reason", int8->reason);
+    json_t *floats = json_array();
+    for (size_t i = 0; i < int8->convolutions - int8->integers; i++)
+        json_array_append_new(floats, json_string(int8->floats[i]));
+    return json_pack("{s:b, s:I, s:I, s:o}", "ready", 1, "convolutions",
+                     (json_int_t)int8->convolutions, "in_int8", (json_int_t)int8->integers,
+                     "in_float", floats);
+}
+
 static json_t *classes_to_json(const struct model_dir *dir)
 {
     json_t *classes = json_array();
@@ -44,7 +101,8 @@ static uint32_t tile_of(const struct model_dir *dir)
     return dir->tile ? dir->tile : 256;
 }
 
-static int print_network_json(const struct model_dir *dir, const struct network *network)
+static int print_network_json(const struct model_dir *dir, const struct network *network,
+                              const struct int8_facts *int8)
 {
     uint32_t tile = tile_of(dir);
     json_t *document = json_pack(
@@ -58,13 +116,15 @@ static int print_network_json(const struct model_dir *dir, const struct network 
         (int)tile, "classes", classes_to_json(dir));
     if (!document)
         return command_fail(EX_DATAERR, "model.json has text that is not UTF-8");
+    json_object_set_new(document, "int8", int8_to_json(int8));
     json_dumpf(document, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(document);
     return EX_OK;
 }
 
-static int print_network(const struct model_dir *dir, const struct network *network)
+static int print_network(const struct model_dir *dir, const struct network *network,
+                         const struct int8_facts *int8)
 {
     uint32_t tile = tile_of(dir);
     printf("%s\n", dir->weights_path);
@@ -81,6 +141,7 @@ static int print_network(const struct model_dir *dir, const struct network *netw
         printf("  sizes       any, from %u\n", network->size_min);
     printf("  cost        %.2f GFLOP for %u x %u\n",
            (double)network_flop(network, tile, tile) / 1e9, tile, tile);
+    print_int8(int8);
     for (uint32_t i = 0; i < dir->class_count; i++)
         printf("  %-11s %3u  %3u  #%02x%02x%02x  %s\n", i == 0 ? "classes" : "", i,
                dir->classes[i].code, dir->classes[i].rgb[0], dir->classes[i].rgb[1],
@@ -98,6 +159,7 @@ static int inspect_network(const struct model_dir *dir, bool json)
         return command_fail(command_exit_code(rc), "%s", report);
     const struct family_wish wish = {.family = dir->family, .concat = dir->concat};
     rc = family_build(&weights, &wish, &network, report, sizeof report);
+    const struct packed_hash hash = weights_file_hash(&weights);
     weights_close(&weights);
     if (rc < 0)
         return command_fail(command_exit_code(rc), "%s: %s", dir->weights_path, report);
@@ -109,8 +171,12 @@ static int inspect_network(const struct model_dir *dir, bool json)
     else if (dir->in_channels > 0 && dir->in_channels != network.in_channels)
         code = command_fail(EX_DATAERR, "%s: model.json says %u channels, the weights have %u",
                             dir->weights_path, dir->in_channels, network.in_channels);
-    else
-        code = json ? print_network_json(dir, &network) : print_network(dir, &network);
+    if (code == EX_OK) {
+        static struct int8_facts int8;
+        find_int8(dir, &network, &hash, &int8);
+        code = json ? print_network_json(dir, &network, &int8)
+                    : print_network(dir, &network, &int8);
+    }
     network_free(&network);
     return code;
 }

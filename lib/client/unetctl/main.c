@@ -30,6 +30,7 @@ static const struct command_row command_rows[] = {
     {"inspect", command_inspect, "what a model file is, or why it is none"},
     {"plan", command_plan, "how a GPU would run a model, layer by layer, without one"},
     {"check", command_check, "look at a tile, a model or a configuration without a server"},
+    {"calibrate", command_calibrate, "find the ranges that precision int8 needs"},
     {"new-model", command_new_model, "write the beginnings of a model plugin"},
     {"client", command_client, "write a Python client for a server's models"},
     {"dockerize", command_dockerize, "write a Dockerfile for a model"},
@@ -167,7 +168,7 @@ int main(int argc, char **argv)
     }
     return command_fail(EX_USAGE,
                         "'%s' is no command; there are predict, batch, watch, stream, status, "
-                        "inspect, plan, check, "
+                        "inspect, plan, check, calibrate, "
                         "new-model, client, dockerize, key",
                         argv[1]);
 }

@@ -2,6 +2,7 @@
 
 #include "onednn_packed.h"
 #include "onednn_parallel.h"
+#include "onednn_precision.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -31,7 +32,9 @@ struct cached_plan {
 struct instance {
     struct network network; /* a copy without weights, biases */
     struct backend_options options;
-    enum onednn_type type;
+    enum onednn_type type; /* of floats */
+    bool integer;          /* precision int8, and then codes */
+    struct quantise_plan codes;
     struct onednn_machine machine;
     const struct onednn_rows *rows;
     struct onednn_weights *weights; /* one a layer */
@@ -43,41 +46,11 @@ struct instance {
     size_t arena_bytes;
 };
 
-/* ---- choosing ---- */
-
 static int probe(char *error, size_t error_size)
 {
     if (dnnl_engine_get_count(dnnl_cpu) == 0) {
         snprintf(error, error_size, "oneDNN has no CPU engine on this machine");
         return -ENODEV;
-    }
-    return 0;
-}
-
-static bool has_bf16(void)
-{
-    struct onednn_isa isa = onednn_isa_detect();
-    unsigned wanted = (unsigned)dnnl_cpu_isa_avx512_core_bf16;
-    bool library = ((unsigned)dnnl_get_effective_cpu_isa() & wanted) == wanted;
-    return library && (isa.avx512_bf16 || isa.amx_bf16);
-}
-
-static int choose_type(const char *precision, enum onednn_type *out, char *error, size_t error_size)
-{
-    if (strcmp(precision, "auto") == 0) {
-        *out = has_bf16() ? ONEDNN_BF16 : ONEDNN_F32;
-    } else if (strcmp(precision, "f32") == 0) {
-        *out = ONEDNN_F32;
-    } else if (strcmp(precision, "bf16") != 0) {
-        snprintf(error, error_size, "the onednn backend has no precision %s: auto, f32 or bf16",
-                 precision);
-        return -EINVAL;
-    } else if (!has_bf16()) {
-        snprintf(error, error_size,
-                 "this CPU has neither AVX512-BF16 nor AMX-BF16, which precision bf16 needs");
-        return -EINVAL;
-    } else {
-        *out = ONEDNN_BF16;
     }
     return 0;
 }
@@ -150,6 +123,7 @@ static void destroy(void *opaque)
     packed_cache_unmap(&instance->packed);
     free(instance->weights);
     free(instance->network.layers);
+    quantise_plan_free(&instance->codes);
     free(instance->arena);
     machine_stop(&instance->machine);
     free(instance);
@@ -177,16 +151,31 @@ static uint32_t channels_of(const struct network *network, uint32_t value)
     return value == 0 ? network->in_channels : network->layers[value - 1].channels;
 }
 
+static int take_integers(const struct network *network, size_t index, struct instance *instance)
+{
+    const struct network_layer *layer = &network->layers[index];
+    struct quantise_conv integers;
+    int error = quantise_conv_create(network, &instance->codes, index, &integers);
+    return error != 0 ? error
+                      : onednn_weights_create_integer(&instance->machine, layer,
+                                                      channels_of(network, layer->inputs[0]),
+                                                      &integers, &instance->weights[index]);
+}
+
 static int take_layer(const struct network *network, size_t index, struct instance *instance)
 {
     const struct network_layer *layer = &network->layers[index];
     const struct onednn_machine *machine = &instance->machine;
     struct onednn_weights *weights = &instance->weights[index];
     uint32_t from = channels_of(network, layer->inputs[0]);
-    return instance->packed.view.data != NULL
-               ? onednn_weights_adopt(machine, layer, instance->type, from, &instance->packed.view,
-                                      (uint32_t)index, weights)
-               : onednn_weights_create(machine, layer, instance->type, from, weights);
+    bool integer = instance->integer && quantise_layer_is_integer(network, &instance->codes, index);
+    if (instance->packed.view.data != NULL) {
+        enum onednn_type type = integer ? ONEDNN_S8 : instance->type;
+        return onednn_weights_adopt(machine, layer, type, from, &instance->packed.view,
+                                    (uint32_t)index, weights);
+    }
+    return integer ? take_integers(network, index, instance)
+                   : onednn_weights_create(machine, layer, instance->type, from, weights);
 }
 
 static int take_weights(const struct network *network, struct instance *instance)
@@ -242,7 +231,8 @@ static int make_plan(struct instance *instance, uint32_t count, uint32_t height,
     int error = -EBUSY;
     for (size_t i = 0; i <= instance->network.layer_count && error == -EBUSY; i++) {
         error = onednn_plan_create(&instance->network, &instance->machine, instance->type,
-                                   instance->weights, count, height, width, &busy, &cached->plan);
+                                   instance->integer ? &instance->codes : NULL, instance->weights,
+                                   count, height, width, &busy, &cached->plan);
         if (error == -EBUSY) {
             make_room(instance, busy);
         }
@@ -339,6 +329,7 @@ struct making {
     const struct network *network; /* perhaps without weights */
     const struct backend_options *options;
     enum onednn_type type;
+    bool integer;
     char *error;
     size_t error_size;
 };
@@ -354,6 +345,9 @@ static int fill_instance(struct instance *instance, const struct network *networ
     }
     (void)dnnl_set_primitive_cache_capacity(KEPT_PRIMITIVES);
     int code = copy_network(network, instance);
+    if (code == 0 && making->integer) {
+        code = quantise_plan_create(network, making->options->ranges, &instance->codes);
+    }
     if (code == 0) {
         code = take_weights(network, instance);
     }
@@ -384,7 +378,11 @@ static int make_instance(const struct making *making, const struct network *netw
     made->options = *making->options;
     made->options.precision = NULL; /* the caller's strings need not live on */
     made->options.cache_dir = NULL;
+    made->options.ranges = NULL;
+    made->options.observe = making->type == ONEDNN_F32 && !making->integer ? made->options.observe
+                                                                           : NULL;
     made->type = making->type;
+    made->integer = making->integer;
     made->rows = onednn_rows_select(onednn_isa_detect().vector);
     if (packed != NULL) {
         made->packed = *packed;
@@ -499,7 +497,8 @@ static int create(const struct network *network, const struct backend_options *o
 {
     struct making making = {
         .network = network, .options = options, .error = error, .error_size = error_size};
-    int code = choose_type(options->precision, &making.type, error, error_size);
+    struct onednn_precision precision;
+    int code = onednn_precision_choose(network, options, &precision, error, error_size);
     if (code != 0) {
         return code;
     }
@@ -508,6 +507,8 @@ static int create(const struct network *network, const struct backend_options *o
         return -EINVAL;
     }
     struct instance *made = NULL;
+    making.type = precision.type;
+    making.integer = precision.integer;
     onednn_parallel_set_threads(options->threads);
     code = options->cache_dir != NULL ? make_cached(&making, &made) : make_private(&making, &made);
     if (code == 0) {
@@ -558,7 +559,9 @@ static int tile_bytes(const struct instance *instance, uint32_t height, uint32_t
             return 0;
         }
     }
-    int error = onednn_layout_create(&instance->network, instance->type, 1, height, width, &layout);
+    const struct quantise_plan *codes = instance->integer ? &instance->codes : NULL;
+    int error = onednn_layout_create(&instance->network, instance->type, codes, 1, height, width,
+                                     &layout);
     if (error == 0) {
         *out = layout.arena_bytes;
         onednn_layout_free(&layout);
@@ -619,10 +622,11 @@ const char *onednn_implementation(const void *opaque, size_t layer)
     return instance->last != NULL ? instance->last->steps[layer].implementation : "";
 }
 
-static const char *precision(const void *opaque)
+static const char *precision_name(const void *opaque)
 {
     const struct instance *instance = (const struct instance *)opaque;
-    return instance->type == ONEDNN_BF16 ? "bf16" : "f32";
+    const char *floats = instance->type == ONEDNN_BF16 ? "bf16" : "f32";
+    return instance->integer ? "int8" : floats;
 }
 
 const struct backend backend_onednn = {
@@ -631,6 +635,6 @@ const struct backend backend_onednn = {
     .probe = probe,
     .create = create,
     .forward = forward,
-    .precision = precision,
+    .precision = precision_name,
     .destroy = destroy,
 };

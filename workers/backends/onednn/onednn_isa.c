@@ -39,6 +39,7 @@ struct onednn_isa onednn_isa_detect(void)
         return isa;
     }
     uint32_t amx = d;
+    bool vnni = has(c, 11);
     if (!has(b, 5)) {
         return isa;
     }
@@ -49,6 +50,7 @@ struct onednn_isa onednn_isa_detect(void)
         return isa;
     }
     isa.vector = ONEDNN_VECTOR_AVX512;
+    isa.avx512_vnni = vnni;
     if (__get_cpuid_count(7, 1, &a, &b, &c, &d) != 0) {
         isa.avx512_bf16 = has(a, 5);
     }

@@ -13,6 +13,7 @@ enum onednn_vector { ONEDNN_VECTOR_BASELINE, ONEDNN_VECTOR_AVX2, ONEDNN_VECTOR_A
 struct onednn_isa {
     enum onednn_vector vector; /* AVX512: F, BW, DQ and VL together */
     bool fma;                  /* with AVX2 */
+    bool avx512_vnni;
     bool avx512_bf16;
     bool amx_bf16;
 };

@@ -17,13 +17,25 @@ struct job {
 
 size_t onednn_type_bytes(enum onednn_type type)
 {
-    return type == ONEDNN_BF16 ? sizeof(uint16_t) : sizeof(float);
+    switch (type) {
+    case ONEDNN_U8:
+    case ONEDNN_S8: return 1;
+    case ONEDNN_BF16: return sizeof(uint16_t);
+    case ONEDNN_F32: break;
+    }
+    return sizeof(float);
 }
 
-/* A pixel of a row; rows are counted through the images of the batch. */
+/* A pixel of a row; rows are counted through the images of the batch, and do not count the borders.
+ */
 static unsigned char *pixel(const struct onednn_view *view, size_t row, size_t column)
 {
-    size_t index = (row * view->width + column) * view->pitch;
+    size_t border = view->border;
+    if (border > 0) {
+        row += (2 * (row / view->height) + 1) * border;
+        column += border;
+    }
+    size_t index = (row * (view->width + 2 * border) + column) * view->pitch;
     return (unsigned char *)view->data + index * onednn_type_bytes(view->type);
 }
 
@@ -32,12 +44,39 @@ static size_t pixel_bytes(const struct onednn_view *view)
     return view->channels * onednn_type_bytes(view->type);
 }
 
+/* What the channels of a view of codes mean. */
+static struct onednn_codes codes_of(const struct onednn_view *view)
+{
+    const struct quantise_value *value = view->codes;
+    size_t first = view->first_code;
+    return (struct onednn_codes){value->scale + first, value->steps + first, value->zero + first,
+                                 view->channels};
+}
+
+/* Floats to codes, pixels `in_step` and `out_step` elements apart. */
+static void encode_pixels(const struct job *job, const unsigned char *from, size_t in_step,
+                          unsigned char *to, size_t out_step, size_t pixels)
+{
+    struct onednn_codes codes = codes_of(job->out);
+    const struct onednn_rows *rows = job->crew->rows;
+    if (job->in->type == ONEDNN_BF16) {
+        rows->encode_bf16(&codes, to, out_step, (const uint16_t *)(const void *)from, in_step,
+                          pixels);
+    } else {
+        rows->encode_f32(&codes, to, out_step, (const float *)(const void *)from, in_step, pixels);
+    }
+}
+
 static void copy_pixels(const struct job *job, const struct onednn_view *in, size_t in_row,
                         size_t in_column, const struct onednn_view *out, size_t out_row,
                         size_t out_column, size_t pixels)
 {
     const unsigned char *from = pixel(in, in_row, in_column);
     unsigned char *to = pixel(out, out_row, out_column);
+    if (in->type != out->type) {
+        encode_pixels(job, from, in->pitch, to, out->pitch, pixels);
+        return;
+    }
     size_t bytes = pixel_bytes(in);
     size_t in_step = in->pitch * onednn_type_bytes(in->type);
     size_t out_step = out->pitch * onednn_type_bytes(out->type);
@@ -54,10 +93,24 @@ static void run_rows(const struct onednn_crew *crew, const struct onednn_view *v
     onednn_parallel_for(crew->threads, crew->count * view->height, body, job);
 }
 
+/* Whole rows, which follow each other where neither image has a border. */
+static void copy_lines(const struct job *job, const struct onednn_view *out, size_t begin,
+                       size_t count)
+{
+    const struct onednn_view *in = job->in;
+    if (in->border == 0 && out->border == 0) {
+        copy_pixels(job, in, begin, 0, out, begin, 0, count * in->width);
+        return;
+    }
+    for (size_t row = begin; row < begin + count; row++) {
+        copy_pixels(job, in, row, 0, out, row, 0, in->width);
+    }
+}
+
 static void copy_rows(void *context, size_t begin, size_t end)
 {
     const struct job *job = (const struct job *)context;
-    copy_pixels(job, job->in, begin, 0, job->out, begin, 0, (end - begin) * job->in->width);
+    copy_lines(job, job->out, begin, end - begin);
 }
 
 void onednn_kernel_copy(const struct onednn_crew *crew, const struct onednn_view *in,
@@ -82,7 +135,12 @@ static void halve_row(const struct job *job, size_t top, size_t out_row)
         .channels = job->in->channels,
         .pixels = job->out->width,
     };
-    (job->in->type == ONEDNN_BF16 ? rows->pool_bf16 : rows->pool_f32)(&row);
+    switch (job->in->type) {
+    case ONEDNN_BF16: rows->pool_bf16(&row); break;
+    case ONEDNN_U8: rows->pool_u8(&row); break;
+    case ONEDNN_F32:
+    case ONEDNN_S8: rows->pool_f32(&row); break;
+    }
 }
 
 /* The copy takes two input rows while the pooling has them in the cache, and the odd one at the
@@ -98,7 +156,7 @@ static void halve_rows(void *context, size_t begin, size_t end)
         if (job->other != NULL) {
             size_t rest = job->in->height - 2 * y;
             size_t copies = y + 1 == height ? rest : 2;
-            copy_pixels(job, job->in, top, 0, job->other, top, 0, copies * job->in->width);
+            copy_lines(job, job->other, top, copies);
         }
     }
 }
@@ -110,6 +168,8 @@ static void max_into(const struct job *job, void *out, const void *in, bool firs
         memcpy(out, in, pixel_bytes(job->in));
     } else if (job->in->type == ONEDNN_BF16) {
         rows->max_bf16((uint16_t *)out, (const uint16_t *)in, job->in->channels);
+    } else if (job->in->type == ONEDNN_U8) {
+        rows->max_u8((uint8_t *)out, (const uint8_t *)in, job->in->channels);
     } else {
         rows->max_f32((float *)out, (const float *)in, job->in->channels);
     }
@@ -166,6 +226,11 @@ void onednn_kernel_pool(const struct onednn_crew *crew, const struct onednn_view
 static void spread_row(const struct job *job, const unsigned char *from, size_t row, size_t first)
 {
     size_t element = onednn_type_bytes(job->out->type);
+    if (job->in->type != job->out->type) {
+        encode_pixels(job, from, job->in->pitch, pixel(job->out, row, first), 2 * job->out->pitch,
+                      job->in->width);
+        return;
+    }
     job->crew->rows->copy(pixel(job->out, row, first), 2 * job->out->pitch * element, from,
                           job->in->pitch * element, pixel_bytes(job->out), job->in->width);
 }
@@ -174,7 +239,7 @@ static void spread_row(const struct job *job, const unsigned char *from, size_t 
 static void shuffle_rows(void *context, size_t begin, size_t end)
 {
     const struct job *job = (const struct job *)context;
-    size_t bytes = pixel_bytes(job->out);
+    size_t bytes = job->out->channels * onednn_type_bytes(job->in->type);
     for (size_t row = begin; row < end; row++) {
         const unsigned char *from = pixel(job->in, row / 2, 0) + row % 2 * 2 * bytes;
         spread_row(job, from, row, 0);
@@ -243,6 +308,8 @@ static void blend_rows(void *context, size_t begin, size_t end)
             void *out = pixel(job->out, row, column);
             if (in->type == ONEDNN_BF16) {
                 rows->blend_bf16((uint16_t *)out, corner, weight, in->channels);
+            } else if (in->type == ONEDNN_U8) {
+                rows->blend_u8((uint8_t *)out, corner, weight, in->channels);
             } else {
                 rows->blend_f32((float *)out, corner, weight, in->channels);
             }
@@ -280,10 +347,23 @@ static struct overlap overlap_of(size_t in_size, size_t out_size)
     return overlap;
 }
 
+/* To zero, or the codes for it. */
+static void clear_pixel(const struct onednn_view *out, unsigned char *at)
+{
+    if (out->type != ONEDNN_U8) {
+        memset(at, 0, pixel_bytes(out));
+        return;
+    }
+    const float *zero = out->codes->zero + out->first_code;
+    for (size_t c = 0; c < out->channels; c++) {
+        at[c] = (unsigned char)zero[c];
+    }
+}
+
 static void clear_pixels(const struct onednn_view *out, size_t row, size_t column, size_t pixels)
 {
     for (size_t i = 0; i < pixels; i++) {
-        memset(pixel(out, row, column + i), 0, pixel_bytes(out));
+        clear_pixel(out, pixel(out, row, column + i));
     }
 }
 
@@ -314,6 +394,104 @@ void onednn_kernel_fit(const struct onednn_crew *crew, const struct onednn_view 
     run_rows(crew, out, fit_rows, &job);
 }
 
+/* The rows of whole images, borders included. */
+static void border_rows(void *context, size_t begin, size_t end)
+{
+    const struct onednn_view *out = ((const struct job *)context)->out;
+    size_t border = out->border;
+    struct onednn_view whole = *out;
+    whole.border = 0;
+    whole.height += 2 * border;
+    whole.width += 2 * border;
+    for (size_t row = begin; row < end; row++) {
+        size_t y = row % whole.height;
+        if (y < border || y >= whole.height - border) {
+            clear_pixels(&whole, row, 0, whole.width);
+        } else {
+            clear_pixels(&whole, row, 0, border);
+            clear_pixels(&whole, row, whole.width - border, border);
+        }
+    }
+}
+
+void onednn_kernel_border(const struct onednn_crew *crew, const struct onednn_view *out)
+{
+    struct job job = {.crew = crew, .out = out};
+    size_t height = out->height + 2 * out->border;
+    onednn_parallel_for(crew->threads, crew->count * height, border_rows, &job);
+}
+
+/* ---- sums ---- */
+
+#define SUM_CHANNELS 128 /* that go through floats at a time */
+
+/* A view from a channel on. */
+static struct onednn_view slice_of(const struct onednn_view *view, size_t first, size_t channels)
+{
+    struct onednn_view slice = *view;
+    slice.data = (unsigned char *)view->data + first * onednn_type_bytes(view->type);
+    slice.channels = channels;
+    slice.first_code += first;
+    return slice;
+}
+
+static void to_floats(const struct onednn_rows *rows, const struct onednn_view *in, size_t row,
+                      size_t column, float *out)
+{
+    const void *from = pixel(in, row, column);
+    if (in->type == ONEDNN_U8) {
+        struct onednn_codes codes = codes_of(in);
+        rows->decode(&codes, out, (const uint8_t *)from);
+    } else if (in->type == ONEDNN_BF16) {
+        rows->widen_bf16(out, (const uint16_t *)from, in->channels);
+    } else {
+        memcpy(out, from, in->channels * sizeof *out);
+    }
+}
+
+static void from_floats(const struct onednn_rows *rows, const float *in,
+                        const struct onednn_view *out, size_t row, size_t column)
+{
+    void *to = pixel(out, row, column);
+    if (out->type == ONEDNN_U8) {
+        struct onednn_codes codes = codes_of(out);
+        rows->encode_f32(&codes, (uint8_t *)to, 0, in, 0, 1);
+    } else if (out->type == ONEDNN_BF16) {
+        rows->narrow_bf16((uint16_t *)to, in, out->channels);
+    } else {
+        memcpy(to, in, out->channels * sizeof *in);
+    }
+}
+
+static void add_slices(const struct job *job, size_t begin, size_t end, size_t first,
+                       size_t channels)
+{
+    const struct onednn_rows *rows = job->crew->rows;
+    struct onednn_view a = slice_of(job->in, first, channels);
+    struct onednn_view b = slice_of(job->other, first, channels);
+    struct onednn_view out = slice_of(job->out, first, channels);
+    float left[SUM_CHANNELS];
+    float right[SUM_CHANNELS];
+    for (size_t row = begin; row < end; row++) {
+        for (size_t x = 0; x < out.width; x++) {
+            to_floats(rows, &a, row, x, left);
+            to_floats(rows, &b, row, x, right);
+            rows->add_f32(left, left, right, channels, job->relu);
+            from_floats(rows, left, &out, row, x);
+        }
+    }
+}
+
+static void add_mixed_rows(void *context, size_t begin, size_t end)
+{
+    const struct job *job = (const struct job *)context;
+    size_t channels = job->out->channels;
+    for (size_t first = 0; first < channels; first += SUM_CHANNELS) {
+        size_t rest = channels - first;
+        add_slices(job, begin, end, first, rest < SUM_CHANNELS ? rest : SUM_CHANNELS);
+    }
+}
+
 static void add_rows(void *context, size_t begin, size_t end)
 {
     const struct job *job = (const struct job *)context;
@@ -339,7 +517,8 @@ void onednn_kernel_add(const struct onednn_crew *crew, const struct onednn_view 
                        const struct onednn_view *b, bool relu, const struct onednn_view *out)
 {
     struct job job = {.crew = crew, .in = a, .other = b, .out = out, .relu = relu};
-    run_rows(crew, out, add_rows, &job);
+    bool mixed = a->type != out->type || b->type != out->type || out->type == ONEDNN_U8;
+    run_rows(crew, out, mixed ? add_mixed_rows : add_rows, &job);
 }
 
 static void widen_rows(void *context, size_t begin, size_t end)

@@ -12,7 +12,8 @@
 
 #include "onednn_rows.h"
 
-enum onednn_type { ONEDNN_F32, ONEDNN_BF16 };
+/* U8: codes of quantise.h. S8: weights only. */
+enum onednn_type { ONEDNN_F32, ONEDNN_BF16, ONEDNN_U8, ONEDNN_S8 };
 
 struct onednn_view {
     void *data; /* channel 0 of the first pixel */
@@ -21,6 +22,9 @@ struct onednn_view {
     size_t height;
     size_t width;
     enum onednn_type type;
+    size_t border; /* pixels around the image that are part of what lies in memory */
+    const struct quantise_value *codes; /* U8: what they mean; and from which of its channels on */
+    size_t first_code;
 };
 
 /* What every call needs: threads, inner loops, images in a batch. */
@@ -33,7 +37,7 @@ struct onednn_crew {
 /* Bytes of one element. */
 size_t onednn_type_bytes(enum onednn_type type);
 
-/* Same size, same type. */
+/* Same size; the same type, or floats that become codes. */
 void onednn_kernel_copy(const struct onednn_crew *crew, const struct onednn_view *in,
                         const struct onednn_view *out);
 
@@ -57,11 +61,15 @@ void onednn_kernel_shuffle(const struct onednn_crew *crew, const struct onednn_v
 void onednn_kernel_upsample(const struct onednn_crew *crew, const struct onednn_view *in,
                             enum network_upsample mode, const struct onednn_view *out);
 
+/* Zeros into the border of a view of codes. */
+void onednn_kernel_border(const struct onednn_crew *crew, const struct onednn_view *out);
+
 /* Zero-padded or cropped around the middle: floor(difference / 2) before. */
 void onednn_kernel_fit(const struct onednn_crew *crew, const struct onednn_view *in,
                        const struct onednn_view *out);
 
-/* out = a + b, negative results to 0 if relu. */
+/* out = a + b, negative results to 0 if relu. Types may differ: what is not all of one type goes
+ * through floats. */
 void onednn_kernel_add(const struct onednn_crew *crew, const struct onednn_view *a,
                        const struct onednn_view *b, bool relu, const struct onednn_view *out);
 

@@ -83,7 +83,11 @@ static int measure_value(const struct planner *p, uint32_t index)
     }
     value->pitch = value->channels;
     value->same_as = index;
-    uint64_t plane = (uint64_t)value->height * value->width;
+    if (layout->codes != NULL) {
+        value->border = layout->codes->values[index].border;
+    }
+    uint64_t plane = ((uint64_t)value->height + 2 * value->border) *
+                     ((uint64_t)value->width + 2 * value->border);
     uint64_t deep = (uint64_t)value->pitch * layout->count;
     return plane > ONEDNN_MAX_ELEMENTS || deep > ONEDNN_MAX_ELEMENTS / plane ? -EINVAL : 0;
 }
@@ -97,7 +101,8 @@ static int measure(const struct planner *p, enum onednn_type type)
             return error;
         }
         struct onednn_value *value = &layout->values[i];
-        value->type = type;
+        bool coded = layout->codes != NULL && layout->codes->values[i].coded;
+        value->type = coded ? ONEDNN_U8 : type;
         if (i == 0 || p->network->layers[i - 1].op != NETWORK_FIT) {
             continue;
         }
@@ -201,8 +206,9 @@ static void use(const struct planner *p, uint32_t value, size_t step)
 
 static size_t value_bytes(const struct onednn_layout *layout, const struct onednn_value *value)
 {
-    return (size_t)layout->count * value->height * value->width * value->pitch *
-           onednn_type_bytes(value->type);
+    size_t height = value->height + 2 * (size_t)value->border;
+    size_t width = value->width + 2 * (size_t)value->border;
+    return (size_t)layout->count * height * width * value->pitch * onednn_type_bytes(value->type);
 }
 
 static void besides(struct planner *p, size_t bytes, size_t step, size_t *result)
@@ -211,7 +217,24 @@ static void besides(struct planner *p, size_t bytes, size_t step, size_t *result
         .bytes = bytes, .first = step, .last = step, .result = result};
 }
 
-static void find_lifetimes(struct planner *p)
+/* What a convolution puts out, where that is not yet the layer's value. */
+static void find_scratch(struct planner *p, size_t layer, enum onednn_type type)
+{
+    const struct onednn_layout *layout = p->layout;
+    struct onednn_placing *placing = &layout->layers[layer];
+    struct onednn_value value = layout->values[layer + 1];
+    bool sums_codes = layout->values[input_of(p, layer, 0)].type == ONEDNN_U8;
+    placing->scratch_type = value.type == ONEDNN_U8 && !sums_codes ? type : value.type;
+    placing->has_scratch = p->network->layers[layer].op == NETWORK_CONV_UP ||
+                           placing->scratch_type != value.type;
+    if (placing->has_scratch) {
+        value.type = placing->scratch_type;
+        value.border = 0;
+        besides(p, value_bytes(layout, &value), layer + 1, &placing->scratch);
+    }
+}
+
+static void find_lifetimes(struct planner *p, enum onednn_type type)
 {
     struct onednn_layout *layout = p->layout;
     for (size_t i = 0; i < layout->value_count; i++) {
@@ -234,9 +257,8 @@ static void find_lifetimes(struct planner *p)
         if (layout->layers[i].also != 0) {
             use(p, layout->layers[i].also, i + 1);
         }
-        if (op == NETWORK_CONV_UP) {
-            besides(p, value_bytes(layout, &layout->values[i + 1]), i + 1,
-                    &layout->layers[i].scratch);
+        if (is_conv(op)) {
+            find_scratch(p, i, type);
         }
     }
     const struct onednn_value *result = &layout->values[layout->result];
@@ -321,15 +343,17 @@ static int plan(struct planner *p, enum onednn_type type)
     }
     find_readers(p);
     find_roots(p);
-    find_lifetimes(p);
+    find_lifetimes(p, type);
     place(p);
     return 0;
 }
 
-int onednn_layout_create(const struct network *network, enum onednn_type type, uint32_t count,
-                         uint32_t height, uint32_t width, struct onednn_layout *out)
+int onednn_layout_create(const struct network *network, enum onednn_type type,
+                         const struct quantise_plan *codes, uint32_t count, uint32_t height,
+                         uint32_t width, struct onednn_layout *out)
 {
     struct onednn_layout layout = {
+        .codes = codes,
         .count = count,
         .height = height,
         .width = width,
@@ -370,5 +394,9 @@ struct onednn_view onednn_layout_view(const struct onednn_layout *layout, uint32
                                 .channels = v->channels,
                                 .height = v->height,
                                 .width = v->width,
-                                .type = v->type};
+                                .type = v->type,
+                                .border = root->border,
+                                .codes = layout->codes != NULL
+                                             ? &layout->codes->values[layout->values[value].same_as]
+                                             : NULL};
 }

@@ -21,6 +21,7 @@ struct onednn_value {
     uint32_t height;
     uint32_t width;
     enum onednn_type type;
+    uint32_t border;  /* of a root, in pixels */
     uint32_t same_as; /* itself, or the value that a fit of equal sizes hands on */
     uint32_t root;    /* the value whose buffer it lies in: itself, or a concatenation */
     uint32_t channel; /* first channel within the root's */
@@ -33,11 +34,15 @@ struct onednn_placing {
     uint32_t
         also; /* MAX_POOL: the concatenation that its input is copied into on the way; 0: none */
     uint32_t also_second; /* 1: as that one's second input */
-    size_t scratch; /* CONV_UP: the convolution's result before the shuffle, offset in the arena */
+    bool has_scratch; /* the convolution's result lies elsewhere, before it is shuffled (CONV_UP) or
+                         becomes codes */
+    enum onednn_type scratch_type;
+    size_t scratch; /* its offset in the arena */
 };
 
 struct onednn_layout {
-    uint32_t count; /* images in the batch */
+    const struct quantise_plan *codes; /* NULL: none */
+    uint32_t count;                    /* images in the batch */
     uint32_t height;
     uint32_t width;
     size_t value_count;
@@ -48,10 +53,12 @@ struct onednn_layout {
     size_t arena_bytes;
 };
 
-/* Plan for a batch. 0; -EINVAL when the network does not take the size or a value gets too large;
+/* Plan for a batch; type: of floats; codes: NULL, or which values are codes, for as long as the
+ * layout lives. 0; -EINVAL when the network does not take the size or a value gets too large;
  * -ENOMEM. Free with onednn_layout_free. */
-int onednn_layout_create(const struct network *network, enum onednn_type type, uint32_t count,
-                         uint32_t height, uint32_t width, struct onednn_layout *out);
+int onednn_layout_create(const struct network *network, enum onednn_type type,
+                         const struct quantise_plan *codes, uint32_t count, uint32_t height,
+                         uint32_t width, struct onednn_layout *out);
 void onednn_layout_free(struct onednn_layout *layout);
 
 /* The view of a value (after same_as), for an arena that begins at `arena`. */

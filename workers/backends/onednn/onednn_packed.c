@@ -22,6 +22,7 @@ struct layer_numbers {
 struct key_numbers {
     struct packed_hash weights;
     struct packed_hash layers;
+    struct packed_hash ranges; /* of int8 */
     char program[16];
     char library[48];
     uint32_t isa;
@@ -65,6 +66,7 @@ struct packed_hash onednn_packed_key(const struct network *network,
     memset(&key, 0, sizeof key);
     key.weights = options->weights_id;
     key.layers = hash_layers(network);
+    key.ranges = options->ranges != NULL ? options->ranges->id : (struct packed_hash){0, 0};
     key.isa = (uint32_t)dnnl_get_effective_cpu_isa();
     key.type = (uint32_t)type;
     key.threads = options->threads;
@@ -97,7 +99,7 @@ int onednn_packed_write(const struct network *network, const struct onednn_weigh
                         struct packed_draft *draft, char *note, size_t note_size)
 {
     static const struct packed_hash plain = {0, 0};
-    size_t most = 2 * network->layer_count;
+    size_t most = 3 * network->layer_count;
     struct collection all = {
         .sections = (struct packed_section *)calloc(most, sizeof *all.sections),
         .pieces = (const void **)calloc(most, sizeof *all.pieces)};
@@ -112,8 +114,11 @@ int onednn_packed_write(const struct network *network, const struct onednn_weigh
             if (first->memory != NULL) {
                 collect(&all, (uint32_t)i, PACKED_WEIGHTS, onednn_form_hash(&first->desc),
                         first->data, dnnl_memory_desc_get_size(&first->desc));
-                collect(&all, (uint32_t)i, PACKED_BIAS, plain, own->bias,
-                        (size_t)own->dims[0] * sizeof(float));
+                size_t bytes = (size_t)own->dims[0] * sizeof(float);
+                collect(&all, (uint32_t)i, PACKED_BIAS, plain, own->bias, bytes);
+                if (own->scales != NULL) {
+                    collect(&all, (uint32_t)i, PACKED_SCALES, plain, own->scales, bytes);
+                }
             }
         }
         error = packed_cache_commit(draft, all.sections, all.pieces, all.count, note, note_size);

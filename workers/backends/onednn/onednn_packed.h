@@ -9,10 +9,10 @@
 #include "workers/backends/backend.h"
 #include "workers/backends/packed_cache.h"
 
-/* What the file holds depends on: the weights themselves, the network's plan, precision, this
- * oneDNN and the instructions that it may use, threads, the tile that is prepared for, and the
- * programs' version. Whether a section's layout is the one that a primitive wants is checked
- * besides, section by section. */
+/* What the file holds depends on: the weights themselves, the network's plan, precision, the ranges
+ * of int8, this oneDNN and the instructions that it may use, threads, the tile that is prepared
+ * for, and the programs' version. Whether a section's layout is the one that a primitive wants is
+ * checked besides, section by section. */
 struct packed_hash onednn_packed_key(const struct network *network,
                                      const struct backend_options *options, enum onednn_type type,
                                      uint32_t tile);

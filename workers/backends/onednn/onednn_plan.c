@@ -11,7 +11,13 @@
 
 static dnnl_data_type_t element_of(enum onednn_type type)
 {
-    return type == ONEDNN_BF16 ? dnnl_bf16 : dnnl_f32;
+    switch (type) {
+    case ONEDNN_BF16: return dnnl_bf16;
+    case ONEDNN_U8: return dnnl_u8;
+    case ONEDNN_S8: return dnnl_s8;
+    case ONEDNN_F32: break;
+    }
+    return dnnl_f32;
 }
 
 /* ---- making ---- */
@@ -31,7 +37,9 @@ static const struct onednn_value *input_value(const struct maker *maker, size_t 
 static dnnl_status_t image_desc(const struct maker *maker, const struct onednn_value *value,
                                 uint32_t channels, enum onednn_type type, dnnl_memory_desc_t *out)
 {
-    dnnl_dims_t dims = {maker->plan->layout.count, channels, value->height, value->width};
+    int64_t border = value->border;
+    dnnl_dims_t dims = {maker->plan->layout.count, channels, value->height + 2 * border,
+                        value->width + 2 * border};
     return dnnl_memory_desc_init_by_tag(out, 4, dims, element_of(type), dnnl_nhwc);
 }
 
@@ -39,10 +47,56 @@ static dnnl_status_t image_desc(const struct maker *maker, const struct onednn_v
 static dnnl_status_t result_desc(const struct maker *maker, size_t layer, dnnl_memory_desc_t *out)
 {
     const struct onednn_value *value = &maker->plan->layout.values[layer + 1];
+    enum onednn_type type = maker->plan->layout.layers[layer].scratch_type;
     if (maker->network->layers[layer].op == NETWORK_CONV_UP) {
-        return image_desc(maker, input_value(maker, layer), 4 * value->channels, value->type, out);
+        struct onednn_value plain = *input_value(maker, layer);
+        plain.border = 0;
+        return image_desc(maker, &plain, 4 * value->channels, type, out);
     }
-    return image_desc(maker, value, value->channels, value->type, out);
+    return image_desc(maker, value, value->channels, type, out);
+}
+
+/* Codes end at 0 of their own accord. */
+static bool wants_relu(const struct maker *maker, size_t index)
+{
+    return maker->network->layers[index].relu &&
+           maker->plan->layout.layers[index].scratch_type != ONEDNN_U8;
+}
+
+/* The attributes of a convolution of integers, of which the caller owns a copy. */
+static dnnl_status_t integer_attr(const struct maker *maker, size_t index,
+                                  const struct onednn_weights *weights, dnnl_primitive_attr_t *out)
+{
+    const_dnnl_primitive_attr_t like = wants_relu(maker, index) ? maker->machine->relu
+                                                                : maker->machine->plain;
+    dnnl_status_t status = dnnl_primitive_attr_clone(out, like);
+    if (status == dnnl_success) {
+        status = dnnl_primitive_attr_set_output_scales(*out, weights->dims[0], 1 << 1,
+                                                       weights->scales);
+    }
+    return status;
+}
+
+static dnnl_status_t describe_with_attr(const struct maker *maker, size_t index,
+                                        const struct onednn_weights *weights,
+                                        const dnnl_convolution_desc_t *convolution,
+                                        dnnl_primitive_desc_t *desc)
+{
+    dnnl_engine_t engine = maker->machine->engine;
+    if (weights->type != ONEDNN_S8) {
+        const_dnnl_primitive_attr_t attr = wants_relu(maker, index) ? maker->machine->relu
+                                                                    : maker->machine->plain;
+        return dnnl_primitive_desc_create(desc, convolution, attr, engine, NULL);
+    }
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_status_t status = integer_attr(maker, index, weights, &attr);
+    if (status == dnnl_success) {
+        status = dnnl_primitive_desc_create(desc, convolution, attr, engine, NULL);
+    }
+    if (attr != NULL) {
+        dnnl_primitive_attr_destroy(attr);
+    }
+    return status;
 }
 
 static dnnl_status_t describe(const struct maker *maker, size_t index,
@@ -55,7 +109,7 @@ static dnnl_status_t describe(const struct maker *maker, size_t index,
     dnnl_memory_desc_t bias;
     dnnl_convolution_desc_t convolution;
     bool up = layer->op == NETWORK_CONV_UP;
-    int64_t padding = up ? 0 : layer->padding;
+    int64_t padding = up ? 0 : (int64_t)layer->padding - value->border;
     int64_t stride = up ? 1 : layer->stride;
     dnnl_dims_t strides = {stride, stride};
     dnnl_dims_t paddings = {padding, padding};
@@ -76,9 +130,7 @@ static dnnl_status_t describe(const struct maker *maker, size_t index,
                                                     strides, paddings, paddings);
     }
     if (status == dnnl_success) {
-        const_dnnl_primitive_attr_t attr = layer->relu ? maker->machine->relu
-                                                       : maker->machine->plain;
-        status = dnnl_primitive_desc_create(desc, &convolution, attr, maker->machine->engine, NULL);
+        status = describe_with_attr(maker, index, weights, &convolution, desc);
     }
     return status;
 }
@@ -125,9 +177,9 @@ static int fill_step(const struct maker *maker, const_dnnl_primitive_desc_t desc
 static void set_offsets(const struct maker *maker, size_t layer, struct onednn_step *step)
 {
     const struct onednn_layout *layout = &maker->plan->layout;
-    bool up = maker->network->layers[layer].op == NETWORK_CONV_UP;
+    const struct onednn_placing *placing = &layout->layers[layer];
     step->in_offset = input_value(maker, layer)->offset;
-    step->out_offset = up ? layout->layers[layer].scratch : layout->values[layer + 1].offset;
+    step->out_offset = placing->has_scratch ? placing->scratch : layout->values[layer + 1].offset;
 }
 
 static int make_step(const struct maker *maker, size_t layer, struct onednn_weights *weights)
@@ -150,12 +202,13 @@ static int make_step(const struct maker *maker, size_t layer, struct onednn_weig
 }
 
 int onednn_plan_create(const struct network *network, const struct onednn_machine *machine,
-                       enum onednn_type type, struct onednn_weights *weights, uint32_t count,
-                       uint32_t height, uint32_t width, size_t *busy, struct onednn_plan *out)
+                       enum onednn_type type, const struct quantise_plan *codes,
+                       struct onednn_weights *weights, uint32_t count, uint32_t height,
+                       uint32_t width, size_t *busy, struct onednn_plan *out)
 {
     struct onednn_plan plan = {.layer_count = network->layer_count};
     struct maker maker = {.network = network, .machine = machine, .plan = &plan};
-    int error = onednn_layout_create(network, type, count, height, width, &plan.layout);
+    int error = onednn_layout_create(network, type, codes, count, height, width, &plan.layout);
     if (error != 0) {
         return error;
     }
@@ -267,14 +320,26 @@ static int run_convolution(const struct runner *r, const struct onednn_step *ste
     return status == dnnl_success ? 0 : -EIO;
 }
 
-static void run_shuffle(const struct runner *r, size_t layer)
+/* From what the convolution put out to the layer's value. */
+static void run_from_scratch(const struct runner *r, size_t layer)
 {
-    const struct network_layer *up = &r->run->network->layers[layer];
-    struct onednn_view in = view_of(r, up->inputs[0]);
+    const struct network_layer *conv = &r->run->network->layers[layer];
+    const struct onednn_placing *placing = &r->plan->layout.layers[layer];
     struct onednn_view out = view_of(r, (uint32_t)layer + 1);
-    in.data = r->plan->arena + r->plan->layout.layers[layer].scratch;
-    in.channels = in.pitch = 4 * out.channels;
-    onednn_kernel_shuffle(&r->crew, &in, &out);
+    bool up = conv->op == NETWORK_CONV_UP;
+    struct onednn_view in = up ? view_of(r, conv->inputs[0]) : out;
+    if (!placing->has_scratch) {
+        return;
+    }
+    in.data = r->plan->arena + placing->scratch;
+    in.type = placing->scratch_type;
+    in.channels = in.pitch = (up ? 4 : 1) * out.channels;
+    in.border = 0;
+    if (up) {
+        onednn_kernel_shuffle(&r->crew, &in, &out);
+    } else {
+        onednn_kernel_copy(&r->crew, &in, &out);
+    }
 }
 
 /* The half of a concatenation that its input number `which` fills. */
@@ -286,6 +351,7 @@ static struct onednn_view half_of(const struct runner *r, uint32_t joined, uint3
     size_t skipped = which == 0 ? 0 : first.channels * onednn_type_bytes(half.type);
     half.data = (unsigned char *)half.data + skipped;
     half.channels = which == 0 ? first.channels : half.channels - first.channels;
+    half.first_code = which == 0 ? 0 : first.channels;
     return half;
 }
 
@@ -332,14 +398,27 @@ static void run_own(const struct runner *r, size_t layer)
     struct onednn_view in = view_of(r, l->inputs[0]);
     struct onednn_view out = view_of(r, (uint32_t)layer + 1);
     switch (l->op) {
-    case NETWORK_CONV: break;
-    case NETWORK_CONV_UP: run_shuffle(r, layer); break;
+    case NETWORK_CONV:
+    case NETWORK_CONV_UP: run_from_scratch(r, layer); break;
     case NETWORK_MAX_POOL: run_pool(r, layer); break;
     case NETWORK_UPSAMPLE: onednn_kernel_upsample(&r->crew, &in, l->upsample, &out); break;
     case NETWORK_CONCAT: run_concat(r, layer); break;
     case NETWORK_FIT: onednn_kernel_fit(&r->crew, &in, &out); break;
     case NETWORK_ADD: run_add(r, layer, &out); break;
     }
+    if (r->plan->layout.values[layer + 1].border > 0) {
+        onednn_kernel_border(&r->crew, &out);
+    }
+}
+
+static void show(const struct runner *r, size_t layer)
+{
+    struct onednn_view out = view_of(r, (uint32_t)layer + 1);
+    struct backend_sight sight = {.data = (const float *)out.data,
+                                  .channels = out.channels,
+                                  .pitch = out.pitch,
+                                  .pixels = r->crew.count * out.height * out.width};
+    r->run->options->observe(r->run->options->opaque, layer, &sight);
 }
 
 static int run_layer(const struct runner *r, size_t layer)
@@ -404,6 +483,9 @@ int onednn_plan_run(const struct onednn_plan *plan, const struct onednn_run *run
         int error = run_layer(&r, i);
         if (error != 0) {
             return error;
+        }
+        if (run->options->observe != NULL) {
+            show(&r, i);
         }
     }
     tick(run);

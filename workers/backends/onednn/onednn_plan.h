@@ -45,12 +45,13 @@ struct onednn_run {
     struct onednn_time *times; /* layer_count + 2: loading, layers, storing; NULL: not wanted */
 };
 
-/* Prepare. weights: one a layer of the network. Makes packed forms of them as needed; -EBUSY when
- * one has no room for the form wanted, which *busy then names. 0, -EINVAL, -ENOMEM, -EIO. Free with
- * onednn_plan_free. */
+/* Prepare; type and codes as in onednn_layout.h. weights: one a layer of the network. Makes packed
+ * forms of them as needed; -EBUSY when one has no room for the form wanted, which *busy then names.
+ * 0, -EINVAL, -ENOMEM, -EIO. Free with onednn_plan_free. */
 int onednn_plan_create(const struct network *network, const struct onednn_machine *machine,
-                       enum onednn_type type, struct onednn_weights *weights, uint32_t count,
-                       uint32_t height, uint32_t width, size_t *busy, struct onednn_plan *out);
+                       enum onednn_type type, const struct quantise_plan *codes,
+                       struct onednn_weights *weights, uint32_t count, uint32_t height,
+                       uint32_t width, size_t *busy, struct onednn_plan *out);
 void onednn_plan_free(struct onednn_plan *plan);
 
 /* Bytes of arena that it needs. */

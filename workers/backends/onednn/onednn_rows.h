@@ -30,9 +30,19 @@ struct onednn_pool_row {
     size_t pixels;
 };
 
+/* What the codes of `channels` channels mean: see struct quantise_value. */
+struct onednn_codes {
+    const float *scale;
+    const float *steps;
+    const float *zero;
+    size_t channels;
+};
+
 struct onednn_rows {
     void (*pool_bf16)(const struct onednn_pool_row *row);
     void (*pool_f32)(const struct onednn_pool_row *row);
+
+    void (*pool_u8)(const struct onednn_pool_row *row);
 
     /* `bytes` of each of so many pixels, which lie in_step and out_step bytes apart. */
     void (*copy)(unsigned char *out, size_t out_step, const unsigned char *in, size_t in_step,
@@ -41,6 +51,7 @@ struct onednn_rows {
     /* io[i] = max(io[i], in[i]) */
     void (*max_bf16)(uint16_t *io, const uint16_t *in, size_t count);
     void (*max_f32)(float *io, const float *in, size_t count);
+    void (*max_u8)(uint8_t *io, const uint8_t *in, size_t count);
 
     /* out = a + b, negative results to 0 if relu */
     void (*add_bf16)(uint16_t *out, const uint16_t *a, const uint16_t *b, size_t count, bool relu);
@@ -49,6 +60,15 @@ struct onednn_rows {
     /* out = sum of in[k][i] * weight[k], k < 4 */
     void (*blend_bf16)(uint16_t *out, const void *const in[4], const float weight[4], size_t count);
     void (*blend_f32)(float *out, const void *const in[4], const float weight[4], size_t count);
+    void (*blend_u8)(uint8_t *out, const void *const in[4], const float weight[4], size_t count);
+
+    /* Numbers to codes: in[i] * steps[i] + zero[i] for each of so many pixels, which lie `pitch`
+     * elements apart; and back. */
+    void (*encode_bf16)(const struct onednn_codes *codes, uint8_t *out, size_t out_pitch,
+                        const uint16_t *in, size_t in_pitch, size_t pixels);
+    void (*encode_f32)(const struct onednn_codes *codes, uint8_t *out, size_t out_pitch,
+                       const float *in, size_t in_pitch, size_t pixels);
+    void (*decode)(const struct onednn_codes *codes, float *out, const uint8_t *in);
 
     /* A block of planes to interleaved pixels: `channels` (at most ONEDNN_ROWS_CHANNELS) planes of
      * `dtype`, plane_bytes apart, `pixels` (at most ONEDNN_ROWS_PIXELS) elements each, through the
@@ -60,6 +80,7 @@ struct onednn_rows {
                      size_t plane_bytes, size_t channels, size_t pixels, float *out, size_t pitch);
 
     void (*widen_bf16)(float *out, const uint16_t *in, size_t count);
+    void (*narrow_bf16)(uint16_t *out, const float *in, size_t count);
 
     /* Labels of `pixels` (at most ONEDNN_ROWS_PIXELS) pixels with `classes` logits each, `pitch`
      * floats apart. */

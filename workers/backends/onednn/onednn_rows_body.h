@@ -90,6 +90,22 @@ static void pool_f32(const struct onednn_pool_row *row)
     }
 }
 
+static void pool_u8(const struct onednn_pool_row *row)
+{
+    for (size_t p = 0; p < row->pixels; p++) {
+        const uint8_t *restrict a = (const uint8_t *)row->top + 2 * p * row->in_pitch;
+        const uint8_t *restrict b = (const uint8_t *)row->bottom + 2 * p * row->in_pitch;
+        const uint8_t *restrict c = a + row->in_pitch;
+        const uint8_t *restrict d = b + row->in_pitch;
+        uint8_t *restrict out = (uint8_t *)row->out + p * row->out_pitch;
+        for (size_t i = 0; i < row->channels; i++) {
+            uint8_t upper = a[i] > c[i] ? a[i] : c[i];
+            uint8_t lower = b[i] > d[i] ? b[i] : d[i];
+            out[i] = upper > lower ? upper : lower;
+        }
+    }
+}
+
 /* Pixels of `unit` bytes times a whole number: the compiler turns each constant unit into a
  * register's move. */
 static inline __attribute__((always_inline)) void copy_units(unsigned char *out, size_t out_step,
@@ -129,6 +145,13 @@ static void max_f32(float *restrict io, const float *restrict in, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         io[i] = max_of_f32(io[i], in[i]);
+    }
+}
+
+static void max_u8(uint8_t *restrict io, const uint8_t *restrict in, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        io[i] = io[i] > in[i] ? io[i] : in[i];
     }
 }
 
@@ -177,6 +200,78 @@ static void blend_f32(float *restrict out, const void *const in[4], const float 
     float w3 = weight[3];
     for (size_t i = 0; i < count; i++) {
         out[i] = a[i] * w0 + b[i] * w1 + c[i] * w2 + d[i] * w3;
+    }
+}
+
+/* ---- codes ---- */
+
+/* To the nearest code, of two the even one: behind a number as large as this a float has no room
+ * for halves. What is no number becomes 0. */
+static inline uint8_t code_of(float value)
+{
+    float floored = value > 0.0F ? value : 0.0F;
+    float cut = floored < 255.0F ? floored : 255.0F;
+    return (uint8_t)bits_of(cut + 0x1.8p23F);
+}
+
+static void blend_u8(uint8_t *restrict out, const void *const in[4], const float weight[4],
+                     size_t count)
+{
+    const uint8_t *restrict a = (const uint8_t *)in[0];
+    const uint8_t *restrict b = (const uint8_t *)in[1];
+    const uint8_t *restrict c = (const uint8_t *)in[2];
+    const uint8_t *restrict d = (const uint8_t *)in[3];
+    float w0 = weight[0];
+    float w1 = weight[1];
+    float w2 = weight[2];
+    float w3 = weight[3];
+    for (size_t i = 0; i < count; i++) {
+        out[i] = code_of((float)a[i] * w0 + (float)b[i] * w1 + (float)c[i] * w2 + (float)d[i] * w3);
+    }
+}
+
+static void encode_bf16(const struct onednn_codes *codes, uint8_t *out, size_t out_pitch,
+                        const uint16_t *in, size_t in_pitch, size_t pixels)
+{
+    const float *restrict steps = codes->steps;
+    const float *restrict zero = codes->zero;
+    for (size_t p = 0; p < pixels; p++) {
+        const uint16_t *restrict from = in + p * in_pitch;
+        uint8_t *restrict to = out + p * out_pitch;
+        for (size_t i = 0; i < codes->channels; i++) {
+            to[i] = code_of(widen(from[i]) * steps[i] + zero[i]);
+        }
+    }
+}
+
+static void encode_f32(const struct onednn_codes *codes, uint8_t *out, size_t out_pitch,
+                       const float *in, size_t in_pitch, size_t pixels)
+{
+    const float *restrict steps = codes->steps;
+    const float *restrict zero = codes->zero;
+    for (size_t p = 0; p < pixels; p++) {
+        const float *restrict from = in + p * in_pitch;
+        uint8_t *restrict to = out + p * out_pitch;
+        for (size_t i = 0; i < codes->channels; i++) {
+            to[i] = code_of(from[i] * steps[i] + zero[i]);
+        }
+    }
+}
+
+static void decode(const struct onednn_codes *codes, float *restrict out,
+                   const uint8_t *restrict in)
+{
+    const float *restrict scale = codes->scale;
+    const float *restrict zero = codes->zero;
+    for (size_t i = 0; i < codes->channels; i++) {
+        out[i] = ((float)in[i] - zero[i]) * scale[i];
+    }
+}
+
+static void narrow_bf16(uint16_t *restrict out, const float *restrict in, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        out[i] = narrow(in[i]);
     }
 }
 
@@ -424,13 +519,20 @@ static void planes(const float *in, size_t in_pitch, size_t channels, size_t pix
 const struct onednn_rows ONEDNN_ROWS_TABLE = {
     .pool_bf16 = pool_bf16,
     .pool_f32 = pool_f32,
+    .pool_u8 = pool_u8,
     .copy = copy,
     .max_bf16 = max_bf16,
     .max_f32 = max_f32,
+    .max_u8 = max_u8,
     .add_bf16 = add_bf16,
     .add_f32 = add_f32,
     .blend_bf16 = blend_bf16,
     .blend_f32 = blend_f32,
+    .blend_u8 = blend_u8,
+    .encode_bf16 = encode_bf16,
+    .encode_f32 = encode_f32,
+    .decode = decode,
+    .narrow_bf16 = narrow_bf16,
     .load_bf16 = load_bf16,
     .load_f32 = load_f32,
     .widen_bf16 = widen_bf16,

@@ -78,7 +78,7 @@ int onednn_weights_create(const struct onednn_machine *machine, const struct net
     size_t outputs = (size_t)weights.dims[0];
     int error = make_bias(machine, &weights);
     if (error == 0 && layer->op == NETWORK_CONV_UP) {
-        weights.turned = (float *)malloc(outputs * in_channels * sizeof(float));
+        weights.turned = malloc(outputs * in_channels * sizeof(float));
         error = weights.turned == NULL ? -ENOMEM : 0;
     }
     if (error != 0) {
@@ -87,13 +87,53 @@ int onednn_weights_create(const struct onednn_machine *machine, const struct net
     }
     weights.plain = layer->weights;
     if (weights.turned != NULL) {
-        turn_up_weights(layer, in_channels, weights.turned);
+        turn_up_weights(layer, in_channels, (float *)weights.turned);
         weights.plain = weights.turned;
     }
     for (size_t i = 0; i < outputs; i += layer->channels) {
         memcpy(weights.bias + i, layer->bias, layer->channels * sizeof(float));
     }
     *out = weights;
+    return 0;
+}
+
+int onednn_weights_create_integer(const struct onednn_machine *machine,
+                                  const struct network_layer *layer, uint32_t in_channels,
+                                  struct quantise_conv *integers, struct onednn_weights *out)
+{
+    struct onednn_weights weights = shape_of(layer, ONEDNN_S8, in_channels);
+    weights.turned = integers->weights;
+    weights.scales = integers->scale;
+    weights.plain = weights.turned;
+    int error = make_bias(machine, &weights);
+    if (error == 0) {
+        memcpy(weights.bias, integers->bias, integers->outputs * sizeof *weights.bias);
+    }
+    free(integers->bias);
+    *integers = (struct quantise_conv){0};
+    if (error != 0) {
+        onednn_weights_free(&weights);
+        return error;
+    }
+    *out = weights;
+    return 0;
+}
+
+/* The scales of integers from a file. */
+static int adopt_scales(const struct packed_view *packed, uint32_t number,
+                        struct onednn_weights *weights)
+{
+    static const struct packed_hash plain = {0, 0};
+    const struct packed_section *found = packed_file_find(packed, number, PACKED_SCALES, &plain);
+    size_t bytes = (size_t)weights->dims[0] * sizeof(float);
+    if (found == NULL || found->bytes != bytes) {
+        return -ESTALE;
+    }
+    weights->scales = (float *)malloc(bytes);
+    if (weights->scales == NULL) {
+        return -ENOMEM;
+    }
+    memcpy(weights->scales, packed->data + found->offset, bytes);
     return 0;
 }
 
@@ -110,6 +150,9 @@ int onednn_weights_adopt(const struct onednn_machine *machine, const struct netw
         return -ESTALE;
     }
     int error = make_bias(machine, &weights);
+    if (error == 0 && type == ONEDNN_S8) {
+        error = adopt_scales(packed, number, &weights);
+    }
     if (error != 0) {
         onednn_weights_free(&weights);
         return error;
@@ -147,6 +190,7 @@ void onednn_weights_free(struct onednn_weights *weights)
         dnnl_memory_destroy(weights->bias_memory);
     }
     free(weights->bias);
+    free(weights->scales);
     free(weights->turned);
     *weights = (struct onednn_weights){0};
 }
@@ -175,7 +219,8 @@ static dnnl_status_t fill_from_plain(const struct onednn_machine *machine,
 {
     dnnl_memory_desc_t desc;
     dnnl_memory_t plain = NULL;
-    dnnl_status_t status = dnnl_memory_desc_init_by_tag(&desc, 4, weights->dims, dnnl_f32,
+    dnnl_data_type_t element = weights->type == ONEDNN_S8 ? dnnl_s8 : dnnl_f32;
+    dnnl_status_t status = dnnl_memory_desc_init_by_tag(&desc, 4, weights->dims, element,
                                                         dnnl_oihw);
     if (status == dnnl_success) {
         void *values = (void *)(uintptr_t)weights->plain; /* that a reorder only reads */

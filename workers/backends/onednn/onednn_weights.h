@@ -10,6 +10,7 @@
 
 #include "onednn_kernels.h"
 #include "workers/backends/packed_file.h"
+#include "workers/backends/quantise.h"
 #include "workers/models/unet/network.h"
 
 #include <oneapi/dnnl/dnnl.h>
@@ -32,15 +33,15 @@ struct onednn_form {
 };
 
 struct onednn_weights {
-    enum onednn_type type;
-    dnnl_dims_t dims; /* out, in, kernel, kernel, as oneDNN is told */
+    enum onednn_type type; /* S8: integers */
+    dnnl_dims_t dims;      /* out, in, kernel, kernel, as oneDNN is told */
     struct onednn_form forms[ONEDNN_WEIGHT_FORMS];
-    const float
-        *plain;    /* out x in x kernel x kernel, until the first form is made: the network's */
-    float *turned; /* or these, of CONV_UP */
+    const void *plain; /* out x in x kernel x kernel, until the first form is made: the network's */
+    void *turned;      /* or these, of CONV_UP, or of integers */
     const struct packed_view *packed; /* where the first form is, instead of plain; or NULL */
     uint32_t layer;                   /* its number there */
     float *bias;
+    float *scales; /* of integers: what each output's sum is multiplied by; else NULL */
     dnnl_memory_t bias_memory;
 };
 
@@ -49,6 +50,11 @@ struct onednn_weights {
  * [dy][dx][channel]. 0, -ENOMEM, -EIO. Free with onednn_weights_free. */
 int onednn_weights_create(const struct onednn_machine *machine, const struct network_layer *layer,
                           enum onednn_type type, uint32_t in_channels, struct onednn_weights *out);
+
+/* The same from integers, which are the weights' own from then on, also on failure. */
+int onednn_weights_create_integer(const struct onednn_machine *machine,
+                                  const struct network_layer *layer, uint32_t in_channels,
+                                  struct quantise_conv *integers, struct onednn_weights *out);
 
 /* The same from a file of packed weights, which must stay mapped until onednn_weights_free: the
  * first form is used where it lies. -ESTALE: the file lacks the layer. */

@@ -1,9 +1,10 @@
 /*
- * The reference backend: every operation written as its definition, in float32, on planes of H x W.
- * Its only concession to speed is that the innermost loops run along rows. Values are freed after
- * their last use.
+ * The reference backend: every operation written as its definition, in float32, on planes of H x W
+ * (and in the integers of quantise.h). Its only concession to speed is that the innermost loops run
+ * along rows. Values are freed after their last use.
  */
 #include "../backends.h"
+#include "reference_image.h"
 
 #include <errno.h>
 #include <math.h>
@@ -12,18 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct image {
-    uint32_t channels;
-    uint32_t height;
-    uint32_t width;
-    float *data; /* channels x height x width */
-};
-
 struct reference {
     struct network network; /* a deep copy */
+    bool integer;           /* precision int8, and then: */
+    struct quantise_plan plan;
+    struct quantise_conv *convs; /* by layer, where it sums integers */
     struct backend_preprocess preprocess;
     void (*tick)(void *opaque);
-    void *tick_opaque;
+    backend_observe *observe;
+    void *opaque;       /* of both */
     uint32_t *last_use; /* by value: the layer that reads it last */
 };
 
@@ -40,6 +38,12 @@ static const float *row_of(const struct image *image, uint32_t channel, uint32_t
 static float *row_to(struct image *image, uint32_t channel, uint32_t y)
 {
     return image->data + ((size_t)channel * image->height + y) * image->width;
+}
+
+static float *copy_floats(const float *from, size_t count)
+{
+    float *to = malloc(count * sizeof *to);
+    return to ? memcpy(to, from, count * sizeof *to) : NULL;
 }
 
 static void clamp_negative(float *data, size_t elements)
@@ -225,7 +229,8 @@ static int64_t fit_before(uint32_t from, uint32_t to)
     return difference >= 0 ? difference / 2 : -((1 - difference) / 2);
 }
 
-static void run_fit(const struct image *in, struct image *out)
+/* zero: what stands for it, channel by channel; NULL: itself. */
+static void run_fit(const struct image *in, const float *zero, struct image *out)
 {
     int64_t top = fit_before(in->height, out->height);
     int64_t left = fit_before(in->width, out->width);
@@ -237,7 +242,8 @@ static void run_fit(const struct image *in, struct image *out)
             const float *from = inside ? row_of(in, channel, (uint32_t)from_y) : NULL;
             for (uint32_t x = 0; x < out->width; x++) {
                 int64_t from_x = (int64_t)x - left;
-                to[x] = from && from_x >= 0 && from_x < in->width ? from[from_x] : 0.0f;
+                float outside = zero ? zero[channel] : 0.0f;
+                to[x] = from && from_x >= 0 && from_x < in->width ? from[from_x] : outside;
             }
         }
     }
@@ -253,8 +259,8 @@ static void run_add(const struct network_layer *layer, const struct image *first
         clamp_negative(out->data, elements);
 }
 
-static void run_layer(const struct network_layer *layer, const struct image *first,
-                      const struct image *second, struct image *out)
+static void run_float(const struct network_layer *layer, const struct image *first,
+                      const struct image *second, const float *zero, struct image *out)
 {
     switch (layer->op) {
     case NETWORK_CONV: run_conv(layer, first, out); break;
@@ -262,9 +268,68 @@ static void run_layer(const struct network_layer *layer, const struct image *fir
     case NETWORK_MAX_POOL: run_max_pool(layer, first, out); break;
     case NETWORK_UPSAMPLE: run_upsample(layer, first, out); break;
     case NETWORK_CONCAT: run_concat(first, second, out); break;
-    case NETWORK_FIT: run_fit(first, out); break;
+    case NETWORK_FIT: run_fit(first, zero, out); break;
     case NETWORK_ADD: run_add(layer, first, second, out); break;
     }
+}
+
+/* The numbers of an input that is coded, in a copy. */
+static int decoded(const struct quantise_value *value, const struct image *in, struct image *out)
+{
+    *out = *in;
+    size_t elements = plane_elements(in) * in->channels;
+    out->data = copy_floats(in->data, elements);
+    if (!out->data)
+        return -ENOMEM;
+    if (value->coded)
+        reference_decode(value, out);
+    return 0;
+}
+
+static int run_coded_add(const struct reference *self, const struct network_layer *layer,
+                         const struct image *first, const struct image *second, struct image *out)
+{
+    struct image a = {0};
+    struct image b = {0};
+    int rc = decoded(&self->plan.values[layer->inputs[0]], first, &a);
+    if (rc == 0)
+        rc = decoded(&self->plan.values[layer->inputs[1]], second, &b);
+    if (rc == 0)
+        run_add(layer, &a, &b, out);
+    free(a.data);
+    free(b.data);
+    return rc;
+}
+
+/* A layer of a network in precision int8: integers where its convolution reads codes, else as in
+ * f32, and then to codes if those are wanted. */
+static int run_int8(const struct reference *self, size_t index, const struct image *first,
+                    const struct image *second, struct image *out)
+{
+    const struct network_layer *layer = &self->network.layers[index];
+    const struct quantise_value *from = &self->plan.values[layer->inputs[0]];
+    const struct quantise_value *value = &self->plan.values[index + 1];
+    if (self->convs[index].weights)
+        return reference_run_integer(layer, &self->convs[index], from, first, value, out);
+    int rc = 0;
+    if (layer->op == NETWORK_ADD)
+        rc = run_coded_add(self, layer, first, second, out);
+    else
+        run_float(layer, first, second, value->coded ? value->zero : NULL, out);
+    if (rc == 0 && value->coded && quantise_makes_numbers(layer))
+        reference_encode(value, out);
+    else if (value->coded)
+        reference_round(out);
+    return rc;
+}
+
+static int run_layer(const struct reference *self, size_t index, const struct image *first,
+                     const struct image *second, struct image *out)
+{
+    if (self->integer)
+        return run_int8(self, index, first, second, out);
+    run_float(&self->network.layers[index], first, second, NULL, out);
+    return 0;
 }
 
 /* ---- one tile ---- */
@@ -308,14 +373,21 @@ static int run_layers(const struct reference *self, uint32_t height, uint32_t wi
         int rc = make_image(self, i + 1, height, width, &values[i + 1]);
         if (rc < 0)
             return rc;
-        run_layer(layer, &values[layer->inputs[0]], &values[layer->inputs[1]], &values[i + 1]);
+        struct image *out = &values[i + 1];
+        rc = run_layer(self, i, &values[layer->inputs[0]], &values[layer->inputs[1]], out);
+        if (rc < 0)
+            return rc;
+        if (self->observe)
+            self->observe(self->opaque, i,
+                          &(struct backend_sight){out->data, plane_elements(out) * out->channels,
+                                                  plane_elements(out) * out->channels, 1});
         for (uint32_t k = 0; k < 2; k++) {
             uint32_t input = layer->inputs[k];
             if (self->last_use[input] == i)
                 drop_image(&values[input]);
         }
         if (self->tick)
-            self->tick(self->tick_opaque);
+            self->tick(self->opaque);
     }
     return 0;
 }
@@ -397,15 +469,13 @@ static void reference_destroy(void *instance)
     struct reference *self = instance;
     if (!self)
         return;
+    for (size_t i = 0; self->convs && i < self->network.layer_count; i++)
+        quantise_conv_free(&self->convs[i]);
+    free(self->convs);
+    quantise_plan_free(&self->plan);
     network_free(&self->network);
     free(self->last_use);
     free(self);
-}
-
-static float *copy_floats(const float *from, size_t count)
-{
-    float *to = malloc(count * sizeof *to);
-    return to ? memcpy(to, from, count * sizeof *to) : NULL;
 }
 
 /* Channels of a value: the network's, or those of the layer that makes it. */
@@ -461,25 +531,51 @@ static int find_last_uses(struct reference *self)
     return 0;
 }
 
+static int quantise(const struct quantise_ranges *ranges, struct reference *self)
+{
+    const struct network *network = &self->network;
+    self->convs = calloc(network->layer_count, sizeof *self->convs);
+    int rc = self->convs ? quantise_plan_create(network, ranges, &self->plan) : -ENOMEM;
+    for (size_t i = 0; i < network->layer_count && rc == 0; i++)
+        if (quantise_layer_is_integer(network, &self->plan, i))
+            rc = quantise_conv_create(network, &self->plan, i, &self->convs[i]);
+    self->integer = true;
+    return rc;
+}
+
+static int check(const struct network *network, const struct backend_options *options, char *error,
+                 size_t error_size)
+{
+    const char *precision = options->precision;
+    if (strcmp(precision, "int8") == 0)
+        return backend_check_ranges(network, options, error, error_size);
+    if (strcmp(precision, "auto") != 0 && strcmp(precision, "f32") != 0) {
+        snprintf(error, error_size, "the reference backend computes in f32 or int8, not in %s",
+                 precision);
+        return -EINVAL;
+    }
+    return 0;
+}
+
 static int reference_create(const struct network *network, const struct backend_options *options,
                             void **instance, char *error, size_t error_size)
 {
-    if (strcmp(options->precision, "auto") != 0 && strcmp(options->precision, "f32") != 0) {
-        snprintf(error, error_size, "the reference backend computes in f32, not in %s",
-                 options->precision);
-        return -EINVAL;
-    }
+    int rc = check(network, options, error, error_size);
+    if (rc < 0)
+        return rc;
     if (network->layer_count == 0 || options->preprocess.scale == 0.0f) {
         snprintf(error, error_size, "a network without layers, or a scale of 0");
         return -EINVAL;
     }
-    int rc = backend_load(network, options, &network, error, error_size);
+    rc = backend_load(network, options, &network, error, error_size);
     if (rc < 0)
         return rc;
     struct reference *self = calloc(1, sizeof *self);
     rc = self ? copy_network(network, &self->network) : -ENOMEM;
     if (rc == 0)
         rc = find_last_uses(self);
+    if (rc == 0 && strcmp(options->precision, "int8") == 0)
+        rc = quantise(options->ranges, self);
     if (rc < 0) {
         snprintf(error, error_size, "out of memory");
         reference_destroy(self);
@@ -487,15 +583,16 @@ static int reference_create(const struct network *network, const struct backend_
     }
     self->preprocess = options->preprocess;
     self->tick = options->tick;
-    self->tick_opaque = options->opaque;
+    self->observe = self->integer ? NULL : options->observe;
+    self->opaque = options->opaque;
     *instance = self;
     return 0;
 }
 
 static const char *reference_precision(const void *instance)
 {
-    (void)instance;
-    return "f32";
+    const struct reference *self = instance;
+    return self->integer ? "int8" : "f32";
 }
 
 const struct backend backend_reference = {

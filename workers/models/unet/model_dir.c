@@ -329,9 +329,8 @@ int model_dir_parse(const char *text, size_t size, struct model_dir *out, char *
 
 /* ---- files ---- */
 
-/* The whole file as a text. -ENOENT when there is none; other failures with a sentence. */
-static int read_text(const char *path, char **out, size_t *out_bytes, char *error,
-                     size_t error_size)
+int model_dir_read_text(const char *path, char **out, size_t *out_bytes, char *error,
+                        size_t error_size)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
@@ -364,7 +363,7 @@ static int load_json(const char *path, struct model_dir *out, char *error, size_
 {
     char *text = NULL;
     size_t bytes = 0;
-    int rc = read_text(path, &text, &bytes, error, error_size);
+    int rc = model_dir_read_text(path, &text, &bytes, error, error_size);
     if (rc < 0)
         return rc;
     char reason[512] = "out of memory";

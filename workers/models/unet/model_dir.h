@@ -38,4 +38,9 @@ int model_dir_load(const char *path, struct model_dir *out, char *error, size_t 
 int model_dir_parse(const char *text, size_t size, struct model_dir *out, char *error,
                     size_t error_size);
 
+/* A whole file of at most 1 MiB, to be freed. -ENOENT when there is none; other failures, too, with
+ * a sentence. */
+int model_dir_read_text(const char *path, char **out, size_t *out_bytes, char *error,
+                        size_t error_size);
+
 #endif

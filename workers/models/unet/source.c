@@ -75,6 +75,14 @@ int source_load(struct source *source, const struct network **out, char *error, 
     return 0;
 }
 
+int source_load_ranges(struct source *source, struct quantise_ranges *out, char *error,
+                       size_t error_size)
+{
+    struct packed_hash hash = weights_file_hash(&source->weights);
+    return quantise_file_load(source->dir.weights_path, &source->plan, &hash, out, error,
+                              error_size);
+}
+
 void source_close(struct source *source)
 {
     network_free(&source->full);

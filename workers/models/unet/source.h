@@ -8,6 +8,7 @@
 
 #include "model_dir.h"
 #include "network.h"
+#include "quantise_file.h"
 #include "weights.h"
 
 #include <stdbool.h>
@@ -31,6 +32,11 @@ int source_open_checked(const char *path, struct source *out, char *error, size_
 /* The network with its weights, which stay the source's. -EBADMSG also when the file changed since
  * it was opened with an id. Errors as above. */
 int source_load(struct source *source, const struct network **out, char *error, size_t error_size);
+
+/* The ranges of activations beside the weights, for precision int8. Errors as for
+ * quantise_file_load. */
+int source_load_ranges(struct source *source, struct quantise_ranges *out, char *error,
+                       size_t error_size);
 
 void source_close(struct source *source);
 

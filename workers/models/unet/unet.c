@@ -118,6 +118,15 @@ static const char *choose_precision(const struct model_dir *dir,
     return dir->precision[0] ? dir->precision : "auto";
 }
 
+/* The ranges that precision int8 needs, for where it is wanted. */
+static int find_ranges(struct source *source, const struct unetserve_setup *setup,
+                       struct quantise_ranges *out, char *error, size_t error_size)
+{
+    if (strcmp(choose_precision(&source->dir, setup), "int8") != 0)
+        return 0;
+    return source_load_ranges(source, out, error, error_size);
+}
+
 static void tick(void *opaque)
 {
     const struct unet *unet = opaque;
@@ -168,6 +177,7 @@ static int create(const struct model_dir *dir, const struct network *network, st
     unet->host = setup->host;
     unet->source = source;
     uint32_t device = 0;
+    struct quantise_ranges ranges = {0};
     int failure = unet_interface(dir, network, setup, interface, error, error_size);
     if (!failure)
         failure = check_precision(setup->precision, error, error_size);
@@ -175,6 +185,8 @@ static int create(const struct model_dir *dir, const struct network *network, st
         failure = unet_find_backend(setup, &unet->backend, &device, error, error_size);
     if (!failure)
         failure = allocate(unet, interface);
+    if (!failure && source)
+        failure = find_ranges(source, setup, &ranges, error, error_size);
     if (failure)
         goto fail;
     struct backend_options options = {
@@ -187,9 +199,11 @@ static int create(const struct model_dir *dir, const struct network *network, st
         .cache_dir = source ? source->cache_dir : NULL,
         .weights_id = source ? source->id : (struct packed_hash){0, 0},
         .load = source ? load : NULL,
+        .ranges = ranges.layers ? &ranges : NULL,
         .log = pass_log,
     };
     failure = unet->backend->create(network, &options, &unet->instance, error, error_size);
+    quantise_ranges_free(&ranges);
     if (failure)
         goto fail;
     unet->source = NULL;
@@ -222,7 +236,11 @@ int unet_describe(const struct unetserve_setup *setup, struct unetserve_interfac
         failure = source_open_checked(setup->path, &source, error, error_size);
     if (failure)
         return failure;
+    struct quantise_ranges ranges = {0};
     failure = unet_interface(&source.dir, &source.plan, setup, interface, error, error_size);
+    if (!failure)
+        failure = find_ranges(&source, setup, &ranges, error, error_size);
+    quantise_ranges_free(&ranges);
     source_close(&source);
     return failure;
 }
