@@ -200,6 +200,9 @@ $(BUILD)/demo/make-picture: $(BUILD)/obj/packaging/demo/make_picture.o $(BUILD)/
 $(BUILD)/bench/forward: $(call objects,$(wildcard bench/*.c)) $(BUILD)/unet.a $(BUILD)/lib.a
 	@mkdir -p $(@D)
 	$(call program,-ldnnl -lzip -lxxhash -ljansson -lm -pthread)
+$(BUILD)/bench/counts: $(call objects,$(wildcard bench/counts/*.c)) $(BUILD)/gateway.a $(BUILD)/broker.a $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(call program,-lmicrohttpd -lgnutls -lmsgpackc -lsystemd -linih -ljansson -lpng -lz -lm)
 $(BUILD)/bench/load: $(BUILD)/obj/bench/load/main.o $(BUILD)/load.a
 	@mkdir -p $(@D)
 	$(call program,-ljansson -lm)
@@ -355,6 +358,13 @@ bench: all
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/bench/forward
 	@BUILD=$(BUILD) $(PYTHON) bench/run.py
 
+# Instructions of the hot paths, against bench/counts/counts.json; UPDATE=1 writes it.
+.PHONY: counts
+counts:
+	@packaging/install-deps.sh build counts
+	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/bench/counts
+	@$(PYTHON) bench/counts/run.py --driver $(BUILD)/bench/counts --compiler "$(CC)" $(if $(UPDATE),--update)
+
 lint:
 	@packaging/install-deps.sh build test lint
 	@packaging/lint.sh
@@ -384,6 +394,7 @@ help:
 	@echo 'make soak       load without faults for MINUTES=$(MINUTES): memory and descriptors do not grow'
 	@echo 'make autoscaler-table  simulate the autoscaler against a bound on its cost'
 	@echo 'make bench      measure, print ratios'
+	@echo 'make counts     instructions of the hot paths, against those that are written down (UPDATE=1: write them down)'
 	@echo 'make lint       clang-tidy, cppcheck, clang-format, shellcheck'
 	@echo 'make fuzz       fuzz every parser for MINUTES=$(MINUTES)'
 	@echo 'make install    DESTDIR= PREFIX=/usr'

@@ -1,5 +1,5 @@
 #!/bin/sh
-# install-deps.sh GROUP...: make sure that the Debian packages of these groups are there (server, build, test, lint, bench, container, browser, model, wheel).
+# install-deps.sh GROUP...: make sure that the Debian packages of these groups are there (server, build, test, lint, bench, container, browser, model, wheel, counts).
 # Installs what is missing when it may; else says in one line what to run.
 set -eu
 
@@ -13,6 +13,7 @@ packages_container="buildah debootstrap"
 packages_browser="chromium chromium-driver"
 packages_model="spin python3"
 packages_wheel="python3 python3-wheel"
+packages_counts="valgrind python3"
 
 wanted=
 for group in "$@"; do
@@ -26,6 +27,7 @@ for group in "$@"; do
     browser) wanted="$wanted $packages_browser" ;;
     model) wanted="$wanted $packages_model" ;;
     wheel) wanted="$wanted $packages_wheel" ;;
+    counts) wanted="$wanted $packages_counts" ;;
     *)
         echo "install-deps.sh: no group '$group'" >&2
         exit 64
