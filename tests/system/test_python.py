@@ -223,6 +223,22 @@ def test_land_cover_answers_the_notebook_s_client(start_file, typed_python):
     server.stop()
 
 
+def test_a_torch_server_of_a_whole_tile(start_file, typed_python, tmp_path):
+    """The class that the tutorial's readers have, with a stand-in for torch; and its answer is longer than a usual slot's."""
+    numpy = pytest.importorskip("numpy")
+    weights = numpy.random.default_rng(7).normal(size=(11, 12)).astype(numpy.float32)
+    (tmp_path / "weights.json").write_text(json.dumps(weights.tolist()))
+    server = start_file("worldcover.py", str(tmp_path / "weights.json"), python=typed_python,
+                        env={"PYTHONPATH": f"{BUILD / 'python'}:{FILES / 'stand_in'}"})
+    image = numpy.random.default_rng(3).integers(0, 12000, (12, 256, 256))
+    response = post(server, {"image": image.tolist()}, headers={"Origin": "https://maps.example.org"})
+    logits = numpy.einsum("kc,chw->khw", weights, (image / 10000).clip(0, 1).astype(numpy.float32))
+    mask = numpy.array(response.json()["output"])
+    assert response.status_code == 200 and (mask == logits.argmax(axis=0)).mean() > 0.999
+    assert len(response.content) > 128 << 10 and response.headers["Access-Control-Allow-Origin"] == "*"
+    server.stop()
+
+
 # ---- the slot's memory -----------------------------------------------------------------------------------------------
 
 
