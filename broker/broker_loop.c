@@ -32,7 +32,6 @@ static int on_wake(sd_event_source *source, int fd, uint32_t events, void *opaqu
 {
     (void)source, (void)fd, (void)events;
     struct broker *broker = opaque;
-    seat_clear(broker->seat);
     broker->look = true;
     return 0;
 }
@@ -85,8 +84,8 @@ static int add_sources(struct broker *broker)
 {
     int error = sd_event_add_io(broker->event, NULL, broker->inbox->fd, EPOLLIN, on_baton, broker);
     if (error >= 0)
-        error = sd_event_add_io(broker->event, NULL, broker->seat->event_fd, EPOLLIN, on_wake,
-                                broker);
+        error = sd_event_add_io(broker->event, NULL, broker->seat->event_fd, EPOLLIN | EPOLLET,
+                                on_wake, broker);
     if (error >= 0)
         error = sd_event_add_io(broker->event, NULL, SEAT_FD_LIFE, EPOLLIN, on_life, broker);
     if (error >= 0)
@@ -134,10 +133,13 @@ static int run(struct broker *broker)
         seat_tick(broker->seat);
         if (may_leave(broker, busy))
             return 0;
+        broker->look = seat_asleep(broker->seat);
         now_ns = queue_now_ns();
-        uint64_t wait_us = empty && next_rescan_ns > now_ns ? (next_rescan_ns - now_ns) / 1000 + 1
-                                                            : 0;
+        uint64_t wait_us = empty && !broker->look && next_rescan_ns > now_ns
+                               ? (next_rescan_ns - now_ns) / 1000 + 1
+                               : 0;
         int error = sd_event_run(broker->event, wait_us);
+        seat_awake(broker->seat);
         if (error < 0 && error != -EINTR)
             return error;
     }

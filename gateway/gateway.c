@@ -20,7 +20,6 @@ static int on_woken(sd_event_source *source, int fd, uint32_t events, void *opaq
     (void)fd;
     (void)events;
     struct gateway *gateway = opaque;
-    seat_clear(&gateway->seat);
     jobs_collect(&gateway->jobs);
     return 0;
 }
@@ -40,6 +39,7 @@ static int on_rescan(sd_event_source *source, uint64_t now_us, void *opaque)
 static void turn_over(struct gateway *gateway)
 {
     gateway->front.turn_over(gateway->front.opaque);
+    jobs_pass_baton(&gateway->jobs);
     seat_tick(&gateway->seat);
     if (gateway->jobs.waiting_count && !gateway->rescan_armed) {
         sd_event_source_set_time_relative(gateway->rescan, RESCAN_US);
@@ -147,7 +147,8 @@ static int add_reload(struct gateway *gateway)
 static int add_sources(struct gateway *gateway)
 {
     sd_event *event = gateway->event;
-    int error = sd_event_add_io(event, NULL, gateway->seat.event_fd, EPOLLIN, on_woken, gateway);
+    int error = sd_event_add_io(event, NULL, gateway->seat.event_fd, EPOLLIN | EPOLLET, on_woken,
+                                gateway);
     if (error >= 0)
         error = sd_event_add_io(event, &gateway->life, SEAT_FD_LIFE, EPOLLIN, on_life_over,
                                 gateway);
@@ -188,17 +189,30 @@ int gateway_open(struct gateway *gateway)
     return error < 0 ? error : 0;
 }
 
-/* What follows each event is called here and is no post source: each of those would cost a round of
- * the loop, with its system calls. */
+/* One event. What follows it is called here and is no post source: each of those would cost a round
+ * of the loop, with its system calls. */
+static int turn(struct gateway *gateway)
+{
+    int ready = sd_event_prepare(gateway->event);
+    if (ready == 0)
+        ready = sd_event_wait(gateway->event, UINT64_MAX);
+    seat_awake(&gateway->seat);
+    if (ready > 0)
+        ready = sd_event_dispatch(gateway->event);
+    if (ready < 0)
+        return ready;
+    if (seat_asleep(&gateway->seat))
+        jobs_collect(&gateway->jobs);
+    turn_over(gateway);
+    return 0;
+}
+
 int gateway_run(struct gateway *gateway)
 {
-    while (sd_event_get_state(gateway->event) != SD_EVENT_FINISHED) {
-        int error = sd_event_run(gateway->event, UINT64_MAX);
-        if (error < 0)
-            return error;
-        turn_over(gateway);
-    }
-    return 0;
+    int error = 0;
+    while (!error && sd_event_get_state(gateway->event) != SD_EVENT_FINISHED)
+        error = turn(gateway);
+    return error;
 }
 
 void gateway_close(struct gateway *gateway)

@@ -36,6 +36,7 @@ struct job {
     uint64_t timeout_ms;
     int32_t priority;
     uint64_t body_bytes, body_seen; /* announced (UINT64_MAX: unknown), and fed so far */
+    uint64_t moved_bytes;           /* of the input, from slot to slot */
     uint64_t shape_key;             /* queue_shape_key of the body; 0: not known yet */
     char request_id[QUEUE_ID_MAX];
     job_done *done;
@@ -199,6 +200,7 @@ static int job_move_slot(struct job *job, size_t used, uint64_t input_bytes, uin
     if (reserve(job->jobs, input_bytes, output_bytes, &slot, &word, problem))
         return -1;
     memcpy(queue_input(queue, slot), queue_input(queue, old_slot), used);
+    job->moved_bytes += used;
     job->slot = slot;
     job->word = word;
     pin(job);
@@ -338,10 +340,19 @@ static void fill_slot(struct job *job, const struct unetserve_shape *shape, size
     memcpy(slot->request_id, job->request_id, sizeof slot->request_id);
 }
 
+/* At the end of the turn, and one for all: the broker looks at every slot anyway. */
 static void pass_baton(const struct job *job, uint64_t word)
 {
-    struct wire_baton baton = {.slot = job->slot, .model = job->view->model, .word = word};
-    job->jobs->baton(job->jobs->baton_opaque, &baton);
+    job->jobs->baton_due = true;
+    job->jobs->next_baton = (struct wire_baton){
+        .slot = job->slot, .model = job->view->model, .word = word};
+}
+
+void jobs_pass_baton(struct jobs *jobs)
+{
+    if (jobs->baton_due)
+        jobs->baton(jobs->baton_opaque, &jobs->next_baton);
+    jobs->baton_due = false;
 }
 
 /* To an idle worker if there is one for it, else to the broker. */
@@ -406,6 +417,7 @@ int job_submit(struct job *job, struct problem *problem)
         return -1;
     }
     metrics_accepted(job->view->model);
+    metrics_body(job->body_seen, job->moved_bytes + body_reader_copied(&job->reader));
     job->word = word;
     job->jobs->receiving_count--;
     job->state = JOB_WAITING;

@@ -57,6 +57,8 @@ struct jobs {
     const struct config *config;
     baton_send *baton;
     void *baton_opaque;
+    bool baton_due;
+    struct wire_baton next_baton;
     struct job *waiting[QUEUE_MAX_SLOTS]; /* WAITING and FORGOTTEN, in no order */
     uint32_t waiting_count;
     uint32_t receiving_count;
@@ -92,6 +94,9 @@ int job_feed(struct job *job, const void *bytes, size_t size, struct problem *pr
 /* The body is whole: hand the job over. 0: `done` will be called. -1 with *problem; then only
  * job_drop may follow. */
 int job_submit(struct job *job, struct problem *problem);
+
+/* After each turn: tell the broker of what has been submitted. */
+void jobs_pass_baton(struct jobs *jobs);
 
 /* The next item of the answer, in memory that lives until the next call; at its end only job_drop
  * may follow. From the first `ready` on. */

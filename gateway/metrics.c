@@ -31,6 +31,12 @@ void metrics_received(size_t bytes)
     counter_add(&mine->received_bytes, bytes);
 }
 
+void metrics_body(uint64_t bytes, uint64_t copied)
+{
+    counter_add(&mine->body_bytes, bytes);
+    counter_add(&mine->copied_bytes, copied);
+}
+
 void metrics_request_begun(void)
 {
     counter_add(&mine->requests_open, 1);

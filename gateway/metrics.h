@@ -25,6 +25,7 @@ void metrics_open(const struct seat *seat);
 void metrics_connections(uint32_t open); /* how many there are now */
 void metrics_connection_made(void);
 void metrics_received(size_t bytes);
+void metrics_body(uint64_t bytes, uint64_t copied); /* of an accepted request */
 
 void metrics_request_begun(void);
 /* answered: it was counted by metrics_answered, for itself or for its connection. */

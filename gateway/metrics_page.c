@@ -329,6 +329,11 @@ static void write_traffic(const struct view *view)
           counter_read(&total->received_bytes));
     plain(view, "answered_bytes_total", "counter", "Bytes of the bodies of answers.",
           counter_read(&total->answered_bytes));
+    plain(view, "body_bytes_total", "counter", "Bytes of the bodies of accepted requests.",
+          counter_read(&total->body_bytes));
+    plain(view, "copied_bytes_total", "counter",
+          "Bytes written for them into slots, and from slot to slot: a binary tensor's once.",
+          counter_read(&total->copied_bytes));
 }
 
 static void write_server(const struct view *view)

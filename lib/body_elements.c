@@ -196,6 +196,7 @@ static int take_elements(struct body_elements *elements, struct body_sink *sink,
     size_t right = convert(elements, bytes, sink->data + elements->done * elements->stored_size,
                            count);
     elements->done += right;
+    sink->copied += right * elements->stored_size;
     return right == count ? 0
                           : refuse_value(elements, bytes + right * elements->source_size, problem);
 }
@@ -210,6 +211,7 @@ static int take_partial(struct body_elements *elements, struct body_sink *sink, 
     size_t missing = elements->source_size - elements->partial_size;
     size_t taken = *size < missing ? *size : missing;
     memcpy(elements->partial + elements->partial_size, *bytes, taken);
+    sink->copied += taken;
     elements->partial_size += (uint8_t)taken;
     *bytes += taken;
     *size -= taken;
@@ -237,6 +239,7 @@ int body_elements_feed(struct body_elements *elements, struct body_sink *sink, c
     if (elements->done == elements->total)
         return refuse_length(elements, problem);
     memcpy(elements->partial, bytes, size); /* less than an element */
+    sink->copied += size;
     elements->partial_size = (uint8_t)size;
     return 0;
 }

@@ -33,7 +33,7 @@ int body_reader_init(struct body_reader *reader, const struct unetserve_interfac
     reader->format = format;
     reader->wrap = BODY_DOCUMENT;
     reader->base64 = (struct base64){0};
-    reader->sink = (struct body_sink){destination, capacity, grow, grow_opaque};
+    reader->sink = (struct body_sink){destination, capacity, grow, grow_opaque, 0};
     reader->header_needed = 0;
     reader->used = 0;
     reader->file = IMAGE_FILE_NONE;
@@ -84,6 +84,7 @@ static int collect_header(struct body_reader *reader, const char **bytes, size_t
     if (taken > *size)
         taken = *size;
     memcpy(reader->sink.data + reader->used, *bytes, taken);
+    reader->sink.copied += taken;
     reader->used += taken;
     *bytes += taken;
     *size -= taken;
@@ -123,6 +124,7 @@ static int feed_document(struct body_reader *reader, const char *bytes, size_t s
     if (body_sink_reserve(&reader->sink, reader->used, needed, problem))
         return -1;
     memcpy(reader->sink.data + reader->used, bytes, size);
+    reader->sink.copied += size;
     reader->used = needed;
     return 0;
 }
@@ -337,4 +339,10 @@ int body_reader_finish(struct body_reader *reader, struct unetserve_shape *shape
     }
     *input_bytes = reader->json.values * sizeof(float);
     return 0;
+}
+
+uint64_t body_reader_copied(const struct body_reader *reader)
+{
+    uint64_t numbers = reader->wrap == BODY_JSON ? reader->json.values * sizeof(float) : 0;
+    return reader->sink.copied + numbers;
 }

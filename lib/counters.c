@@ -71,6 +71,8 @@ void counters_sum(struct counters *total, const struct counters *block)
 {
     counter_add(&total->received_bytes, counter_read(&block->received_bytes));
     counter_add(&total->answered_bytes, counter_read(&block->answered_bytes));
+    counter_add(&total->body_bytes, counter_read(&block->body_bytes));
+    counter_add(&total->copied_bytes, counter_read(&block->copied_bytes));
     counter_add(&total->connections, counter_read(&block->connections));
     for (unsigned i = 0; i < COUNTERS_REFUSAL_COUNT; i++)
         counter_add(&total->refusals[i], counter_read(&block->refusals[i]));

@@ -626,6 +626,7 @@ int queue_process_enter(struct queue *queue, enum queue_role role, uint32_t seat
         atomic_store(&process->died_by_fault, 0);
         atomic_store(&process->pid, 0);
         atomic_store(&process->ready, 0);
+        atomic_store(&process->attention, 0);
         atomic_store(&process->tick, 0);
         atomic_store(&process->jobs, 0);
         atomic_store(&process->busy_ns, 0);

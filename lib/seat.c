@@ -217,12 +217,32 @@ void seat_wake_seat(uint32_t seat)
     (void)written;
 }
 
+void seat_awake(const struct seat *seat)
+{
+    atomic_exchange_explicit(&seat->queue.processes[seat->index].attention, QUEUE_AWAKE,
+                             memory_order_acq_rel);
+}
+
+/* Both sides swap the same word, so one of them sees the other: who called before this is seen
+ * here, with what it has done to the slots, and who calls after it finds nobody awake. */
+bool seat_asleep(const struct seat *seat)
+{
+    return atomic_exchange_explicit(&seat->queue.processes[seat->index].attention, 0,
+                                    memory_order_acq_rel) &
+           QUEUE_CALLED;
+}
+
+/* The call of somebody who dies before the write is lost; the sleeper's rescan finds out. */
 void seat_wake(const struct queue *queue, uint32_t index)
 {
     if (index == 0 || index >= QUEUE_MAX_PROCESSES)
         return;
-    const struct queue_process *process = &queue->processes[index];
-    if (atomic_load_explicit(&process->life, memory_order_acquire) != QUEUE_VACANT)
+    struct queue_process *process = &queue->processes[index];
+    if (atomic_load_explicit(&process->life, memory_order_acquire) == QUEUE_VACANT)
+        return;
+    uint32_t before = atomic_fetch_or_explicit(&process->attention, QUEUE_CALLED,
+                                               memory_order_acq_rel);
+    if (!(before & QUEUE_AWAKE))
         seat_wake_seat(atomic_load_explicit(&process->seat, memory_order_relaxed));
 }
 

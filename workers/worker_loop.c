@@ -25,8 +25,7 @@ struct loop {
 static int on_wake(sd_event_source *source, int fd, uint32_t events, void *opaque)
 {
     (void)source, (void)fd, (void)events;
-    const struct loop *loop = opaque;
-    seat_clear(loop->worker->seat);
+    (void)opaque; /* every turn looks at the slots */
     return 0;
 }
 
@@ -80,8 +79,8 @@ static int on_life(sd_event_source *source, int fd, uint32_t events, void *opaqu
 
 static int add_sources(struct loop *loop)
 {
-    int error = sd_event_add_io(loop->event, NULL, loop->worker->seat->event_fd, EPOLLIN, on_wake,
-                                loop);
+    int error = sd_event_add_io(loop->event, NULL, loop->worker->seat->event_fd, EPOLLIN | EPOLLET,
+                                on_wake, loop);
     if (error >= 0 && loop->worker->completed_fd >= 0)
         error = sd_event_add_io(loop->event, NULL, loop->worker->completed_fd, EPOLLIN,
                                 on_completed, loop);
@@ -125,10 +124,12 @@ static int run(struct loop *loop)
             return 0;
         uint64_t wait_ms = loop->worker->orphaned || pending ? RESCAN_BUSY_MS : RESCAN_IDLE_MS;
         seat_tick(loop->worker->seat);
-        int handled = sd_event_run(loop->event, result.jobs ? 0 : wait_ms * 1000);
+        bool again = seat_asleep(loop->worker->seat) || result.jobs;
+        int handled = sd_event_run(loop->event, again ? 0 : wait_ms * 1000);
+        seat_awake(loop->worker->seat);
         if (handled < 0 && handled != -EINTR)
             return handled;
-        if (handled == 0 && result.jobs == 0 && pending == 0 && !healthy(loop->worker))
+        if (handled == 0 && !again && pending == 0 && !healthy(loop->worker))
             return -EIO;
     }
 }

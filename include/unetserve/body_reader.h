@@ -59,6 +59,10 @@ bool body_reader_shape(const struct body_reader *reader, struct unetserve_shape 
 int body_reader_finish(struct body_reader *reader, struct unetserve_shape *shape,
                        size_t *input_bytes, struct problem *problem);
 
+/* Bytes that it has written, decoded: of a binary body as many as came, but for elements that are
+ * cut by the ends of pieces, which are written twice, and float64, which is halved. */
+uint64_t body_reader_copied(const struct body_reader *reader);
+
 /* After that: what kind of image file the input is; IMAGE_FILE_NONE: the tensor itself, or a
  * document. */
 enum image_file body_reader_file(const struct body_reader *reader);

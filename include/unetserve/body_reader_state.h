@@ -18,6 +18,7 @@ struct body_sink {
     size_t capacity;
     body_grow *grow;
     void *opaque;
+    uint64_t copied; /* bytes written there, or kept for a moment */
 };
 
 /* The grammar of JSON, resumable at every byte. */

@@ -102,6 +102,8 @@ struct counters {
     /* by a gateway */
     _Alignas(64) counter received_bytes;
     counter answered_bytes;
+    counter body_bytes;   /* of accepted requests, as their readers get them */
+    counter copied_bytes; /* that were written for them into slots, and from slot to slot */
     counter connections;
     counter refusals[COUNTERS_REFUSAL_COUNT];
     counter connections_open;                              /* gauge */

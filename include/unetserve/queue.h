@@ -36,7 +36,7 @@
 #include <stdbool.h>
 
 #define QUEUE_MAGIC          UINT64_C(0x3176655374656e75)
-#define QUEUE_LAYOUT_VERSION 9
+#define QUEUE_LAYOUT_VERSION 10
 #define QUEUE_MAX_PROCESSES  256 /* index 0 is nobody */
 #define QUEUE_MAX_MODELS     16
 #define QUEUE_MAX_CLASSES    8
@@ -88,6 +88,10 @@ static inline uint32_t queue_word_generation(uint64_t word)
 
 /* ---- what lies in shared memory ---- */
 
+/* Bits of a process's attention (seat_awake, seat_asleep, seat_wake). */
+#define QUEUE_AWAKE  1u
+#define QUEUE_CALLED 2u
+
 enum queue_life { QUEUE_VACANT, QUEUE_LIVE, QUEUE_CONDEMNED };
 
 struct queue_process {
@@ -103,9 +107,10 @@ struct queue_process {
     _Atomic int32_t pid;            /* for people; never used to find an owner */
     /* by the process itself */
     _Alignas(64) _Atomic uint32_t ready;
-    _Atomic uint64_t tick;    /* grows with every sign of progress */
-    _Atomic uint64_t jobs;    /* finished, by any outcome */
-    _Atomic uint64_t busy_ns; /* workers: time in predict */
+    _Atomic uint32_t attention; /* QUEUE_AWAKE, and QUEUE_CALLED, which others set */
+    _Atomic uint64_t tick;      /* grows with every sign of progress */
+    _Atomic uint64_t jobs;      /* finished, by any outcome */
+    _Atomic uint64_t busy_ns;   /* workers: time in predict */
 };
 
 struct queue_model {

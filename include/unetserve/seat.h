@@ -86,8 +86,14 @@ void seat_ready(struct seat *seat);
 /* Others than gateways, when the supervisor is gone: has every gateway left, however it ended? */
 bool seat_gateways_gone(void);
 
-/* "Look at your slots": write to the eventfd of the process with that index, if it is there. Never
- * blocks, never fails. */
+/* "I shall look at my slots before I sleep": until seat_asleep nobody has to write to this
+ * process's eventfd. After seat_asleep it is written again; true: somebody has called meanwhile, so
+ * look once more before sleeping. */
+void seat_awake(const struct seat *seat);
+bool seat_asleep(const struct seat *seat);
+
+/* "Look at your slots": to the process with that index, if it is there. A write to its eventfd if
+ * it sleeps. Never blocks, never fails. */
 void seat_wake(const struct queue *queue, uint32_t index);
 
 /* Wake the seat itself, whoever sits there. */

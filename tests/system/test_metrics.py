@@ -1,5 +1,6 @@
 """/metrics: the text is well-formed, the books are exact over all gateways, and no count falls when a process is killed."""
 
+import io
 import json
 import os
 import signal
@@ -139,6 +140,26 @@ def test_books_are_exact_over_gateways(start_server, simple_model):
     assert metrics.sum("build_info") == 1
     assert [metrics.value("process_starts_total", role=role) for role in ("gateway", "broker", "worker")] == [3, 1, 2]
     assert metrics.sum("process_restarts_total") == 0
+    server.stop()
+
+
+def test_a_binary_tensor_is_copied_once(start_server, demo_model):
+    """From libmicrohttpd's buffer into the slot. What is more are elements that a piece of the body ended within."""
+    server = start_server(demo_model, ["--precision", "f32"])
+    tile = numpy.zeros((12, 128, 128), numpy.uint16)
+    file = io.BytesIO()
+    numpy.save(file, tile)
+    raw = {"Content-Type": "application/octet-stream", "X-Unetserve-Shape": "12,128,128", "X-Unetserve-Dtype": "uint16"}
+    before = scrape(server)
+    for body, headers in ((tile.tobytes(), raw), (file.getvalue(), {"Content-Type": "application/x-npy"})):
+        assert requests.post(server.url + "/predict", data=body, headers=headers, timeout=WAIT_S).status_code == 200
+        after = scrape(server)
+        came, copied = (after.value(name) - before.value(name) for name in ("body_bytes_total", "copied_bytes_total"))
+        assert came == len(body)
+        assert came <= copied < 1.001 * came
+        before = after
+    assert requests.post(server.url + "/predict", json={"image": tile[:, :16, :16].tolist()}, timeout=WAIT_S).status_code == 200
+    assert scrape(server).value("copied_bytes_total") - before.value("copied_bytes_total") == 12 * 16 * 16 * 4
     server.stop()
 
 

@@ -145,6 +145,7 @@ static struct job *submit_tile(uint64_t timeout_ms)
     assert_int_equal(job_feed(job, pixels, 100, &problem), 0);
     assert_int_equal(job_feed(job, pixels + 100, TILE_BYTES - 100, &problem), 0);
     assert_int_equal(job_submit(job, &problem), 0);
+    jobs_pass_baton(&bench.jobs);
     return job;
 }
 
@@ -219,10 +220,12 @@ static void test_handed_over(void **state)
     jobs_collect(&bench.jobs);
     assert_int_equal(bench.batons, 0);
     jobs_check(&bench.jobs);
+    jobs_pass_baton(&bench.jobs);
     assert_int_equal(bench.batons, 1);
     assert_int_equal(bench.baton.word, queue_word(&bench.seat.queue, bench.baton.slot));
     assert_int_equal(queue_word_state(bench.baton.word), QUEUE_READY);
     jobs_check(&bench.jobs);
+    jobs_pass_baton(&bench.jobs);
     assert_int_equal(bench.batons, 1);
     submit_tile(0); /* now there is a line */
     assert_int_equal(bench.batons, 2);
@@ -526,6 +529,7 @@ static void test_growing(void **state)
         assert_int_equal(job_feed(job, text + at, size - at < 1000 ? size - at : 1000, &problem),
                          0);
     assert_int_equal(job_submit(job, &problem), 0);
+    jobs_pass_baton(&bench.jobs);
     uint32_t slot = bench.baton.slot;
     assert_int_equal(slot, SLOTS);
     assert_int_equal(atomic_load(&bench.seat.queue.slots[slot].model_generation), 1);
@@ -588,6 +592,7 @@ static void test_documents(void **state)
     assert_int_equal(job_open(&bench.jobs, &order, take_answer, &bench, &problem, &job), 0);
     assert_int_equal(job_feed(job, "hello", 5, &problem), 0);
     assert_int_equal(job_submit(job, &problem), 0);
+    jobs_pass_baton(&bench.jobs);
     uint32_t slot = bench.baton.slot;
     assert_memory_equal(queue_input(&bench.seat.queue, slot), "hello", 5);
     start(slot);

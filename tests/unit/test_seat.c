@@ -95,6 +95,18 @@ static int body_takes(struct queue *queue, uint16_t index)
     if (read(SEAT_FD_EVENT + 1, &count, sizeof count) != -1 ||
         read(SEAT_FD_EVENT, &count, sizeof count) != -1)
         return 4;
+    /* Who is awake is told beside its eventfd, and asks when it is about to sleep. */
+    seat_awake(&seat);
+    if (seat_asleep(&seat))
+        return 7;
+    seat_awake(&seat);
+    seat_wake(&seat.queue, index);
+    if (read(SEAT_FD_EVENT + 1, &count, sizeof count) != -1 || !seat_asleep(&seat) ||
+        seat_asleep(&seat))
+        return 8;
+    seat_wake(&seat.queue, index);
+    if (read(SEAT_FD_EVENT + 1, &count, sizeof count) != sizeof count || count != 1)
+        return 9;
     seat_ready(&seat);
     seat_tick(&seat);
     if (!atomic_load(&seat.queue.processes[index].ready) ||
