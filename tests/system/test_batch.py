@@ -79,6 +79,25 @@ def test_shards_are_disjoint_whole_and_stable(server, tiles, tmp_path):
     assert [part - {"added.npy"} for part in after] == before and sum(map(len, after)) == 7
 
 
+def test_a_bar_on_a_terminal_and_a_summary(server, tiles, tmp_path):
+    ours, its = os.openpty()
+    with subprocess.Popen([BUILD / "unetctl", "batch", tiles, "-o", tmp_path / "out", "--url", server.url], stderr=its,
+                          stdout=subprocess.PIPE, text=True) as process:
+        os.close(its)
+        shown = b""
+        try:
+            while part := os.read(ours, 4096):
+                shown += part
+        except OSError:
+            pass  # the last one to hold the terminal has gone
+        os.close(ours)
+        out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0 and "6 done, 0 skipped, 0 failed" in out
+    bars = shown.decode().split("\r")[1:]
+    assert [bar.rpartition("] ")[2] for bar in bars] == [f"{i} of 6" for i in range(1, 7)]
+    assert bars[2].startswith("[" + "#" * 20 + " " * 20 + "]") and "#" * 40 in bars[-1]
+
+
 class Busy(http.server.BaseHTTPRequestHandler):
     """Says 503 as often as told, then answers a mask."""
     refusals = 0

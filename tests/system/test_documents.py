@@ -69,6 +69,20 @@ def test_targets_that_are_named_exist():
     assert set(re.findall(r"^make ([a-z-]+)", shown, re.M)) <= targets
 
 
+# The tutorial's own list.
+FEATURES = ["simple", "typed", "async", "streaming", "batching", "API keys", "devices", "workers", "API servers", "Dockerfile",
+            "`/docs`", "`client.py`", "middlewares", "online", "batch", "edge", "Kubernetes"]
+
+
+def test_each_of_the_tutorial_s_features_has_a_row_that_says_how():
+    table = read("README.md").partition("## Where it stands against LitServe")[2].partition("\n\n")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
+    assert len(rows) > 15 and {len(row) for row in rows} == {3}
+    for feature in FEATURES:
+        told = [ours for name, _, ours in rows if feature in name]
+        assert any("](" in ours or "`" in ours for ours in told), feature
+
+
 # ---- the slot table ------------------------------------------------------------------------------------------------
 
 
