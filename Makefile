@@ -73,7 +73,7 @@ PROGRAMS   := unetserve unetserve-gateway unetserve-broker unetserve-worker unet
 PLUGINS    := unet $(notdir $(EXAMPLES:.c=))
 PYTHON_OUT := $(BUILD)/python/unetserve/_worker.abi3.so $(BUILD)/python/unetserve/unetserve-images.so $(PACKAGE:%=$(BUILD)/%)
 OUTPUTS    := $(PYTHON_OUT) $(addprefix $(BUILD)/,$(PROGRAMS) unetserve-images.so) $(PLUGINS:%=$(BUILD)/models/%.so) \
-	      $(BUILD)/libunetserve.so $(BUILD)/libunetserve.a $(BUILD)/demo/make-scene $(BUILD)/demo/make-picture $(BUILD)/bench/load
+	      $(BUILD)/libunetserve.so $(BUILD)/libunetserve.a $(BUILD)/demo/make-scene $(BUILD)/demo/make-picture $(addprefix $(BUILD)/bench/,load bare noop.so)
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -206,6 +206,15 @@ $(BUILD)/bench/counts: $(call objects,$(wildcard bench/counts/*.c)) $(BUILD)/gat
 $(BUILD)/bench/load: $(BUILD)/obj/bench/load/main.o $(BUILD)/load.a
 	@mkdir -p $(@D)
 	$(call program,-ljansson -lm)
+$(BUILD)/bench/bare: $(BUILD)/obj/bench/peers/bare.o
+	@mkdir -p $(@D)
+	$(call program,-lmicrohttpd)
+$(BUILD)/bench/broker-rate: $(BUILD)/obj/bench/broker/rate.o $(BUILD)/broker.a $(BUILD)/gateway.a $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(call program,$(ALL_LIBS))
+$(BUILD)/bench/noop.so: $(BUILD)/obj/bench/plugins/noop.o
+	@mkdir -p $(@D)
+	$(call program,-shared)
 
 # ---- tests -----------------------------------------------------------------------------------------------------------
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(filter-out $(if $(HAVE_CUDA),,tests/unit/test_gpu_%),$(wildcard tests/unit/test_*.c)))
@@ -353,10 +362,22 @@ demo: deps
 run: all
 	$(BUILD)/unetserve --model land-cover=packaging/models/s2-worldcover
 
-bench: all
+# QUICK=1, or bench-quick: three minutes, and exit status 1 when a ratio became worse than bench/baseline.json allows. The peers' virtual
+# environment is made at the first run and kept. bench-figures, bench-baseline: README's
+# figures and bench/baseline.json from the last run.
+.PHONY: bench-quick bench-programs bench-figures bench-baseline
+QUICK ?=
+bench-programs: all
 	@packaging/install-deps.sh build bench
-	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/bench/forward
-	@BUILD=$(BUILD) $(PYTHON) bench/run.py
+	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/bench/forward $(BUILD)/bench/broker-rate
+bench: bench-programs
+	@BUILD=$(BUILD) $(PYTHON) bench/run.py $(if $(QUICK),--quick)
+bench-quick: bench-programs
+	@BUILD=$(BUILD) $(PYTHON) bench/run.py --quick
+bench-figures:
+	@$(PYTHON) bench/readme.py build/bench/results.json README.md
+bench-baseline:
+	@$(PYTHON) bench/ratios.py build/bench/results.json --write bench/baseline.json
 
 # Instructions of the hot paths, against bench/counts/counts.json; UPDATE=1 writes it.
 .PHONY: counts
@@ -393,7 +414,7 @@ help:
 	@echo 'make chaos      kill and stop processes under load for MINUTES=$(MINUTES), with SEED=; SUPERVISOR=1: that one too'
 	@echo 'make soak       load without faults for MINUTES=$(MINUTES): memory and descriptors do not grow'
 	@echo 'make autoscaler-table  simulate the autoscaler against a bound on its cost'
-	@echo 'make bench      measure, print ratios'
+	@echo 'make bench      measure beside LitServe and others: ten minutes; QUICK=1 or make bench-quick: three; make bench-figures: into README'
 	@echo 'make counts     instructions of the hot paths, against those that are written down (UPDATE=1: write them down)'
 	@echo 'make lint       clang-tidy, cppcheck, clang-format, shellcheck'
 	@echo 'make fuzz       fuzz every parser for MINUTES=$(MINUTES)'

@@ -1,175 +1,181 @@
-"""First figures, in one run, as ratios: the forward pass against the machine's peak, HTTP round trips against the bare forward
-pass, start-up, memory. Started by `make bench`; writes build/bench/results.json with every sample.
+"""Measures unetserve beside its peers, in one run, as ratios. Started by `make bench`; bench/README.md says how to read it.
+
+    run.py [--quick] [--only forward,requests,tiny,scale,cold] [--no-peers]
+
+Prints tables, compares ratios with bench/baseline.json, and writes build/bench/results.json with every sample and build/bench/*.svg.
 """
-import http.client
+import argparse
 import json
 import os
 import pathlib
 import platform
+import re
 import signal
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 import numpy as np
 
-TOP = pathlib.Path(__file__).resolve().parent.parent
-BUILD = pathlib.Path(os.environ.get("BUILD", "build"))
-BUILD = BUILD if BUILD.is_absolute() else TOP / BUILD
-OUT = BUILD / "bench"
-ROUNDS = int(os.environ.get("ROUNDS", "5"))
-REQUESTS = int(os.environ.get("REQUESTS", "20"))
+import cold_section
+import environment
+import forward_section
+import ratios
+import scale_section
+import tiny_section
+import unet_section
+from plan import FULL, QUICK
+from servers import BUILD, OUT, TOP, Unetserve
+
+SECTIONS = ("forward", "requests", "tiny", "cold", "scale")
+LARGE, SMALL = "31M parameters", "demonstration model"
 THREADS = len(os.sched_getaffinity(0))
+FLAGS = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx2")
 
 
-def cpu_name():
-    for line in open("/proc/cpuinfo", encoding="utf-8"):
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
+def machine():
+    text = pathlib.Path("/proc/cpuinfo").read_text()
+    flags = re.search(r"^flags\s*:(.*)$", text, re.M)[1].split()
+    name = re.search(r"^model name\s*:\s*(.*)$", text, re.M)[1]
+    commit = subprocess.run(["git", "-C", TOP, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    return {"cpu": name, "cores": THREADS, "isa": " ".join(flag for flag in FLAGS if flag in flags), "kernel": platform.release(),
+            "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30), "python": platform.python_version(),
+            "load_before": os.getloadavg()[0], "commit": commit, "when": time.strftime("%Y-%m-%d", time.gmtime())}
 
 
-def forward(*args):
-    """Samples of bench/forward: a list of JSON documents, one a line."""
-    done = subprocess.run([BUILD / "bench/forward", *args], check=True, capture_output=True, text=True)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+def versions():
+    if environment.python() is None:
+        return {}
+    done = subprocess.run([environment.python(), "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"], capture_output=True,
+                          text=True, check=False)
+    wanted = {line.split("==")[0].lower() for line in environment.wishes() + environment.TORCH}
+    return {entry["name"]: entry["version"] for entry in json.loads(done.stdout or "[]") if entry["name"].lower() in wanted}
 
 
-class Server:
-    """A unetserve of its own on a free loopback port; always stopped by its pid."""
-
-    def __init__(self, model):
-        self.runtime = tempfile.TemporaryDirectory(prefix="unetserve-bench-")
-        environment = dict(os.environ, XDG_RUNTIME_DIR=self.runtime.name)
-        started = time.monotonic()
-        self.process = subprocess.Popen(
-            [BUILD / "unetserve", "--listen", "127.0.0.1:0", "--model", f"bench={model}"],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True)
-        line = self.process.stdout.readline()
-        self.ready_s = time.monotonic() - started
-        if "ready on" not in line:
-            self.process.kill()
-            raise RuntimeError(f"unetserve did not start: {line!r}")
-        self.port = int(line.rsplit(":", 1)[1])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        self.process.stdout.close()
-        self.runtime.cleanup()
-
-    def memory_kib(self):
-        """Proportional set size of each process, by its name: shared pages are counted once."""
-        pids = [self.process.pid] + [
-            int(pid) for pid in os.listdir("/proc") if pid.isdigit() and parent(int(pid)) == self.process.pid]
-        result = {}
-        for pid in pids:
-            try:
-                name = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
-                rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            except OSError:
-                continue
-            values = {line.split(":")[0]: int(line.split()[1]) for line in rollup[1:]}
-            result[f"{name}[{pid}]"] = {"rss": values["Rss"], "pss": values["Pss"]}
-        return result
-
-
-def parent(pid):
-    try:
-        text = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return -1
-    return int(text.rsplit(")", 1)[1].split()[1])
-
-
-def round_trips(port, body, headers, count):
-    """Milliseconds of each request on one connection, and the server's own forward times."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    samples, forwards = [], []
-    for _ in range(count):
-        begin = time.perf_counter()
-        connection.request("POST", "/predict", body, headers)
-        answer = connection.getresponse()
-        data = answer.read()
-        samples.append((time.perf_counter() - begin) * 1e3)
-        if answer.status != 200 or not data:
-            raise RuntimeError(f"{answer.status}: {data[:200]!r}")
-        timing = dict(part.strip().split(";dur=") for part in answer.headers["Server-Timing"].split(","))
-        forwards.append(float(timing["forward"]))
-    connection.close()
-    return samples, forwards
-
-
-def bodies():
-    rng = np.random.default_rng(3)
-    tile = rng.integers(0, 10000, (12, 256, 256), dtype=np.uint16)
-    npy = b"\x93NUMPY\x01\x00"
-    header = "{'descr': '<u2', 'fortran_order': False, 'shape': (12, 256, 256), }"
-    header += " " * (-(len(npy) + 2 + len(header) + 1) % 64) + "\n"
-    npy += len(header).to_bytes(2, "little") + header.encode() + tile.tobytes()
-    return {
-        "json": (json.dumps({"image": tile.tolist()}).encode(), {"Content-Type": "application/json"}),
-        "npy": (npy, {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}),
-    }
-
-
-def bench_model(name, path, results):
-    print(f"\n{name}")
-    bare = [sample for sample in forward("--model", str(path), "--threads", str(THREADS), "--runs", "10")]
-    results["forward"][name] = bare
-    for sample in bare:
-        print(f"  forward {sample['precision']}: {sample['ms']:.2f} ms, {sample['gflop']:.1f} GFLOP, "
-              f"{sample['gflops']:.0f} GFLOP/s, {100 * sample['share_of_peak']:.0f} % of the measured {sample['precision']} peak")
-    bare_ms = min(sample["ms"] for sample in bare)
-    kinds = bodies()
-    trips = {kind: [] for kind in kinds}
-    inside = {kind: [] for kind in kinds}
-    with Server(path) as server:
-        results["ready_s"][name] = server.ready_s
-        for kind, (body, headers) in kinds.items():
-            round_trips(server.port, body, headers, 3)
-        for _ in range(ROUNDS):
-            for kind, (body, headers) in kinds.items():
-                samples, forwards = round_trips(server.port, body, headers, REQUESTS)
-                trips[kind] += samples
-                inside[kind] += forwards
-        results["memory_kib"][name] = server.memory_kib()
-    results["round_trip_ms"][name] = trips
-    for kind, samples in trips.items():
-        median = statistics.median(samples)
-        print(f"  {kind:4} round trip: median {median:.2f} ms (p95 {np.percentile(samples, 95):.2f}), "
-              f"{median / bare_ms:.2f} of the bare forward, {median / statistics.median(inside[kind]):.2f} of the forward inside it")
-    print(f"  start-up to ready: {results['ready_s'][name] * 1e3:.0f} ms")
-    for process, value in results["memory_kib"][name].items():
-        print(f"  memory {process:28} rss {value['rss'] / 1024:7.1f} MiB, pss {value['pss'] / 1024:7.1f} MiB")
-
-
-def main():
-    OUT.mkdir(parents=True, exist_ok=True)
+def networks(plan):
+    """[(name, what unetserve serves, weights for peers, random weights?)]; the tile lies in OUT."""
     large = OUT / "random-31m.safetensors"
     if not large.exists():
         subprocess.run([sys.executable, TOP / "bench/random_unet.py", large], check=True)
-    results = {"machine": cpu_name(), "cores": THREADS, "kernel": platform.release(), "forward": {}, "ready_s": {},
-               "memory_kib": {}, "round_trip_ms": {}, "peak": forward("--peak", "--threads", str(THREADS))}
-    print(f"{results['machine']}, {THREADS} cores")
-    bench_model("demonstration model, 1.9M parameters, 12 x 256 x 256", TOP / "packaging/models/s2-worldcover", results)
-    bench_model("random UNet, 31M parameters, 12 x 256 x 256", large, results)
-    print("\nthe machine's peak, the highest seen in this run")
-    for peak in results["peak"]:
-        seen = [sample["peak_gflops"] for samples in results["forward"].values() for sample in samples
-                if sample["precision"] == peak["precision"]]
-        print(f"  {peak['isa']} {peak['precision']}: {max([peak['gflops'], *seen]):.0f} GFLOP/s")
-    (OUT / "results.json").write_text(json.dumps(results, indent=1))
-    print(f"\nevery sample: {os.path.relpath(OUT / 'results.json')}")
+    subprocess.run([BUILD / "demo/make-scene", TOP / "tests/goldens/spectra.json", OUT / "tile.npy", OUT / "truth.npy", "7"], check=True,
+                   stdout=subprocess.DEVNULL)
+    demo = TOP / "packaging/models/s2-worldcover"
+    both = [(LARGE, large, large, True), (SMALL, demo, demo / "s2-worldcover-b16.safetensors", False)]
+    return both
+
+
+def reference_labels(model):
+    """Labels in float32, by unetserve; every peer in float32 is compared with them, so that they are nobody's alone."""
+    ask = unet_section.asks(np.load(OUT / "tile.npy"), None)["npy"]()
+    ask.right = lambda body: None
+    server = Unetserve(model, section="precision = f32")
+    try:
+        ask.learn(server)
+    finally:
+        server.stop()
+    (OUT / "reference.npy").write_bytes(ask.expected)
+    return np.load(OUT / "reference.npy")
+
+
+class Run:
+    def __init__(self, plan, only):
+        self.plan, self.only = plan, only
+        self.results = {"machine": machine(), "versions": versions(), "quick": plan.quick, "trouble": {}, "sections_s": {}}
+
+    def section(self, name, work):
+        """One section; what goes wrong in it is told and kept, and the others go on."""
+        if name not in self.only:
+            return
+        begun = time.monotonic()
+        try:
+            work()
+        except (RuntimeError, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+            self.results["trouble"][name] = f"{type(error).__name__}: {error}"
+            print(f"\n{name}: not measured to its end: {error}", flush=True)
+        self.results["sections_s"][name] = time.monotonic() - begun
+        sys.stdout.flush()
+        (OUT / "results.json").write_text(json.dumps(self.results, indent=1))
+
+    def both_networks(self):
+        trouble = self.results["trouble"]
+        self.results["peak"] = forward_section.peaks(THREADS)
+        self.precisions = [peak["precision"] for peak in self.results["peak"]]
+        for name, model, weights, random in networks(self.plan):
+            reference = reference_labels(model)
+
+            def forward():
+                found = forward_section.measure(self.plan, model, weights, reference, random, self.precisions, THREADS, trouble)
+                self.results.setdefault("forward", {})[name] = found
+                forward_section.show(name, found)
+
+            def requests():
+                found = unet_section.measure(self.plan, model, weights, reference, not random, trouble)
+                self.results.setdefault("requests", {})[name] = found
+                unet_section.show(name, found)
+
+            self.section("forward", forward)
+            self.section("requests", requests)
+
+    def others(self):
+        def tiny():
+            self.results["tiny"] = tiny_section.measure(self.plan, self.results["trouble"])
+            tiny_section.show(self.results["tiny"])
+
+        def cold():
+            self.results["cold"] = cold_section.measure(self.plan, OUT / "random-31m.safetensors")
+            cold_section.show(self.results["cold"])
+
+        def scale():
+            large = self.results.get("forward", {}).get(LARGE, {})
+            forward_ms = min((ratios.best(entry) for engine, entry in large.items() if engine.startswith("unetserve-")), default=100.0)
+            self.results["scale"] = scale_section.measure(self.plan, TOP / "packaging/models/s2-worldcover", forward_ms)
+            scale_section.show(self.results["scale"])
+
+        self.section("tiny", tiny)
+        self.section("cold", cold)
+        self.section("scale", scale)
+
+
+def draw():
+    if environment.python() is None:
+        return
+    done = subprocess.run([environment.python(), TOP / "bench/plots.py", OUT / "results.json", OUT], capture_output=True, text=True,
+                          env=environment.variables(), check=False)
+    print(done.stdout.strip() if done.returncode == 0 else f"no plots: {done.stderr.strip().splitlines()[-1]}")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", default=",".join(SECTIONS))
+    parser.add_argument("--no-peers", action="store_true")
+    options = parser.parse_args()
+    os.environ["no_proxy"] = "*"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are stopped on the way out
+    OUT.mkdir(parents=True, exist_ok=True)
+    missing = environment.ensure() if not options.no_peers else []
+    if options.no_peers:
+        environment.python = lambda: None
+    run = Run(QUICK if options.quick else FULL, options.only.split(","))
+    run.results["trouble"] |= {f"install {name}": "could not be installed" for name in missing}
+    about = run.results["machine"]
+    print(f"{about['cpu']}, {about['cores']} cores, {about['isa']}; load before: {about['load_before']:.1f}")
+    if about["load_before"] > 0.5 * about["cores"]:
+        print("others use this machine: milliseconds mean little, ratios something")
+    if {"forward", "requests"} & set(run.only):
+        run.both_networks()
+    elif "cold" in run.only:
+        networks(run.plan)
+    run.others()
+    for name, why in run.results["trouble"].items():
+        print(f"not there: {name}: {why.splitlines()[0] if why else ''}")
+    run.results["ratios"] = {name: value for name, (value, _) in ratios.ratios(run.results).items()}
+    (OUT / "results.json").write_text(json.dumps(run.results, indent=1))
+    draw()
+    worse = ratios.report(run.results)
+    print(f"\nevery sample: {os.path.relpath(OUT / 'results.json')}; {sum(run.results['sections_s'].values()):.0f} s")
+    return 1 if worse and options.quick else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Bare forward passes: unetserve's against the machine's measured peak, and those of peers, the same weights and tile, in turns."""
+import json
+import subprocess
+import sys
+
+import numpy as np
+
+import environment
+from plan import told
+from servers import BUILD, OUT, TOP
+
+# Labels that equal those of float32, at least: what rounding to bf16 leaves alone. Random weights have more near ties than trained ones.
+LEAST_EQUAL = {"f32": 0.9995, "bf16 trained": 0.995, "bf16 random": 0.98}
+ENGINES = {"torch-f32": "f32", "torch-bf16": "bf16", "torch-tuned": "bf16", "openvino-bf16": "bf16", "openvino-f32": "f32",
+           "onnxruntime-f32": "f32"}
+QUICK_ENGINES = ("torch-f32", "openvino-bf16", "onnxruntime-f32")
+
+
+def peaks(threads):
+    done = subprocess.run([BUILD / "bench/forward", "--peak", "--threads", str(threads)], check=True, capture_output=True, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+class Engine:
+    """A peer that waits for its turns in a process of its own; it sleeps meanwhile."""
+
+    def __init__(self, kind, weights, tile, labels):
+        self.kind, self.labels = kind, labels
+        self.process = subprocess.Popen([environment.python(), TOP / "bench/peers/forward.py", kind, weights, tile, labels], text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                        env=environment.variables())
+
+    def ready(self):
+        self.about = json.loads(self.line())
+        return np.load(self.labels)
+
+    def line(self):
+        while line := self.process.stdout.readline():
+            if line.startswith(("{", "[")):
+                return line
+        raise RuntimeError(f"{self.kind} ended with {self.process.wait(30)}")
+
+    def run(self, count):
+        self.process.stdin.write(f"{count}\n")
+        self.process.stdin.flush()
+        return json.loads(self.line())
+
+    def stop(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        self.process.stdout.close()
+
+
+def start_engines(names, weights, trouble):
+    engines = []
+    for kind in names:
+        try:
+            engine = Engine(kind, weights, OUT / "tile.npy", OUT / f"labels-{kind}.npy")
+            engines.append(engine)
+            engine.found = engine.ready()
+        except (RuntimeError, OSError, ValueError) as error:
+            trouble[f"forward {kind}"] = str(error)
+            print(f"  left out: {kind}: {error}", flush=True)
+            engines.pop().stop()
+    return engines
+
+
+def own_forward(model, precision, runs, threads):
+    done = subprocess.run([BUILD / "bench/forward", "--model", model, "--threads", str(threads), "--runs", str(runs), "--precision", precision],
+                          check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[0])
+
+
+def check_labels(engine, reference, random):
+    equal = float((engine.found == reference).mean())
+    kind = ENGINES[engine.kind]
+    least = LEAST_EQUAL[kind if kind == "f32" else "bf16 random" if random else "bf16 trained"]
+    if equal < least:
+        raise RuntimeError(f"{engine.kind}: {equal:.4%} of its labels are those of float32, expected {least:.2%}: its figures would mean nothing")
+    return equal
+
+
+def measure(plan, model, weights, reference, random, precisions, threads, trouble):
+    """{engine: {rounds: [[ms, ...], ...], ...}} for one network; unetserve's are called unetserve-PRECISION."""
+    names = [] if environment.python() is None else QUICK_ENGINES if plan.quick else ENGINES
+    engines = start_engines(names, weights, trouble)
+    found = {f"unetserve-{precision}": {"rounds": [], "share_of_peak": []} for precision in precisions}
+    try:
+        for engine in engines:
+            found[engine.kind] = dict(engine.about, rounds=[], labels_equal=check_labels(engine, reference, random))
+        for _ in range(plan.rounds):
+            for precision in precisions:
+                sample = own_forward(model, precision, plan.forward_runs, threads)
+                entry = found[f"unetserve-{precision}"]
+                entry["rounds"].append(sample["samples_ms"])
+                entry["share_of_peak"].append(sample["share_of_peak"])
+                entry.update(gflop=sample["gflop"], parameters=sample["parameters"], peak_isa=sample["peak_isa"])
+            for engine in engines:
+                found[engine.kind]["rounds"].append(engine.run(plan.tutorial_runs if engine.kind == "torch-f32" else plan.forward_runs))
+    finally:
+        for engine in engines:
+            engine.stop()
+    return found
+
+
+def show(name, found, out=sys.stdout):
+    print(f"\nforward pass, {name}", file=out)
+    for engine, entry in sorted(found.items(), key=lambda item: min(map(min, item[1]["rounds"]))):
+        samples = [min(group) for group in entry["rounds"]]
+        more = ""
+        if entry.get("share_of_peak"):
+            more = f"  {max(entry['share_of_peak']):.2f} of the measured {entry['peak_isa']} peak"
+        elif "labels_equal" in entry:
+            more = f"  {entry['version'].split('-')[0]}, {100 * entry['labels_equal']:.2f} % of the labels as in float32"
+        print(f"  {engine:18} {told(samples):32}{more}", file=out)

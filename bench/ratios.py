@@ -1,0 +1,129 @@
+"""Ratios of one run, which carry over to other machines better than milliseconds do, and what moved against a committed baseline:
+ratios.py RESULTS.json [--write BASELINE.json]
+"""
+import argparse
+import json
+import pathlib
+import statistics
+import sys
+
+BASELINE = pathlib.Path(__file__).with_name("baseline.json")
+# By how much a ratio may move before it is told, and whether more of it is better. The parts of the name before the first colon.
+TOLERANCES = {"forward": 0.15, "request": 0.2, "tiny": 0.3, "cold": 0.4}
+
+
+def best(entry):
+    """The least of each round, and of these the median: what the machine does when it is left alone, but not by luck."""
+    return statistics.median(min(group) for group in entry["rounds"])
+
+
+def of_pairs(over, under):
+    """Median of the ratios of rounds that were measured side by side."""
+    return statistics.median(a / b for a, b in zip(over, under) if b > 0)
+
+
+def forward_ratios(name, found):
+    own = {entry: value for entry, value in found.items() if entry.startswith("unetserve-")}
+    ratios = {}
+    for engine, entry in own.items():
+        ratios[f"forward: {name}, {engine.removeprefix('unetserve-')}, share of the measured peak"] = (max(entry["share_of_peak"]), True)
+    fastest = min(own, key=lambda engine: best(own[engine]))
+    for engine, entry in found.items():
+        if engine not in own:
+            ratios[f"forward: {name}, {engine} / {fastest}"] = (
+                of_pairs([min(group) for group in entry["rounds"]], [min(group) for group in own[fastest]["rounds"]]), True)
+    return ratios
+
+
+def request_ratios(name, forward, requests):
+    bare = best(min((entry for engine, entry in forward.items() if engine.startswith("unetserve-")), key=best))
+    ratios = {}
+    medians = {server: [report["latency_ms"]["p50"] for report in reports] for server, reports in requests["closed"].items()}
+    for server, own in medians.items():
+        if server.startswith("unetserve"):
+            ratios[f"request: {name}, {server} / bare forward"] = (min(own) / bare, False)
+        else:
+            ratios[f"request: {name}, {server} / unetserve, JSON"] = (of_pairs(own, medians["unetserve, JSON"]), True)
+    return ratios
+
+
+def tiny_ratios(tiny):
+    closed = tiny["closed"]
+    ratios = {}
+    for server in closed:
+        if server == "bare libmicrohttpd":
+            continue
+        for clients in closed[server]:
+            rates = [[report["right_per_s"] for report in closed[which][clients]] for which in (server, "bare libmicrohttpd")]
+            ratios[f"tiny: {server}, {clients} clients, rate / bare libmicrohttpd"] = (of_pairs(*rates), True)
+        p50 = [[report["latency_ms"]["p50"] for report in closed[which]["1"]] for which in (server, "bare libmicrohttpd")]
+        ratios[f"tiny: {server}, one client, p50 / bare libmicrohttpd"] = (of_pairs(*p50), False)
+    return ratios
+
+
+def ratios(results):
+    """{name: (value, more is better)}"""
+    found = {}
+    for name, forward in results.get("forward", {}).items():
+        found |= forward_ratios(name, forward)
+        if name in results.get("requests", {}):
+            found |= request_ratios(name, forward, results["requests"][name])
+    if "tiny" in results:
+        found |= tiny_ratios(results["tiny"])
+    if "cold" in results:
+        ready = [[entry["ready_s"] for entry in results["cold"][kind]] for kind in ("next", "first")]
+        found["cold: next worker / first worker, ready"] = (of_pairs(*ready), False)
+    return found
+
+
+def compare(found, baseline):
+    """Sentences about what moved beyond its tolerance: [(worse, sentence), ...]. Peers' own ratios move too: only ours are judged."""
+    moved = []
+    for name, (value, more_is_better) in sorted(found.items()):
+        if name not in baseline:
+            continue
+        was = baseline[name]
+        change = value / was - 1
+        if abs(change) <= TOLERANCES[name.split(":")[0]]:
+            continue
+        peer = name.startswith("tiny: ") and not name.startswith("tiny: unetserve")
+        worse = (change < 0) == more_is_better and not peer
+        moved.append((worse, f"{name}: {was:.3f} -> {value:.3f}, {change:+.0%}, {'another server' if peer else 'worse' if worse else 'better'}"))
+    return moved
+
+
+def report(results, out=sys.stdout):
+    """Print what moved; the number of ratios that became worse."""
+    found = ratios(results)
+    if not BASELINE.exists():
+        print("\nno baseline to compare with", file=out)
+        return 0
+    baseline = json.loads(BASELINE.read_text())
+    if baseline["isa"] != results["machine"]["isa"]:
+        print(f"\nthe baseline is of {baseline['isa']}, this machine has {results['machine']['isa']}: shares of the peak and bf16 may differ", file=out)
+    if baseline["load"] > 1:
+        print(f"\nthe baseline was taken while others used the machine (load {baseline['load']}): make bench-baseline on a quiet one", file=out)
+    moved = compare(found, baseline["ratios"])
+    print(f"\nagainst bench/baseline.json: {len(found)} ratios, {len(moved)} moved beyond "
+          + ", ".join(f"{kind} {share:.0%}" for kind, share in TOLERANCES.items()), file=out)
+    for worse, sentence in sorted(moved, reverse=True):
+        print(f"  {'! ' if worse else '  '}{sentence}", file=out)
+    return sum(worse for worse, _ in moved)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("results")
+    parser.add_argument("--write")
+    options = parser.parse_args()
+    results = json.loads(pathlib.Path(options.results).read_text())
+    if options.write:
+        kept = {name: float(f"{value:.4g}") for name, (value, _) in sorted(ratios(results).items())}
+        pathlib.Path(options.write).write_text(json.dumps({"isa": results["machine"]["isa"], "load": round(results["machine"]["load_before"], 1),
+                                                              "ratios": kept}, indent=1) + "\n")
+        return 0
+    return 1 if report(results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

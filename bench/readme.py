@@ -1,0 +1,155 @@
+"""README's figures from a run: readme.py RESULTS.json README.md rewrites what stands between the two markers there. What unetserve loses
+at is found in the same figures, not chosen."""
+import json
+import pathlib
+import statistics
+import sys
+
+import ratios
+from plan import spread
+
+BEGIN, END = "<!-- figures: made by make bench-figures -->", "<!-- end of figures -->"
+ENGINE_NAMES = {"torch-f32": "torch, eager, f32", "torch-bf16": "torch, eager, bf16", "torch-tuned": "torch.compile, frozen, bf16",
+                "openvino-bf16": "OpenVINO, bf16", "openvino-f32": "OpenVINO, f32", "onnxruntime-f32": "ONNX Runtime, f32"}
+
+
+def number(value):
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def cell(samples, unit=""):
+    s = spread(samples)
+    return f"{number(s['median'])}{unit} ({number(s['least'])} to {number(s['most'])})"
+
+
+def table(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows] + [""]
+
+
+def intro(results):
+    about = results["machine"]
+    lines = [f"From one run of `make bench` ({about['when']}, {about['commit']}) on {about['cores']} cores of an {about['cpu']} ({about['isa'].replace('_', ' ').upper()}; a virtual",
+             "machine). Median, and range over interleaved rounds. Ratios carry over to other machines, milliseconds do not. Tiles are 12 x 256 x 256, the same",
+             "weights for everybody, every answer checked; [bench/README.md](bench/README.md) says how, and what is unfair to whom."]
+    if about["load_before"] > 0.5 * about["cores"]:
+        lines.append(f"**Others used the machine during this run (load {about['load_before']:.0f} on {about['cores']} cores): read only the ratios, and those with care.**")
+    return lines + [""]
+
+
+def forward_rows(results):
+    names = list(results["forward"])
+    engines = dict.fromkeys(engine for found in results["forward"].values() for engine in found)
+    rows = []
+    for engine in engines:
+        cells = []
+        for name in names:
+            entry = results["forward"][name].get(engine)
+            cells.append("-" if entry is None else cell([min(group) for group in entry["rounds"]], " ms")
+                         + (f", {max(entry['share_of_peak']):.2f} of the peak" if "share_of_peak" in entry else ""))
+        label = f"**unetserve, {engine.removeprefix('unetserve-')}**" if engine.startswith("unetserve-") else ENGINE_NAMES.get(engine, engine)
+        rows.append([label, *cells])
+    return table(["bare forward pass", *names], rows)
+
+
+def request_rows(results):
+    names = list(results["requests"])
+    servers = dict.fromkeys(server for found in results["requests"].values() for server in found["closed"])
+    head = ["whole request", *[f"{name}, one client" for name in names], f"{names[0]}, four clients"]
+    rows = []
+    for server in servers:
+        cells = []
+        for name in names:
+            reports = results["requests"][name]["closed"].get(server)
+            cells.append(cell([report["latency_ms"]["p50"] for report in reports], " ms") if reports else "-")
+        several = results["requests"][names[0]]["several"].get(server)
+        cells.append(cell([report["right_per_s"] for report in several], " a second") if several else "-")
+        rows.append([f"**{server}**" if server.startswith("unetserve") else server, *cells])
+    return table(head, rows)
+
+
+def tiny_rows(results):
+    rows = []
+    closed = results["tiny"]["closed"]
+    for server, found in closed.items():
+        row = [f"**{server}**" if server == "unetserve" else server, cell([r["latency_ms"]["p50"] for r in found["1"]], " ms")]
+        for clients in ("1", "64"):
+            bare = [r["right_per_s"] for r in closed["bare libmicrohttpd"][clients]]
+            own = [r["right_per_s"] for r in found[clients]]
+            row.append(f"{number(statistics.median(own))} a second, {ratios.of_pairs(own, bare):.2f} of bare")
+        rows.append(row)
+    return table(["x² + x³", "one client, p50", "one client", "64 clients"], rows)
+
+
+def cold_lines(results):
+    cold = results["cold"]
+    memory = cold["next"][-1]["memory_mib"]
+    first, after = ([entry["ready_s"] for entry in cold[kind]] for kind in ("first", "next"))
+    own = ", ".join(f"{role} {mib['uss']:.0f}" for role, mib in memory.items())
+    return [f"From nothing to ready with the 31M network: {cell(first, ' s')} the first time, when the weights are packed, {cell(after, ' s')} from then on. "
+            f"Memory of its own, MiB: {own}.", ""]
+
+
+def scale_lines(results):
+    scale = results["scale"]
+    fit, points = scale["fit"], scale["noop"]["connections"]
+    most = max(points, key=lambda point: point["clients"])
+    needs = "; ".join(f"{what}: {number(need)}" for what, need in fit["needs"].items())
+    cost = ", ".join(f"{role} {us:.1f}" for role, us in sorted(fit["cpu_us"].items()) if us >= 0.05)
+    return [f"A model that does nothing, over HTTP: {number(fit['jobs_per_s_here'])} jobs a second on this machine, load generator included (microseconds of processor "
+            f"time a job: {cost}); over {most['clients']} connections {number(most['right_per_s'])} with a p99 of {number(most['latency_ms']['p99'])} ms. The broker by itself, "
+            f"64 jobs waiting, gateway and worker doing nothing but moving slots: {number(fit['broker_jobs_per_s'])} a second. What larger machines would ask of it, by "
+            f"a model fitted to this one, jobs a second: {needs}.", ""]
+
+
+def losses(results):
+    """Sentences: every peer that is ahead of unetserve in this run."""
+    found = []
+    for name, forward in results.get("forward", {}).items():
+        own = [entry for engine, entry in forward.items() if engine.startswith("unetserve-")]
+        best = min(map(ratios.best, own))
+        found += [f"{ENGINE_NAMES.get(engine, engine)} runs the {name} in {ratios.best(entry) / best:.2f} of our time" for engine, entry in forward.items()
+                  if not engine.startswith("unetserve-") and ratios.best(entry) < best]
+    for name, requests in results.get("requests", {}).items():
+        middle = {server: statistics.median(r["latency_ms"]["p50"] for r in reports) for server, reports in requests["closed"].items()}
+        best = min((ms for server, ms in middle.items() if server.startswith("unetserve")), default=None)
+        found += [f"{server} answers for the {name} in {ms / best:.2f} of our time" for server, ms in middle.items()
+                  if best is not None and not server.startswith("unetserve") and ms < best]
+    closed = results.get("tiny", {}).get("closed", {})
+    for server, by_clients in closed.items():
+        for clients, reports in by_clients.items():
+            ratio = ratios.of_pairs([r["right_per_s"] for r in reports], [r["right_per_s"] for r in closed["unetserve"][clients]])
+            if server != "unetserve" and ratio > 1:
+                found.append(f"{server} answers {ratio:.2f} times as many tiny requests with {clients} client{'s' if clients != '1' else ''}")
+    return found
+
+
+def section(results):
+    lines = intro(results)
+    for key, make in (("forward", forward_rows), ("requests", request_rows), ("tiny", tiny_rows), ("cold", cold_lines), ("scale", scale_lines)):
+        if key in results:
+            lines += make(results)
+    lost = losses(results)
+    lines.append("**Where others are ahead** in these figures: " + ("; ".join(lost) if lost else "nowhere, which says more about the choice of peers than about us") + ".")
+    trouble = {name: why.splitlines()[0] for name, why in results["trouble"].items() if why}
+    if trouble:
+        lines += ["", "Not in them: " + "; ".join(f"{name} ({why})" for name, why in trouble.items()) + "."]
+    return "\n".join(lines)
+
+
+def main():
+    results = json.loads(pathlib.Path(sys.argv[1]).read_text())
+    if results["quick"]:
+        sys.exit("readme: those are of a quick run; README has the figures of a whole one")
+    path = pathlib.Path(sys.argv[2])
+    text = path.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        sys.exit(f"readme: {path} has not the two markers {BEGIN!r} and {END!r}, each once")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    path.write_text(f"{before}{BEGIN}\n{section(results)}\n{END}{after}")
+    print(f"{path}: figures of {results['machine']['when']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The benchmark's own parts: a few seconds of it without peers, what its guard tells, and what it writes into README. None of them looks
+at how fast anything was."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from conftest import BUILD, CHECKOUT
+
+WAIT_S = 600
+
+
+def report(p50, rate):
+    return {"latency_ms": {"p50": p50, "p99": 2 * p50}, "right_per_s": rate}
+
+
+def made_up(share=0.9, npy=110.0, tiny=20000.0, ready=0.2):
+    """Results as a run leaves them, with round numbers: forward 100 ms, OpenVINO 120 and 80 ms, bare libmicrohttpd 40,000 a second."""
+    forward = {"unetserve-bf16": {"rounds": [[100, 101], [102, 100]], "share_of_peak": [share, share - 0.1], "peak_isa": "avx512"},
+               "openvino-bf16": {"rounds": [[120], [120]], "labels_equal": 0.999, "version": "1"},
+               "openvino-f32": {"rounds": [[80], [80]], "labels_equal": 1.0, "version": "1"}}
+    closed = {"unetserve, npy": [report(npy, 9), report(npy + 1, 9)], "unetserve, JSON": [report(120, 8), report(120, 8)],
+              "LitServe as the tutorial, JSON": [report(600, 2), report(660, 2)]}
+    requests = {"closed": closed, "several": closed, "open": {}, "breakdown": {"unetserve, npy": {"forward": [100.0]}}, "ready_s": {}}
+    tiny_closed = {"bare libmicrohttpd": {count: [report(0.05, 40000)] * 2 for count in ("1", "64")},
+                   "unetserve": {count: [report(0.06, tiny)] * 2 for count in ("1", "64")}}
+    memory = {"worker": {"uss": 70.0, "rss": 130.0, "pss": 80.0}}
+    cold = {"first": [{"ready_s": 0.4, "memory_mib": memory}], "next": [{"ready_s": ready, "memory_mib": memory}]}
+    machine = {"isa": "avx512_bf16", "cpu": "a processor", "cores": 2, "when": "2026-01-01", "commit": "abc", "load_before": 0.1}
+    return {"machine": machine, "quick": False, "trouble": {}, "forward": {"31M parameters": forward},
+            "requests": {"31M parameters": requests}, "tiny": {"closed": tiny_closed, "open": {}}, "cold": cold}
+
+
+@pytest.fixture(scope="module")
+def ratios():
+    sys.path.insert(0, str(CHECKOUT / "bench"))
+    try:
+        yield importlib.import_module("ratios")
+    finally:
+        sys.path.remove(str(CHECKOUT / "bench"))
+
+
+def test_ratios_are_of_what_they_say(ratios):
+    found = {name: value for name, (value, _) in ratios.ratios(made_up()).items()}
+    assert found["forward: 31M parameters, bf16, share of the measured peak"] == 0.9
+    assert found["forward: 31M parameters, openvino-bf16 / unetserve-bf16"] == pytest.approx(1.2)
+    assert found["request: 31M parameters, unetserve, npy / bare forward"] == pytest.approx(1.1)
+    assert found["request: 31M parameters, LitServe as the tutorial, JSON / unetserve, JSON"] == pytest.approx(5.25)
+    assert found["tiny: unetserve, 64 clients, rate / bare libmicrohttpd"] == pytest.approx(0.5)
+    assert found["tiny: unetserve, one client, p50 / bare libmicrohttpd"] == pytest.approx(1.2)
+    assert found["cold: next worker / first worker, ready"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("change, words", [({"share": 0.7}, "share of the measured peak"), ({"npy": 150.0}, "npy / bare forward"),
+                                           ({"tiny": 9000.0}, "64 clients, rate"), ({"ready": 0.9}, "next worker")])
+def test_the_guard_tells_what_became_worse(ratios, change, words):
+    baseline = {name: value for name, (value, _) in ratios.ratios(made_up()).items()}
+    assert not ratios.compare(ratios.ratios(made_up()), baseline)
+    moved = ratios.compare(ratios.ratios(made_up(**change)), baseline)
+    assert [worse for worse, sentence in moved if words in sentence] == [True], moved
+    back = ratios.compare(ratios.ratios(made_up()), {name: value for name, (value, _) in ratios.ratios(made_up(**change)).items()})
+    assert back and not any(worse for worse, _ in back)
+
+
+def test_the_committed_baseline_has_ratios_only(ratios):
+    baseline = json.loads(ratios.BASELINE.read_text())
+    assert baseline["isa"] and baseline["ratios"]
+    for name, value in baseline["ratios"].items():
+        assert name.split(":")[0] in ratios.TOLERANCES and isinstance(value, float) and value > 0
+        assert " / " in name or "share of" in name, f"{name}: not a ratio"
+
+
+def write_figures(tmp_path, results, text):
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    (tmp_path / "README.md").write_text(text)
+    return subprocess.run([sys.executable, CHECKOUT / "bench/readme.py", tmp_path / "results.json", tmp_path / "README.md"],
+                          capture_output=True, text=True, timeout=WAIT_S, check=False)
+
+
+def test_figures_go_between_the_markers_and_name_losses(tmp_path):
+    text = "before\n<!-- figures: made by make bench-figures -->\nold\n<!-- end of figures -->\nafter\n"
+    done = write_figures(tmp_path, made_up(), text)
+    assert done.returncode == 0, done.stderr
+    written = (tmp_path / "README.md").read_text()
+    assert written.startswith("before\n<!-- figures") and written.endswith("<!-- end of figures -->\nafter\n") and "old" not in written
+    assert "OpenVINO, f32 runs the 31M parameters in 0.80 of our time" in written
+    assert "bare libmicrohttpd answers 2.00 times as many tiny requests with 64 clients" in written
+    assert "OpenVINO, bf16 runs" not in written and "LitServe as the tutorial, JSON answers" not in written
+    again = write_figures(tmp_path, made_up(), written)
+    assert again.returncode == 0 and (tmp_path / "README.md").read_text() == written
+
+
+def test_figures_of_a_quick_run_are_refused(tmp_path):
+    text = "<!-- figures: made by make bench-figures -->\n<!-- end of figures -->\n"
+    assert write_figures(tmp_path, dict(made_up(), quick=True), text).returncode != 0
+    assert write_figures(tmp_path, made_up(), "no markers\n").returncode != 0
+
+
+def test_readme_has_the_markers_once():
+    readme = (CHECKOUT / "README.md").read_text()
+    for marker in ("<!-- figures: made by make bench-figures -->", "<!-- end of figures -->"):
+        assert readme.count(marker) == 1
+
+
+def test_a_few_seconds_of_it(tmp_path):
+    """Tiny requests, bare libmicrohttpd and unetserve: every answer is right, and every sample is kept. Its exit status is the guard's."""
+    environment = dict(os.environ, BUILD=str(BUILD), BENCH_OUT=str(tmp_path))
+    done = subprocess.run([sys.executable, CHECKOUT / "bench/run.py", "--quick", "--no-peers", "--only", "tiny"], env=environment,
+                          capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["trouble"] == {}, done.stdout
+    for server in ("bare libmicrohttpd", "unetserve"):
+        for clients in ("1", "8", "64"):
+            reports = results["tiny"]["closed"][server][clients]
+            assert len(reports) == 3
+            for each in reports:
+                assert each["right"] == each["sent"] > 0
+    assert "tiny: unetserve, 64 clients, rate / bare libmicrohttpd" in results["ratios"]
