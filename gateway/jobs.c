@@ -80,6 +80,7 @@ static void job_free(struct job *job)
     else if (job->state != JOB_ENDED)
         job_unlist(job);
     items_free(&job->items);
+    body_reader_close(&job->reader);
     model_view_drop(job->view);
     free(job);
 }
@@ -137,7 +138,9 @@ static uint64_t guess_input(const struct job_order *order, uint64_t largest)
         if (unetserve_shape_bytes(order->shape, &bytes))
             return UINT64_MAX;
         return order->shape->dtype == UNETSERVE_F64 ? bytes / 2 : bytes;
-    case BODY_FILE: return known ? order->body_bytes : first;
+    case BODY_FILE:
+    case BODY_MULTIPART: return known ? order->body_bytes : first;
+    case BODY_URLENCODED:
     case BODY_DOCUMENT: return known ? order->body_bytes : FIRST_INPUT_BYTES;
     }
     return first;
@@ -269,7 +272,9 @@ int job_open(struct jobs *jobs, const struct job_order *order, job_done *done, v
     struct queue *queue = &jobs->seat->queue;
     if (body_reader_init(&job->reader, &job->view->interface, order->format, order->shape,
                          queue_input(queue, job->slot), queue_input_capacity(queue, job->slot),
-                         job_grow, job, problem)) {
+                         job_grow, job, problem) ||
+        ((order->format == BODY_MULTIPART || order->format == BODY_URLENCODED) &&
+         body_reader_begin_form(&job->reader, order->content_type, problem))) {
         job_drop(job);
         return -1;
     }
@@ -410,6 +415,7 @@ int job_submit(struct job *job, struct problem *problem)
     }
     set_deadlines(job);
     fill_slot(job, &shape, input_bytes);
+    body_reader_close(&job->reader);
     uint64_t word;
     if (!job_move(job, job->word, QUEUE_READY, 0, &word)) {
         /* Only a supervisor that takes this process for dead moves a slot out of RECV. */

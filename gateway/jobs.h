@@ -67,7 +67,8 @@ struct jobs {
 struct job_order {
     struct model_view *view; /* the job takes a reference of its own */
     enum body_format format;
-    const struct unetserve_shape *shape; /* BODY_RAW */
+    const char *content_type;            /* BODY_MULTIPART */
+    const struct unetserve_shape *shape; /* BODY_RAW; BODY_MULTIPART, or of rank 0 */
     uint64_t body_bytes;                 /* that are announced; UINT64_MAX: unknown */
     enum job_form form;
     const char *request_id;

@@ -45,26 +45,24 @@ int negotiate_format(const struct unetserve_interface *interface, const char *co
     const char *type = content_type ? content_type : "";
     size_t size = media_type_size(type);
     bool document = interface->input_kind == UNETSERVE_DOCUMENT;
-    if (document && !media_type_is(type, size, "multipart/form-data")) {
-        *format = BODY_DOCUMENT;
-        return 0;
-    }
-    if (!document && is_json_type(type, size)) {
+    bool form = media_type_is(type, size, "application/x-www-form-urlencoded");
+    if (media_type_is(type, size, "multipart/form-data")) {
+        *format = BODY_MULTIPART;
+    } else if (document) {
+        *format = form ? BODY_URLENCODED : BODY_DOCUMENT;
+    } else if (is_json_type(type, size)) {
         *format = BODY_JSON;
-    } else if (!document && media_type_is(type, size, "application/x-npy")) {
+    } else if (media_type_is(type, size, "application/x-npy")) {
         *format = BODY_NPY;
-    } else if (!document && media_type_is(type, size, "application/octet-stream")) {
+    } else if (media_type_is(type, size, "application/octet-stream")) {
         *format = BODY_RAW;
-    } else if (!document && (media_type_is(type, size, "image/tiff") ||
-                             media_type_is(type, size, "image/png"))) {
+    } else if (media_type_is(type, size, "image/tiff") || media_type_is(type, size, "image/png")) {
         *format = BODY_FILE;
     } else {
-        bool form = media_type_is(type, size, "application/x-www-form-urlencoded");
         problem_set(problem, 415, "Content-Type %.*s is not taken here, allowed: %s%s",
                     (int)(size < 100 ? size : 100), type,
-                    document ? "application/json"
-                             : "application/json, application/x-npy, image/tiff, image/png, "
-                               "application/octet-stream",
+                    "application/json, application/x-npy, image/tiff, image/png, "
+                    "multipart/form-data, application/octet-stream",
                     form ? " (curl -d says so unless told otherwise: -H 'Content-Type: ...')" : "");
         return -1;
     }

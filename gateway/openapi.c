@@ -175,6 +175,25 @@ static json_t *content_binary(const char *description)
                      "description", description);
 }
 
+/* One file, under the model's own name. */
+static json_t *content_upload(const struct unetserve_interface *interface)
+{
+    json_t *name = json_whole_string(interface->input_field, sizeof interface->input_field);
+    json_t *properties = json_object();
+    if (name)
+        json_whole_set(&properties, json_string_value(name),
+                       json_pack("{s:s, s:s, s:s}", "type", "string", "format", "binary",
+                                 "description", "A TIFF, PNG or npy file"));
+    return json_pack("{s:o}", "schema", schema_object(properties, json_pack("[o]", name)));
+}
+
+/* Fields are text there, and converted as they would be in JSON. */
+static void add_forms(json_t **content, const struct names *names)
+{
+    json_whole_set(content, "application/x-www-form-urlencoded", content_json(names->request));
+    json_whole_set(content, "multipart/form-data", content_json(names->request));
+}
+
 static json_t *request_body(const struct unetserve_interface *interface, const struct names *names)
 {
     json_t *content = json_pack("{s:o}", "application/json", content_json(names->request));
@@ -187,10 +206,12 @@ static json_t *request_body(const struct unetserve_interface *interface, const s
                            "with LZW, deflate, PackBits or zstd"));
         json_whole_set(&content, "image/png",
                        content_binary("8 or 16 bits, as many channels as the model takes"));
+        json_whole_set(&content, "multipart/form-data", content_upload(interface));
         json_whole_set(&content, "application/octet-stream",
                        content_binary("Little-endian elements in C order; X-Unetserve-Shape and "
                                       "X-Unetserve-Dtype say of what"));
-    }
+    } else
+        add_forms(&content, names);
     json_t *body = json_pack("{s:b, s:o}", "required", 1, "content", content);
     if (interface->input_kind == UNETSERVE_TENSOR)
         json_whole_set(&body, "description",

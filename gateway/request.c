@@ -465,6 +465,10 @@ static int request_open_job(struct request *request, struct model_view *view,
         return -1;
     if (order.format == BODY_RAW && read_raw_shape(request, order.body_bytes, &shape, problem))
         return -1;
+    if (order.format == BODY_MULTIPART && header(request, "X-Unetserve-Shape") &&
+        read_raw_shape(request, BODY_UNKNOWN, &shape, problem))
+        return -1;
+    order.content_type = header(request, MHD_HTTP_HEADER_CONTENT_TYPE);
     order.ready = on_job_ready;
     request->form = order.form;
     struct gateway *gateway = request->http->gateway;

@@ -2,18 +2,21 @@
 
 #include "lib/body_check.h"
 #include "lib/body_elements.h"
+#include "lib/body_form.h"
 #include "lib/body_sink.h"
 #include "lib/json_array.h"
 #include "lib/npy.h"
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Letters of base64 that are decoded at a time. */
 #define LETTERS 4096
 
 static json_array_text take_base64;
+static body_form_content feed_content;
 
 /* The shape is known: refuse it, or get ready for the elements. */
 static int begin_elements(struct body_reader *reader, const struct unetserve_shape *shape,
@@ -37,7 +40,10 @@ int body_reader_init(struct body_reader *reader, const struct unetserve_interfac
     reader->header_needed = 0;
     reader->used = 0;
     reader->file = IMAGE_FILE_NONE;
-    reader->raw = format == BODY_FILE && shape ? *shape : (struct unetserve_shape){0};
+    reader->form = NULL;
+    reader->raw = (format == BODY_FILE || format == BODY_MULTIPART) && shape
+                      ? *shape
+                      : (struct unetserve_shape){0};
     switch (format) {
     case BODY_JSON:
         json_array_init(&reader->json, interface, take_base64, reader);
@@ -47,7 +53,28 @@ int body_reader_init(struct body_reader *reader, const struct unetserve_interfac
     case BODY_NPY: reader->header_needed = NPY_PREFIX_MIN; break;
     case BODY_FILE: reader->header_needed = IMAGE_FILE_MAGIC; break;
     case BODY_DOCUMENT: break;
+    case BODY_MULTIPART:
+    case BODY_URLENCODED: reader->wrap = format; break;
     }
+    return 0;
+}
+
+void body_reader_close(struct body_reader *reader)
+{
+    free(reader->form);
+    reader->form = NULL;
+}
+
+int body_reader_begin_form(struct body_reader *reader, const char *content_type,
+                           struct problem *problem)
+{
+    reader->form = body_form_open(reader->interface, reader->wrap, content_type, feed_content,
+                                  reader, problem);
+    if (!reader->form)
+        return -1;
+    bool image = reader->interface->input_kind == UNETSERVE_TENSOR;
+    reader->format = image ? BODY_FILE : BODY_DOCUMENT;
+    reader->header_needed = image ? IMAGE_FILE_MAGIC : 0;
     return 0;
 }
 
@@ -214,9 +241,6 @@ enum image_file body_reader_file(const struct body_reader *reader)
 
 /* ---- files in JSON ---- */
 
-static int feed_content(struct body_reader *reader, const char *bytes, size_t size,
-                        struct problem *problem);
-
 static int refuse_base64(const struct body_reader *reader, struct problem *problem)
 {
     char field[33];
@@ -257,9 +281,9 @@ bool body_reader_in_kind(const struct body_reader *reader)
 
 /* ---- any format ---- */
 
-static int feed_content(struct body_reader *reader, const char *bytes, size_t size,
-                        struct problem *problem)
+static int feed_content(void *opaque, const char *bytes, size_t size, struct problem *problem)
 {
+    struct body_reader *reader = opaque;
     if (reader->format == BODY_FILE && reader->header_needed && size > 0 &&
         feed_first(reader, &bytes, &size, problem))
         return -1;
@@ -270,8 +294,7 @@ static int feed_content(struct body_reader *reader, const char *bytes, size_t si
     case BODY_RAW:
         return body_elements_feed(&reader->elements, &reader->sink, bytes, size, problem);
     case BODY_FILE: return feed_image(reader, bytes, size, problem);
-    case BODY_JSON:
-    case BODY_DOCUMENT: break;
+    default: break;
     }
     return feed_document(reader, bytes, size, problem);
 }
@@ -281,26 +304,29 @@ int body_reader_feed(struct body_reader *reader, const void *bytes, size_t size,
 {
     if (size == 0)
         return 0;
+    const char *at = bytes;
     if (reader->wrap == BODY_JSON)
-        return json_array_feed(&reader->json, &reader->sink, bytes, size, problem);
-    return feed_content(reader, bytes, size, problem);
+        return json_array_feed(&reader->json, &reader->sink, at, size, problem);
+    if (reader->wrap == BODY_URLENCODED && body_form_is_json(reader->form, &at, &size))
+        reader->wrap = BODY_DOCUMENT;
+    if (reader->wrap == BODY_DOCUMENT)
+        return feed_content(reader, at, size, problem);
+    return body_form_feed(reader->form, reader->wrap, at, size, problem);
 }
 
 bool body_reader_shape(const struct body_reader *reader, struct unetserve_shape *shape)
 {
     switch (reader->format) {
-    case BODY_FILE:
-    case BODY_JSON: return false;
     case BODY_NPY:
     case BODY_RAW:
         if (reader->header_needed)
             return false;
         *shape = body_elements_shape(&reader->elements);
         return true;
-    case BODY_DOCUMENT: break;
+    case BODY_DOCUMENT: *shape = (struct unetserve_shape){0}; return true;
+    default: break;
     }
-    *shape = (struct unetserve_shape){0};
-    return true;
+    return false;
 }
 
 static int finish_content(const struct body_reader *reader, struct unetserve_shape *shape,
@@ -317,8 +343,7 @@ static int finish_content(const struct body_reader *reader, struct unetserve_sha
         return body_elements_finish(&reader->elements, shape, input_bytes, problem);
     case BODY_RAW: return body_elements_finish(&reader->elements, shape, input_bytes, problem);
     case BODY_FILE: return finish_file(reader, shape, input_bytes, problem);
-    case BODY_JSON:
-    case BODY_DOCUMENT: break;
+    default: break;
     }
     *shape = (struct unetserve_shape){0};
     *input_bytes = reader->used;
@@ -328,6 +353,9 @@ static int finish_content(const struct body_reader *reader, struct unetserve_sha
 int body_reader_finish(struct body_reader *reader, struct unetserve_shape *shape,
                        size_t *input_bytes, struct problem *problem)
 {
+    if (reader->form && reader->wrap != BODY_DOCUMENT &&
+        body_form_finish(reader->form, reader->wrap, problem))
+        return -1;
     if (reader->wrap != BODY_JSON)
         return finish_content(reader, shape, input_bytes, problem);
     if (json_array_finish(&reader->json, shape, problem))

@@ -87,6 +87,8 @@ char *interface_to_json(const struct unetserve_interface *interface)
         fields_to_json(interface->request_fields, interface->request_field_count));
     if (interface->flags & UNETSERVE_READS_ITSELF)
         json_whole_set(&input, "reads_itself", json_true());
+    if (interface->flags & UNETSERVE_TAKES_FILES)
+        json_whole_set(&input, "takes_files", json_true());
     json_t *output = json_pack(
         "{s:s, s:o, s:s, s:o, s:b, s:o}", "kind", kind_name(interface->output_kind), "field",
         json_whole_string(interface->output_field, sizeof interface->output_field), "dtype",
@@ -229,6 +231,8 @@ static int input_read(const json_t *object, struct unetserve_interface *out)
                           &out->request_field_count);
     if (json_is_true(json_object_get(object, "reads_itself")))
         out->flags |= UNETSERVE_READS_ITSELF;
+    if (json_is_true(json_object_get(object, "takes_files")))
+        out->flags |= UNETSERVE_TAKES_FILES;
     /* A tensor model says what it takes. */
     if (!bad && out->input_kind == UNETSERVE_TENSOR)
         bad = out->channels == 0 || out->input_dtypes == 0 || out->size_multiple == 0;

@@ -14,7 +14,9 @@
  * shape and type come from headers; int8..float64 as above. file: npy, or an image file (TIFF,
  * PNG), by its first bytes; or raw, if a shape was given and it is none of them. Image files are
  * kept as they are, to be expanded in a worker; they are refused here if what their heads say does
- * not fit the model. Floating-point bodies must be finite: NaN and infinities are refused with the
+ * not fit the model. Forms (multipart, urlencoded): of an image model the one file in it, read as
+ * above; of a model that takes documents the object of its fields (lib/form_document.h).
+ * Floating-point bodies must be finite: NaN and infinities are refused with the
  * position of the first.
  */
 #ifndef BODY_READER_H
@@ -26,7 +28,15 @@
 
 #include <stdbool.h>
 
-enum body_format { BODY_JSON, BODY_NPY, BODY_RAW, BODY_DOCUMENT, BODY_FILE };
+enum body_format {
+    BODY_JSON,
+    BODY_NPY,
+    BODY_RAW,
+    BODY_DOCUMENT,
+    BODY_FILE,
+    BODY_MULTIPART,
+    BODY_URLENCODED
+};
 
 /* Asks for a destination of at least `needed` bytes whose first `used` bytes equal those of the
  * current one (the callee copies them). Returns it and writes *capacity, or NULL after filling
@@ -37,12 +47,22 @@ typedef void *body_grow(void *opaque, size_t used, size_t needed, size_t *capaci
 struct body_reader; /* defined at the end, for embedding; touch nothing inside */
 
 /* Start. interface: what the model takes (kept by reference). shape: from the headers, for
- * BODY_RAW; of BODY_FILE the same, or of rank 0. The destination is 64-byte aligned. 0, or -1 with
- * *problem (a raw shape or type that the model does not take: 4xx at once). */
+ * BODY_RAW; of BODY_FILE and BODY_MULTIPART the same, or of rank 0. The destination is 64-byte
+ * aligned. 0, or -1 with *problem (a raw shape or type that the model does not take: 4xx at once).
+ */
 int body_reader_init(struct body_reader *reader, const struct unetserve_interface *interface,
                      enum body_format format, const struct unetserve_shape *shape,
                      void *destination, size_t capacity, body_grow *grow, void *grow_opaque,
                      struct problem *problem);
+
+/* Forms only, and they must, between init and the first piece: a form's state is more than a reader
+ * embeds, and is allocated here. content_type: for the boundary of BODY_MULTIPART. 0, or -1 with
+ * *problem (400, 503). */
+int body_reader_begin_form(struct body_reader *reader, const char *content_type,
+                           struct problem *problem);
+
+/* Frees what that allocated; of a reader that has none nothing. */
+void body_reader_close(struct body_reader *reader);
 
 /* The next piece of the body. 0, or -1 with *problem, as early as the bytes allow (an npy header
  * with the wrong shape is refused before its data). After -1 nothing else may be called. */

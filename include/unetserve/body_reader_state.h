@@ -81,10 +81,14 @@ struct body_elements {
     char partial[8];
 };
 
+struct body_form;
+
 struct body_reader {
     const struct unetserve_interface *interface;
     enum body_format format; /* of the content */
-    enum body_format wrap;   /* what that comes in: BODY_JSON; else BODY_DOCUMENT, nothing */
+    enum body_format
+        wrap; /* what that comes in: BODY_JSON, a form's; else BODY_DOCUMENT, nothing */
+    struct body_form *form; /* malloc'd; or NULL */
     struct body_sink sink;
     size_t
         header_needed; /* npy: bytes of header to collect before it can be looked at; 0: past it */

@@ -100,7 +100,7 @@ struct unetserve_interface {
     /* For tensor outputs. */
     uint32_t output_dtype; /* U8: labels H x W, or N x H x W for a batched request */
     uint32_t class_count;
-    uint32_t flags; /* UNETSERVE_STREAMS, UNETSERVE_READS_ITSELF */
+    uint32_t flags; /* UNETSERVE_STREAMS, _READS_ITSELF, _TAKES_FILES */
     struct unetserve_class classes[UNETSERVE_MAX_CLASSES];
 
     /* For documents: declared fields. 0 of them: the plugin reads, or writes, the document itself.
@@ -122,6 +122,11 @@ struct unetserve_interface {
 /* flags: the request fields say what the document looks like, for clients; the plugin reads and
  * checks it itself, in decode_request, and there are no values. */
 #define UNETSERVE_READS_ITSELF 2u
+
+/* flags, of a model that takes documents: forms may hold files. A form comes as the JSON object of
+ * its fields, text as strings; a file as the object {"unetserve.UploadFile": {"filename": ...,
+ * "content_type": ..., "data": base64}}. Without it a form with a file is refused. */
+#define UNETSERVE_TAKES_FILES 4u
 
 /* predict: those items of this call that are not completed yet will be, by host->complete. */
 #define UNETSERVE_PENDING 1

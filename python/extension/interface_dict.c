@@ -117,7 +117,9 @@ int interface_from_dict(PyObject *dict, struct unetserve_interface *out)
                     &interface.response_field_count))
         return -1;
     interface.flags = UNETSERVE_READS_ITSELF | (streams ? UNETSERVE_STREAMS : 0);
-    if (PyDict_GetItemString(dict, "channels") && tensor_take(dict, &interface))
+    if (!PyDict_GetItemString(dict, "channels"))
+        interface.flags |= UNETSERVE_TAKES_FILES;
+    else if (tensor_take(dict, &interface))
         return -1;
     *out = interface;
     return 0;

@@ -1,7 +1,9 @@
 """From a body to what decode_request gets, from what encode_response gives to a body, and from an exception to an
 answer; all as LitServe and FastAPI do it."""
 
+import base64
 import inspect
+import io
 import json
 import sys
 import traceback
@@ -29,6 +31,46 @@ class Refusal(Exception):
         self.body = body
 
 
+class UploadFile:
+    """A form's file, as FastAPI gives it to LitServe's classes: .filename, .content_type, .file.read(), await .read()."""
+
+    def __init__(self, file, *, size=None, filename=None, headers=None):
+        self.file = file
+        self.size = size
+        self.filename = filename
+        self.headers = headers or {}
+
+    @property
+    def content_type(self):
+        return self.headers.get("content-type")
+
+    async def read(self, size=-1):
+        return self.file.read(size)
+
+    async def seek(self, offset):
+        self.file.seek(offset)
+
+    async def close(self):
+        self.file.close()
+
+    def __repr__(self):
+        return f"UploadFile(filename={self.filename!r}, size={self.size!r}, headers={self.headers!r})"
+
+
+def _with_files(document):
+    """A form came as the object of its fields (lib/form_document.h): its files as files."""
+    if not isinstance(document, dict):
+        return document
+    for name, value in document.items():
+        told = value.get("unetserve.UploadFile") if isinstance(value, dict) and len(value) == 1 else None
+        if isinstance(told, dict) and isinstance(told.get("data"), str):
+            data = base64.b64decode(told["data"])
+            kind = told.get("content_type")
+            document[name] = UploadFile(io.BytesIO(data), size=len(data), filename=told.get("filename"),
+                                        headers={"content-type": kind} if kind else {})
+    return document
+
+
 # ---- answers ----
 
 
@@ -42,6 +84,8 @@ def _plain(thing):
         return list(thing)
     if isinstance(thing, BaseException):
         return {}
+    if isinstance(thing, UploadFile):
+        return repr(thing)
     raise TypeError(f"{type(thing).__name__} is nothing that JSON can hold")
 
 
@@ -103,7 +147,7 @@ def _missing():
 def _parse(view):
     text = bytes(view)
     try:
-        return json.loads(text)
+        return _with_files(json.loads(text))
     except json.JSONDecodeError as error:
         raise _json_refusal(error) from None
     except (UnicodeDecodeError, RecursionError) as error:

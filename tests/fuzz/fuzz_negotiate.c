@@ -31,7 +31,7 @@ static void try_values(const struct unetserve_interface *interface, char *const 
     uint64_t timeout_ms;
     enum body_coding coding;
     if (negotiate_format(interface, values[0], &format, &problem) == 0)
-        check(format <= BODY_FILE);
+        check(format <= BODY_URLENCODED);
     else
         check_refusal(&problem);
     if (decoding_choose(values[1], &coding, &problem) == 0)

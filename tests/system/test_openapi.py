@@ -82,7 +82,7 @@ def test_tensors_are_nested_lists_of_the_right_sides(everything):
     assert (one["minItems"], one["maxItems"]) == (12, 12)
     assert one["items"]["items"]["items"] == {"type": "number"}
     content = document["paths"]["/unet"]["post"]["requestBody"]["content"]
-    assert set(content) == {"application/json", "application/x-npy", "image/tiff", "image/png", "application/octet-stream"}
+    assert set(content) == {"application/json", "application/x-npy", "image/tiff", "image/png", "multipart/form-data", "application/octet-stream"}
     answers = document["paths"]["/unet"]["post"]["responses"]["200"]["content"]
     assert set(answers) == {"application/json", "application/x-npy", "image/png"}
 

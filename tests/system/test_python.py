@@ -1,6 +1,7 @@
 """Python classes as models: `python FILE` starts unetserve with that file, as the tutorial's do."""
 
 import concurrent.futures
+import hashlib
 import json
 import os
 import pathlib
@@ -268,6 +269,25 @@ def test_an_image_file_is_a_tensor_too(start_file, tmp_path):
     response = send(server, file.read_bytes(), headers={"Content-Type": "image/tiff"})
     assert (response.status_code, response.json()) == (200, {"output": image.argmax(axis=0).tolist()})
     assert send(server, file.read_bytes()[:300], headers={"Content-Type": "image/tiff"}).status_code == 400
+    server.stop()
+
+
+# ---- forms -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_form_is_a_dict_with_files(start_file):
+    server = start_file("upload.py")
+    content = bytes(range(256)) * 41
+    response = requests.post(server.url + "/predict", data={"text": "é + &"},
+                             files={"image": ("a.bin", content, "application/x-thing"), "bare": ("b", b"")}, timeout=WAIT_S)
+    assert response.status_code == 200, response.text
+    told = response.json()
+    assert told["text"] == "é + &"
+    assert told["image"] == {"filename": "a.bin", "content_type": "application/x-thing", "size": len(content),
+                             "digest": hashlib.sha256(content).hexdigest()}
+    assert (told["bare"]["filename"], told["bare"]["content_type"], told["bare"]["size"]) == ("b", None, 0)
+    assert requests.post(server.url + "/predict", data={"a": "1", "b": ""}, timeout=WAIT_S).json() == {"a": "1", "b": ""}
+    assert post(server, {"a": 1}).json() == {"a": 1}
     server.stop()
 
 

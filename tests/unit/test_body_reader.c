@@ -533,10 +533,9 @@ static size_t write_document(const char *head, const void *file, size_t size, bo
                              char *text)
 {
     char letters[2000];
-    size_t count = BASE64_LETTERS(size), at = strlen(head);
+    size_t count = BASE64_LETTERS(size), at = (size_t)sprintf(text, "%s", head);
     assert_true(count < sizeof letters);
     base64_encode(file, size, letters);
-    memcpy(text, head, at);
     for (size_t i = 0; i < count; i++) {
         if (escapes && letters[i] == '/')
             text[at++] = '\\';
@@ -547,8 +546,9 @@ static size_t write_document(const char *head, const void *file, size_t size, bo
         if (escapes && i % 76 == 75)
             at += (size_t)sprintf(text + at, "\\r\\n");
     }
-    memcpy(text + at, "\", \"more\": [\"text\", {}]}", 25);
-    return at + 24;
+    static const char tail[] = "\", \"more\": [\"text\", {}]}";
+    memcpy(text + at, tail, sizeof tail);
+    return at + sizeof tail - 1;
 }
 
 static void test_files_in_json(void **state)

@@ -270,6 +270,25 @@ static int try_model_dir(void)
     return failed;
 }
 
+static int try_form(void)
+{
+    static const struct unetserve_interface documents = {.input_kind = UNETSERVE_DOCUMENT};
+    static char room[64];
+    struct unetserve_shape shape;
+    struct body_reader reader;
+    struct problem problem;
+    size_t bytes;
+    assert_int_equal(body_reader_init(&reader, &documents, BODY_URLENCODED, NULL, room, sizeof room,
+                                      NULL, NULL, &problem),
+                     0);
+    if (body_reader_begin_form(&reader, NULL, &problem))
+        return problem.status == 503 ? -ENOMEM : 0;
+    assert_int_equal(body_reader_feed(&reader, "a=b", 3, &problem), 0);
+    assert_int_equal(body_reader_finish(&reader, &shape, &bytes, &problem), 0);
+    body_reader_close(&reader);
+    return 0;
+}
+
 static bool go_on(void *opaque)
 {
     (void)opaque;
@@ -339,6 +358,7 @@ static void test_texts(void **state)
     compress_configure(&defaults);
     survive("compressor", try_compressor, 1);
     survive("decoder", try_decoder, 3);
+    survive("form", try_form, 1);
     survive("API keys", try_keys, 1);
     survive("model directory", try_model_dir, 4);
     ranges_text.data = read_file("tests/fuzz/corpus/quantise_file/good", &ranges_text.size);

@@ -63,7 +63,7 @@ static void test_round_trip(void **state)
         .input_kind = UNETSERVE_DOCUMENT,
         .output_kind = UNETSERVE_DOCUMENT,
         .max_batch = 1,
-        .flags = UNETSERVE_STREAMS | UNETSERVE_READS_ITSELF,
+        .flags = UNETSERVE_STREAMS | UNETSERVE_READS_ITSELF | UNETSERVE_TAKES_FILES,
         .batch_timeout_ms = 50,
         .max_pending = 9,
         .request_field_count = 3,

@@ -35,7 +35,7 @@ static void test_format(void **state)
         {"image/tiff", BODY_FILE},
         {"Image/PNG; x=y", BODY_FILE},
         {"image/jpeg", -1},
-        {"multipart/form-data; boundary=x", -1},
+        {"multipart/form-data; boundary=x", BODY_MULTIPART},
         {"+json", -1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -52,13 +52,22 @@ static void test_format(void **state)
 static void test_document_format(void **state)
 {
     (void)state;
-    struct problem problem = {0};
-    enum body_format format = BODY_JSON;
-    assert_int_equal(
-        negotiate_format(&documents, "application/x-www-form-urlencoded", &format, &problem), 0);
-    assert_int_equal(format, BODY_DOCUMENT);
-    assert_int_equal(negotiate_format(&documents, "multipart/form-data", &format, &problem), -1);
-    assert_int_equal(problem.status, 415);
+    static const struct {
+        const char *type;
+        enum body_format format;
+    } cases[] = {
+        {NULL, BODY_DOCUMENT},
+        {"application/json", BODY_DOCUMENT},
+        {"image/png", BODY_DOCUMENT},
+        {"application/x-www-form-urlencoded", BODY_URLENCODED},
+        {"multipart/form-data", BODY_MULTIPART},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct problem problem;
+        enum body_format format = BODY_JSON;
+        assert_int_equal(negotiate_format(&documents, cases[i].type, &format, &problem), 0);
+        assert_int_equal(format, cases[i].format);
+    }
 }
 
 static void test_accept(void **state)
