@@ -96,6 +96,16 @@ def test_a_server_answers_in_int8(start_server, calibrated, scenes):
     server.stop()
 
 
+def test_the_demonstration_model_has_ranges(start_server, demo_model, scene):
+    facts = json.loads(unetctl("inspect", demo_model, "--json").stdout)["int8"]
+    assert facts["ready"] and facts["in_int8"] == 21
+    options = [] if HAS_VNNI else ["--backend", "reference"]
+    server = start_server(demo_model, ["--precision", "int8", *options])
+    exact = numpy.load(GOLDENS / "scene_96x112.logits.npy").reshape(-1, 96, 112).argmax(0)
+    assert (predict(server, scene) != exact).mean() < 0.01
+    server.stop()
+
+
 def test_without_ranges_int8_is_refused(bare, run_unetserve):
     done = run_unetserve("--model", bare, "--precision", "int8", "--listen", "127.0.0.1:0")
     assert done.returncode == 78

@@ -625,6 +625,72 @@ static void ticks_at_every_layer(void **state)
     network_free(&network);
 }
 
+/* Codes of pixels with so many channels, next to each other or with a gap between them. */
+static void check_encoding(const struct onednn_rows *base, const struct onednn_rows *best,
+                           const float *floats, size_t channels, size_t gap)
+{
+    static float numbers[3][64];
+    static uint8_t coded[2][64 * 80];
+    static uint16_t words[64 * 80];
+    static float decoded[2][64];
+    size_t pitch = channels + gap;
+    size_t pixels = 37;
+    assert_true(channels <= 64 && pitch * pixels <= 64 * 40);
+    for (size_t i = 0; i < channels; i++) {
+        numbers[0][i] = 0.01F + 0.001F * (float)i;
+        numbers[1][i] = 1.0F / numbers[0][i];
+        numbers[2][i] = (float)(i % 3 * 60);
+    }
+    struct onednn_codes codes = {numbers[0], numbers[1], numbers[2], channels};
+    memset(coded, 0, sizeof coded);
+    base->encode_f32(&codes, coded[0], pitch, floats, pitch, pixels);
+    best->encode_f32(&codes, coded[1], pitch, floats, pitch, pixels);
+    assert_memory_equal(coded[0], coded[1], sizeof coded[0]);
+    for (size_t p = 0; p < pixels; p++) {
+        for (size_t c = 0; c < channels; c++) {
+            float code = rintf(floats[p * pitch + c] * numbers[1][c] + numbers[2][c]);
+            code = fminf(fmaxf(code, 0.0F), 255.0F);
+            assert_int_equal(coded[0][p * pitch + c], (int)code);
+        }
+    }
+    base->decode(&codes, decoded[0], coded[0]);
+    best->decode(&codes, decoded[1], coded[0]);
+    assert_memory_equal(decoded[0], decoded[1], channels * sizeof(float));
+    base->narrow_bf16(words, floats, pitch * pixels);
+    base->encode_bf16(&codes, coded[0], pitch, words, pitch, pixels);
+    best->encode_bf16(&codes, coded[1], pitch, words, pitch, pixels);
+    assert_memory_equal(coded[0], coded[1], sizeof coded[0]);
+}
+
+static void check_codes(const struct onednn_rows *base, const struct onednn_rows *best,
+                        const float *floats)
+{
+    static const size_t channels[] = {1, 3, 8, 16, 24, 32, 48, 64};
+    static uint8_t bytes[2][4][64];
+    static const float weight[4] = {0.1F, 0.2F, 0.3F, 0.4F};
+    for (size_t i = 0; i < sizeof channels / sizeof *channels; i++) {
+        check_encoding(base, best, floats, channels[i], 0);
+        check_encoding(base, best, floats, channels[i], 5);
+        fill_random(bytes[0], sizeof bytes[0], UNETSERVE_U8);
+        memcpy(bytes[1], bytes[0], sizeof bytes[0]);
+        for (size_t k = 0; k < 2; k++) {
+            const struct onednn_rows *rows = k == 0 ? base : best;
+            const void *corners[4] = {bytes[k][0], bytes[k][1], bytes[k][0] + 8, bytes[k][1] + 8};
+            struct onednn_pool_row row = {.top = bytes[k][0],
+                                          .bottom = bytes[k][1],
+                                          .in_pitch = channels[i] < 32 ? channels[i] : 32,
+                                          .out = bytes[k][2],
+                                          .out_pitch = 32,
+                                          .channels = channels[i] < 32 ? channels[i] : 32,
+                                          .pixels = 1};
+            rows->pool_u8(&row);
+            rows->blend_u8(bytes[k][2] + 32, corners, weight, 31);
+            rows->max_u8(bytes[k][3], bytes[k][1], 61);
+        }
+        assert_memory_equal(bytes[0], bytes[1], sizeof bytes[0]);
+    }
+}
+
 /* All builds of the inner loops that this processor can run agree to the last bit where they only
  * move or compare, and within a rounding where they add. */
 static void the_builds_agree(void **state)
@@ -642,6 +708,7 @@ static void the_builds_agree(void **state)
     base->max_bf16(words[0][0], words[0][1], 64 * 40 - 3);
     best->max_bf16(words[1][0], words[1][1], 64 * 40 - 3);
     assert_memory_equal(words[0], words[1], sizeof words[0]);
+    check_codes(base, best, floats);
     for (size_t pixels = 1; pixels <= 64; pixels += 9) {
         uint8_t labels[2][64] = {{0}};
         base->argmax(floats, 40, 37, pixels, labels[0]);

@@ -90,19 +90,33 @@ static void pool_f32(const struct onednn_pool_row *row)
     }
 }
 
-static void pool_u8(const struct onednn_pool_row *row)
+/* Bytes may alias anything, so bounds of loops that store bytes are arguments: read again after
+ * each store they would keep the compiler from vectorising. Constant ones leave no rest of a
+ * vector. */
+static inline __attribute__((always_inline)) void pool_bytes(const struct onednn_pool_row *row,
+                                                             size_t channels)
 {
-    for (size_t p = 0; p < row->pixels; p++) {
+    size_t pixels = row->pixels;
+    for (size_t p = 0; p < pixels; p++) {
         const uint8_t *restrict a = (const uint8_t *)row->top + 2 * p * row->in_pitch;
         const uint8_t *restrict b = (const uint8_t *)row->bottom + 2 * p * row->in_pitch;
         const uint8_t *restrict c = a + row->in_pitch;
         const uint8_t *restrict d = b + row->in_pitch;
         uint8_t *restrict out = (uint8_t *)row->out + p * row->out_pitch;
-        for (size_t i = 0; i < row->channels; i++) {
+        for (size_t i = 0; i < channels; i++) {
             uint8_t upper = a[i] > c[i] ? a[i] : c[i];
             uint8_t lower = b[i] > d[i] ? b[i] : d[i];
             out[i] = upper > lower ? upper : lower;
         }
+    }
+}
+
+static void pool_u8(const struct onednn_pool_row *row)
+{
+    switch (row->channels) {
+    case 16: pool_bytes(row, 16); break;
+    case 32: pool_bytes(row, 32); break;
+    default: pool_bytes(row, row->channels); break;
     }
 }
 
@@ -123,7 +137,9 @@ static inline __attribute__((always_inline)) void copy_units(unsigned char *out,
 static void copy(unsigned char *out, size_t out_step, const unsigned char *in, size_t in_step,
                  size_t bytes, size_t pixels)
 {
-    if (bytes == 32) {
+    if (bytes == 16) {
+        copy_units(out, out_step, in, in_step, 16, pixels, 16);
+    } else if (bytes == 32) {
         copy_units(out, out_step, in, in_step, 32, pixels, 32);
     } else if (bytes == 64) {
         copy_units(out, out_step, in, in_step, 64, pixels, 64);
@@ -230,31 +246,73 @@ static void blend_u8(uint8_t *restrict out, const void *const in[4], const float
     }
 }
 
+/* Codes of several pixels in a row, where these have few channels and nothing between them. */
+struct repeated {
+    float steps[BLOCK_PIXELS];
+    float zero[BLOCK_PIXELS];
+};
+
+/* How many pixels a block takes, and its codes; 1 where it does not work out. */
+static size_t repeat_codes(const struct onednn_codes *codes, size_t pitch, struct repeated *room,
+                           struct onednn_codes *out)
+{
+    size_t channels = codes->channels;
+    if (pitch != channels || channels >= BLOCK_PIXELS || BLOCK_PIXELS % channels != 0) {
+        return 1;
+    }
+    for (size_t i = 0; i < BLOCK_PIXELS; i++) {
+        room->steps[i] = codes->steps[i % channels];
+        room->zero[i] = codes->zero[i % channels];
+    }
+    out->steps = room->steps;
+    out->zero = room->zero;
+    out->channels = BLOCK_PIXELS;
+    return BLOCK_PIXELS / channels;
+}
+
 static void encode_bf16(const struct onednn_codes *codes, uint8_t *out, size_t out_pitch,
                         const uint16_t *in, size_t in_pitch, size_t pixels)
 {
-    const float *restrict steps = codes->steps;
-    const float *restrict zero = codes->zero;
-    for (size_t p = 0; p < pixels; p++) {
-        const uint16_t *restrict from = in + p * in_pitch;
-        uint8_t *restrict to = out + p * out_pitch;
-        for (size_t i = 0; i < codes->channels; i++) {
+    struct repeated room;
+    struct onednn_codes wide = *codes;
+    size_t share = out_pitch == in_pitch ? repeat_codes(codes, in_pitch, &room, &wide) : 1;
+    size_t channels = wide.channels;
+    const float *restrict steps = wide.steps;
+    const float *restrict zero = wide.zero;
+    size_t blocks = pixels / share;
+    for (size_t p = 0; p < blocks; p++) {
+        const uint16_t *restrict from = in + p * in_pitch * share;
+        uint8_t *restrict to = out + p * out_pitch * share;
+        for (size_t i = 0; i < channels; i++) {
             to[i] = code_of(widen(from[i]) * steps[i] + zero[i]);
         }
+    }
+    for (size_t i = blocks * channels; share > 1 && i < pixels * in_pitch; i++) {
+        size_t channel = i % in_pitch;
+        out[i] = code_of(widen(in[i]) * codes->steps[channel] + codes->zero[channel]);
     }
 }
 
 static void encode_f32(const struct onednn_codes *codes, uint8_t *out, size_t out_pitch,
                        const float *in, size_t in_pitch, size_t pixels)
 {
-    const float *restrict steps = codes->steps;
-    const float *restrict zero = codes->zero;
-    for (size_t p = 0; p < pixels; p++) {
-        const float *restrict from = in + p * in_pitch;
-        uint8_t *restrict to = out + p * out_pitch;
-        for (size_t i = 0; i < codes->channels; i++) {
+    struct repeated room;
+    struct onednn_codes wide = *codes;
+    size_t share = out_pitch == in_pitch ? repeat_codes(codes, in_pitch, &room, &wide) : 1;
+    size_t channels = wide.channels;
+    const float *restrict steps = wide.steps;
+    const float *restrict zero = wide.zero;
+    size_t blocks = pixels / share;
+    for (size_t p = 0; p < blocks; p++) {
+        const float *restrict from = in + p * in_pitch * share;
+        uint8_t *restrict to = out + p * out_pitch * share;
+        for (size_t i = 0; i < channels; i++) {
             to[i] = code_of(from[i] * steps[i] + zero[i]);
         }
+    }
+    for (size_t i = blocks * channels; share > 1 && i < pixels * in_pitch; i++) {
+        size_t channel = i % in_pitch;
+        out[i] = code_of(in[i] * codes->steps[channel] + codes->zero[channel]);
     }
 }
 
