@@ -69,7 +69,7 @@ archive_images     := $(IMAGES)
 archive_unet       := $(UNET)
 archive_load       := $(LOAD)
 
-PROGRAMS   := unetserve unetserve-gateway unetserve-broker unetserve-worker unetctl
+PROGRAMS   := unetserve unetserve-gateway unetserve-broker unetserve-auth unetserve-worker unetctl
 PLUGINS    := unet $(notdir $(EXAMPLES:.c=))
 PYTHON_OUT := $(BUILD)/python/unetserve/_worker.abi3.so $(BUILD)/python/unetserve/unetserve-images.so $(PACKAGE:%=$(BUILD)/%)
 OUTPUTS    := $(PYTHON_OUT) $(addprefix $(BUILD)/,$(PROGRAMS) unetserve-images.so) $(PLUGINS:%=$(BUILD)/models/%.so) \
@@ -139,6 +139,8 @@ $(BUILD)/unetserve-gateway: $(BUILD)/obj/gateway/main.o $(BUILD)/gateway.a $(BUI
 	$(call program,-Wl$(comma)--export-dynamic-symbol=recv -Wl$(comma)--export-dynamic-symbol=gnutls_record_recv -lmicrohttpd -lgnutls -lzmq -lmsgpackc -lsystemd -lseccomp -linih -ljansson -lpng -lz -lzstd -lm)
 $(BUILD)/unetserve-broker: $(BUILD)/obj/broker/main.o $(BUILD)/broker.a $(BUILD)/lib.a
 	$(call program,-lzmq -lmsgpackc -lsystemd -lseccomp -linih -ljansson -lm)
+$(BUILD)/unetserve-auth: $(BUILD)/obj/auth/main.o $(BUILD)/auth.a $(BUILD)/lib.a
+	$(call program,-lcurl -lcjose -lcrypto -lsystemd -lseccomp -linih -ljansson -lm)
 $(BUILD)/unetserve-worker: $(BUILD)/obj/workers/main.o $(BUILD)/worker.a $(BUILD)/lib.a
 	$(call program,-lsystemd -lseccomp -linih -ljansson -ldl -lm)
 $(BUILD)/unetctl: $(call objects,$(UNETCTL)) $(BUILD)/client.a $(BUILD)/unet.a $(BUILD)/lib.a

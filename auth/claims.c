@@ -1,5 +1,7 @@
 #include "auth/claims.h"
 
+#include "lib/config_oauth.h"
+
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
@@ -37,31 +39,18 @@ static enum time_is time_of(const json_t *claims, const char *name, double *out)
     return TIME_GIVEN;
 }
 
-/* Is it one of the words? */
-static bool words_have(const char *words, const char *word)
-{
-    size_t length = strlen(word);
-    while (length > 0 && *words) {
-        size_t size = strcspn(words, " ");
-        if (size == length && memcmp(words, word, size) == 0)
-            return true;
-        words += size + strspn(words + size, " ");
-    }
-    return false;
-}
-
 static bool audience_fits(const json_t *audience, const char *wanted)
 {
     if (json_is_string(audience))
-        return words_have(wanted, json_string_value(audience));
+        return config_words_have(wanted, json_string_value(audience), json_string_length(audience));
     bool found = false;
     if (json_array_size(audience) > AUDIENCES_MAX)
         return false;
     for (size_t i = 0; i < json_array_size(audience); i++) {
-        const char *one = json_string_value(json_array_get(audience, i));
-        if (!one)
+        const json_t *one = json_array_get(audience, i);
+        if (!json_is_string(one))
             return false;
-        found = found || words_have(wanted, one);
+        found = found || config_words_have(wanted, json_string_value(one), json_string_length(one));
     }
     return found;
 }

@@ -28,7 +28,7 @@ struct answer {
     void *body;       /* malloc'd, owned; NULL if size is 0 */
     size_t size;
     const char *allow;           /* static; NULL: no such header, here and below */
-    const char *authenticate;    /* static */
+    const char *authenticate;    /* static, or challenge below */
     const char *accept_encoding; /* static: the codings of request bodies, where one was refused */
     uint32_t retry_after_s;      /* 0: no such header, but 1 with status 503 */
     bool close;                  /* the connection ends after this answer */
@@ -38,6 +38,7 @@ struct answer {
     struct cors_grant cors;
     char request_id[64]; /* "" : no such header */
     char policy[256];    /* Content-Security-Policy; "" : no such header */
+    char challenge[320]; /* a WWW-Authenticate that is made for it */
     char timing[160];    /* Server-Timing; "" : nothing took any time */
 };
 

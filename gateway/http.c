@@ -415,6 +415,7 @@ static void drain(void *opaque)
 static void give_up(void *opaque)
 {
     struct http *http = opaque;
+    oauth_give_up(&http->oauth, "The server ends");
     for (struct connection *connection = http->connections.first; connection;
          connection = connection->next)
         if (connection->request && !connection->refused)
@@ -585,6 +586,15 @@ static int identity_read(struct http *http)
     return 0;
 }
 
+/* The pair to auth; -1: this gateway has none. */
+static int auth_socket(void)
+{
+    int type = 0;
+    socklen_t size = sizeof type;
+    bool socket = getsockopt(SEAT_FD_AUTH, SOL_SOCKET, SO_TYPE, &type, &size) == 0;
+    return socket && type == SOCK_SEQPACKET ? SEAT_FD_AUTH : -1;
+}
+
 static void reconfigure(void *opaque)
 {
     struct http *http = opaque;
@@ -592,6 +602,7 @@ static void reconfigure(void *opaque)
     cors_configure(&http->gateway->config);
     compress_configure(&http->gateway->config);
     keys_read(http);
+    oauth_reconfigure(&http->oauth);
     identity_read(http);
 }
 
@@ -617,6 +628,9 @@ int http_open(struct http *http, struct gateway *gateway)
     error = add_timers(http);
     if (!error)
         error = add_sources(http);
+    if (!error)
+        error = oauth_open(&http->oauth, gateway->event, auth_socket(), &gateway->config,
+                           gateway->seat.queue.admission);
     if (error) {
         log_event(LOG_LEVEL_ERROR, "cannot start the HTTP front",
                   log_text("error", strerror(-error)));
@@ -645,6 +659,7 @@ void http_close(struct http *http)
         if (http->daemons[i])
             MHD_stop_daemon(http->daemons[i]);
     tls_identity_drop(http->identity);
+    oauth_close(&http->oauth);
     openapi_close(&http->openapi);
     linger_close(&http->lingerer);
     for (uint32_t i = 0; i < http->listen_count; i++)

@@ -6,6 +6,7 @@
 
 #include "gateway/api_key.h"
 #include "gateway/connection.h"
+#include "gateway/door.h"
 #include "gateway/gateway.h"
 #include "gateway/linger.h"
 #include "gateway/openapi.h"
@@ -19,6 +20,7 @@ struct http {
     struct connections connections;
     struct lingerer lingerer;
     struct api_keys keys;
+    struct oauth oauth;
     struct openapi openapi;
     struct trusted trusted;
     struct peers uploads; /* requests in BODY, by client */

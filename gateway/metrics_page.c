@@ -280,8 +280,10 @@ static void write_workers(const struct view *view)
 static void by_role(const struct view *view, const char *name, const char *help,
                     const uint64_t values[QUEUE_ROLE_COUNT])
 {
-    static const char *const roles[QUEUE_ROLE_COUNT] = {
-        [QUEUE_GATEWAY] = "gateway", [QUEUE_BROKER] = "broker", [QUEUE_WORKER] = "worker"};
+    static const char *const roles[QUEUE_ROLE_COUNT] = {[QUEUE_GATEWAY] = "gateway",
+                                                        [QUEUE_BROKER] = "broker",
+                                                        [QUEUE_WORKER] = "worker",
+                                                        [QUEUE_AUTH] = "auth"};
     family(view, name, "counter", help);
     for (unsigned role = 0; role < QUEUE_ROLE_COUNT; role++)
         if (roles[role])

@@ -2,6 +2,7 @@
 
 #include "gateway/docs_files.h"
 
+#include "lib/config_oauth.h"
 #include "lib/json_whole.h"
 #include "lib/model_facts.h"
 
@@ -291,9 +292,42 @@ static json_t *model_parameters(const struct unetserve_interface *interface)
     return parameters;
 }
 
-static json_t *security(void)
+/* One of these opens. */
+static json_t *security(bool keys, const struct config_oauth *oauth)
 {
-    return json_pack("[{s:[]}, {s:[]}]", "ApiKey", "Bearer");
+    json_t *list = json_array();
+    if (keys)
+        json_whole_append(&list, json_pack("{s:[]}", "ApiKey"));
+    json_whole_append(&list, json_pack("{s:[]}", "Bearer"));
+    if (oauth->issuer[0])
+        json_whole_append(&list, json_pack("{s:[]}", "OpenId"));
+    return list;
+}
+
+static json_t *open_id(const struct config_oauth *oauth)
+{
+    char url[sizeof oauth->issuer + 40];
+    size_t length = strlen(oauth->issuer);
+    snprintf(url, sizeof url, "%.*s/.well-known/openid-configuration",
+             (int)(length - (length > 0 && oauth->issuer[length - 1] == '/')), oauth->issuer);
+    return json_pack("{s:s, s:s, s:s}", "type", "openIdConnect", "openIdConnectUrl", url,
+                     "description",
+                     "A signed token of this provider, as Authorization: Bearer TOKEN");
+}
+
+/* What opens here of the schemes that there are. */
+static bool fill_schemes(json_t *schemes, bool keys, const struct config *config)
+{
+    bool tokens = config_has_oauth(config);
+    bool whole = keys || json_object_del(schemes, "ApiKey") == 0;
+    if (tokens)
+        whole = whole &&
+                json_object_set_new(json_object_get(schemes, "Bearer"), "description",
+                                    json_string(keys ? "An API key, or a token"
+                                                     : "A token of the identity provider")) == 0;
+    if (config->oauth.issuer[0])
+        whole = whole && json_object_set_new(schemes, "OpenId", open_id(&config->oauth)) == 0;
+    return whole;
 }
 
 static json_t *model_operation(const struct config_model *model,
@@ -369,13 +403,18 @@ static bool fill(json_t *document, struct models *models, bool keys)
     json_t *info = json_object_get(document, "info");
     json_t *paths = json_object();
     json_t *schemas = json_object();
+    bool closed = keys || config_has_oauth(models->config);
     bool whole = json_object_set_new(info, "version", json_string(UNETSERVE_VERSION)) == 0;
-    if (keys)
-        whole = whole && json_object_set_new(document, "security", security()) == 0 &&
+    if (closed)
+        whole = whole &&
+                json_object_set_new(document, "security", security(keys, &models->config->oauth)) ==
+                    0 &&
+                fill_schemes(json_object_get(components, "securitySchemes"), keys,
+                             models->config) &&
                 add_key_to_pages(all_paths);
     else
         whole = whole && json_object_del(components, "securitySchemes") == 0;
-    whole = add_models(&paths, &schemas, models, keys) && whole && paths && schemas &&
+    whole = add_models(&paths, &schemas, models, closed) && whole && paths && schemas &&
             json_object_update(json_object_get(components, "schemas"), schemas) == 0 &&
             json_object_update(all_paths, paths) == 0;
     json_decref(paths);
@@ -403,7 +442,8 @@ static uint32_t generation_of(const struct models *models, uint32_t model)
 
 static bool is_true(const struct openapi *openapi, const struct models *models, bool keys)
 {
-    if (!openapi->text || openapi->keys != keys)
+    if (!openapi->text || openapi->keys != keys ||
+        openapi->tokens != config_oauth_mark(models->config))
         return false;
     for (uint32_t i = 0; i < models->config->model_count; i++)
         if (openapi->generations[i] != generation_of(models, i))
@@ -419,6 +459,7 @@ char *openapi_page(struct openapi *openapi, struct models *models, bool keys)
             openapi->generations[i] = generation_of(models, i);
         openapi_close(openapi);
         openapi->keys = keys;
+        openapi->tokens = config_oauth_mark(models->config);
         openapi->text = openapi_make(models, keys);
     }
     return openapi->text ? strdup(openapi->text) : NULL;

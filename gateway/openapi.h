@@ -7,7 +7,8 @@
 
 #include "gateway/models.h"
 
-/* keys: does the server ask for X-API-Key? malloc'd JSON, NULL without memory. Models that no
+/* keys: are there API keys? Tokens are the configuration's to tell. malloc'd JSON, NULL without
+ * memory. Models that no
  * worker has been ready for yet are left out. */
 char *openapi_make(struct models *models, bool keys);
 
@@ -17,6 +18,7 @@ struct openapi {
     char *text;
     uint32_t generations[QUEUE_MAX_MODELS]; /* of the models that it tells of */
     bool keys;
+    uint64_t tokens; /* config_oauth_mark */
 };
 
 /* A copy of it, made anew where a model has changed. malloc'd, NULL without memory. */

@@ -120,8 +120,8 @@ static const char *life_name(uint32_t life)
 
 static json_t *status_process(const struct queue *queue, uint32_t index)
 {
-    static const char *const roles[QUEUE_ROLE_COUNT] = {"nobody", "supervisor", "gateway", "broker",
-                                                        "worker"};
+    static const char *const roles[QUEUE_ROLE_COUNT] = {"nobody", "supervisor", "gateway",
+                                                        "broker", "worker",     "auth"};
     const struct queue_process *process = &queue->processes[index];
     uint32_t role = atomic_load(&process->role);
     json_t *entry = json_pack(

@@ -10,6 +10,7 @@
 #include "gateway/routes.h"
 #include "gateway/stream_text.h"
 
+#include "lib/config_oauth.h"
 #include "unetserve/log.h"
 
 #include <errno.h>
@@ -42,6 +43,7 @@
 
 enum request_state {
     REQUEST_PAGE,
+    REQUEST_CHECKING,
     REQUEST_BODY,
     REQUEST_WAITING,
     REQUEST_ANSWER,
@@ -61,9 +63,12 @@ struct request {
     bool speaks_1; /* HTTP/1.1: knows interim answers */
     struct job *job;
     struct decoder *decoder; /* of a body that comes compressed; else NULL */
-    struct client client;    /* predictions: whom it counts for */
-    struct peer *upload;     /* in BODY: its place among the client's uploads */
-    int32_t priority_most;   /* that it may ask for, by its key */
+    struct route route;
+    struct oauth_waiter waiter; /* in CHECKING */
+    struct auth_answer *told;   /* what was said of its token */
+    struct client client;       /* predictions: whom it counts for */
+    struct peer *upload;        /* in BODY: its place among the client's uploads */
+    int32_t priority_most;      /* that it may ask for, by its key */
     struct answer answer;
     enum job_form form;
     struct stream_text text; /* of a stream: the item that is going out */
@@ -106,6 +111,7 @@ static void request_unwatch(struct request *request)
 static void request_resume(struct request *request, enum request_state state)
 {
     request_unwatch(request);
+    oauth_forget(&request->http->oauth, &request->waiter);
     request->state = state;
     request->suspended = false;
     request->http->resumed = true;
@@ -114,7 +120,8 @@ static void request_resume(struct request *request, enum request_state state)
 
 static void request_gone(struct request *request)
 {
-    job_drop(request->job);
+    if (request->job)
+        job_drop(request->job);
     request->job = NULL;
     request_resume(request, REQUEST_GONE);
 }
@@ -496,29 +503,6 @@ static int request_open_job(struct request *request, struct model_view *view,
     return refused;
 }
 
-/* *key: what the request was let in by, NULL where none is needed. model: -1 for a page. */
-static bool request_has_key(struct request *request, int model, const struct api_key **key,
-                            struct problem *problem)
-{
-    struct answer *answer = &request->answer;
-    struct api_key_given given = {header(request, "X-API-Key"),
-                                  header(request, MHD_HTTP_HEADER_AUTHORIZATION)};
-    bool open = api_keys_admit(&request->http->keys, &given, key, problem, &answer->authenticate);
-    if (open && *key)
-        request->priority_most = (*key)->priority;
-    if (open && *key && model >= 0) {
-        const char *name = request->http->gateway->config.models[model].name;
-        open = api_key_opens(*key, name);
-        if (!open)
-            problem_set(problem, 403, "This API key does not open the model %s", name);
-        if (!open && !given.key)
-            answer->authenticate = "Bearer error=\"insufficient_scope\"";
-    }
-    if (!open)
-        metrics_refused(COUNTERS_REFUSED_KEY);
-    return open;
-}
-
 struct forwarded {
     const char *lines[HEAD_GATE_HEADERS_MAX];
     size_t count;
@@ -697,13 +681,67 @@ static enum MHD_Result request_preflight(struct request *request)
     return request_answer_early(request);
 }
 
+/* Let in by key; NULL: none is needed. */
+static enum MHD_Result request_go_on(struct request *request, const struct api_key *key)
+{
+    struct problem problem;
+    if (request->route.kind != ROUTE_MODEL)
+        return request_show(request, request->route.kind);
+    if (key)
+        request->priority_most = key->priority;
+    request->client = request_client(request, key);
+    if (admit_rate(&request->http->gateway->admit, &request->client, key, &problem) ||
+        request_admit(request, request->route.model, &problem))
+        return request_refuse(request, &problem);
+    request->state = REQUEST_BODY;
+    return MHD_YES;
+}
+
+/* libmicrohttpd calls again as it did for the head, and request_let_in with it. */
+static void on_token_told(void *opaque, const struct auth_answer *answer)
+{
+    struct request *request = opaque;
+    request->told = malloc(sizeof *request->told);
+    if (request->told)
+        *request->told = *answer;
+    request_resume(request, REQUEST_CHECKING);
+}
+
+/* By a key or a token; it may have to wait for what is said of the token. */
+static enum MHD_Result request_let_in(struct request *request)
+{
+    struct http *http = request->http;
+    struct client client = {.kind = CLIENT_UNKNOWN};
+    struct door_keys door = {&http->keys, &http->oauth, &http->gateway->config};
+    struct door_knock knock = {
+        .given = {header(request, "X-API-Key"), header(request, MHD_HTTP_HEADER_AUTHORIZATION)},
+        .model = request->route.kind == ROUTE_MODEL ? (int)request->route.model : -1,
+        .told = request->told,
+        .client = &client,
+        .waiter = &request->waiter,
+    };
+    const struct api_key *key;
+    struct problem problem;
+    if (config_has_oauth(door.config))
+        client = request_client(request, NULL);
+    request->waiter.told = on_token_told;
+    request->waiter.opaque = request;
+    switch (door_try(&door, &knock, &key, &problem, &request->answer)) {
+    case DOOR_OPEN: return request_go_on(request, key);
+    case DOOR_CLOSED: return request_refuse(request, &problem);
+    case DOOR_ASKS: break;
+    }
+    request->state = REQUEST_CHECKING;
+    request_suspend(request);
+    return MHD_YES;
+}
+
 static enum MHD_Result request_begin(struct request *request, const char *method,
                                      const char *target)
 {
     const char *path = path_of_target(target);
     struct route route;
     struct problem problem;
-    const struct api_key *key = NULL;
     read_framing(request);
     negotiate_request_id(header(request, "X-Request-Id"), request->answer.request_id);
     request->connection->request_id = request->answer.request_id;
@@ -718,17 +756,10 @@ static enum MHD_Result request_begin(struct request *request, const char *method
         return request_refuse(request, &problem);
     if (route.kind == ROUTE_MODEL)
         request->answer.model = route.model + 1;
-    int model = route.kind == ROUTE_MODEL ? (int)route.model : -1;
-    if (!routes_need_no_key(route.kind) && !request_has_key(request, model, &key, &problem))
-        return request_refuse(request, &problem);
-    if (route.kind != ROUTE_MODEL)
-        return request_show(request, route.kind);
-    request->client = request_client(request, key);
-    if (admit_rate(&request->http->gateway->admit, &request->client, key, &problem) ||
-        request_admit(request, route.model, &problem))
-        return request_refuse(request, &problem);
-    request->state = REQUEST_BODY;
-    return MHD_YES;
+    request->route = route;
+    if (routes_need_no_key(route.kind))
+        return request_go_on(request, NULL);
+    return request_let_in(request);
 }
 
 static int take_unpacked(void *opaque, const void *bytes, size_t size, struct problem *problem)
@@ -817,6 +848,7 @@ static enum MHD_Result request_whole(struct request *request)
         request->answer.close |= request->http->gateway->draining;
         return request_answer(request);
     case REQUEST_STREAM: return stream_begin(request);
+    case REQUEST_CHECKING: return request_let_in(request);
     case REQUEST_WAITING: return MHD_YES;
     case REQUEST_GONE: break;
     }
@@ -845,6 +877,7 @@ void request_end(struct request *request)
     request_unwatch(request);
     request_drop_job(request);
     answer_free(&request->answer);
+    free(request->told);
     stream_text_free(&request->text);
     if (request->finished) /* what follows on this connection is no stream */
         MHD_set_connection_option(request->mhd, MHD_CONNECTION_OPTION_TIMEOUT,

@@ -2,6 +2,7 @@
  * One HTTP request, from its head to its answer:
  *
  * - PAGE: the answer is known; a small body that nobody wants is read away first, then it goes out
+ * - CHECKING: the connection is suspended while its token is asked about
  * - BODY: a job is receiving
  * - WAITING: the job was accepted, the connection is suspended, and the client's socket is watched
  * - ANSWER: the job is done, the connection was resumed, and the answer goes out at

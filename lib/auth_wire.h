@@ -25,7 +25,8 @@ enum auth_verdict {
 };
 
 struct auth_question {
-    uint64_t id; /* the gateway's; comes back with the answer */
+    uint64_t id;    /* the gateway's; comes back with the answer */
+    uint64_t rules; /* config_oauth_mark: by which configuration it is to be answered */
     uint32_t size;
     char token[AUTH_TOKEN_MAX]; /* not terminated */
 };

@@ -5,6 +5,7 @@
 
 #include "lib/config_address.h"
 #include "lib/config_keys.h"
+#include "lib/config_oauth.h"
 #include "unetserve/admission.h"
 
 #include <ctype.h>
@@ -97,6 +98,14 @@ void config_init(struct config *config)
     snprintf(config->cors.allow_methods, sizeof config->cors.allow_methods, "GET, POST");
     snprintf(config->cors.allow_credentials, sizeof config->cors.allow_credentials, "off");
     config->cors.max_age = 600;
+    snprintf(config->oauth.algorithms, sizeof config->oauth.algorithms, "RS256, ES256");
+    config->oauth.leeway_s = 30;
+    config->oauth.cache_s = 60;
+    config->oauth.refresh_s = 300;
+    config->oauth.refetch_s = 10;
+    config->oauth.keep_s = 3600;
+    config->oauth.grace_s = 60;
+    config->oauth.timeout_ms = 5000;
     config->gzip_level = 1;
     config->zstd_level = 1;
     config->compress_min_bytes = 1000;
@@ -575,7 +584,8 @@ int config_validate(const struct config *config, struct config_error *error)
                             config->listen[i]);
                 return -EINVAL;
             }
-    if (tls_validate(config, error))
+    if (tls_validate(config, error) ||
+        config_oauth_validate(config, error->text, sizeof error->text))
         return -EINVAL;
     if (admission_rate_of(config->rate_limit_milli, config->rate_burst).window_us >
         ADMISSION_DEBT_MAX) {

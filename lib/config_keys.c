@@ -1,6 +1,7 @@
 #include "lib/config_keys.h"
 
 #include "lib/config_address.h"
+#include "lib/config_oauth.h"
 #include "unetserve/config.h"
 
 #include <assert.h>
@@ -13,6 +14,10 @@
 #define MODEL(field)  offsetof(struct config_model, field), sizeof(((struct config_model *)0)->field)
 #define DAY_MS        (UINT64_C(24) * 3600 * 1000)
 #define TERABYTE      (UINT64_C(1) << 40)
+
+#define URL_ALLOWED                                                                                \
+    "a URL such as https://id.example.org/realms/maps, http:// only of this machine, at most 511 " \
+    "bytes"
 
 static const struct config_key server_keys[] = {
     {"listen", CONFIG_ADDRESSES, SERVER(listen), 1, CONFIG_MAX_LISTEN,
@@ -54,6 +59,26 @@ static const struct config_key server_keys[] = {
     {"zstd_level", CONFIG_NUMBER, SERVER(zstd_level), 0, 9, "1 to 9, or 0 for no zstd"},
     {"compress_min_bytes", CONFIG_NUMBER, SERVER(compress_min_bytes), 0, 1u << 30,
      "0 to 1073741824"},
+    {"oauth_issuer", CONFIG_URL, SERVER(oauth.issuer), 0, 0, URL_ALLOWED},
+    {"oauth_audience", CONFIG_WORDS, SERVER(oauth.audience), 0, 0,
+     "words separated by single spaces, at most 511 bytes"},
+    {"oauth_jwks_url", CONFIG_URL, SERVER(oauth.jwks_url), 0, 0, URL_ALLOWED},
+    {"oauth_algorithms", CONFIG_SIGNING, SERVER(oauth.algorithms), 0, 0,
+     "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, separated by commas"},
+    {"oauth_introspection_url", CONFIG_URL, SERVER(oauth.introspection_url), 0, 0, URL_ALLOWED},
+    {"oauth_client_id", CONFIG_TEXT, SERVER(oauth.client_id), 0, 0, "at most 255 bytes"},
+    {"oauth_client_secret_file", CONFIG_ABSOLUTE, SERVER(oauth.client_secret_file), 0, 0,
+     "an absolute path"},
+    {"oauth_ca_file", CONFIG_ABSOLUTE, SERVER(oauth.ca_file), 0, 0, "an absolute path"},
+    {"oauth_scope", CONFIG_WORDS, SERVER(oauth.scope), 0, 0,
+     "words separated by single spaces, at most 511 bytes"},
+    {"oauth_leeway_s", CONFIG_NUMBER, SERVER(oauth.leeway_s), 0, 300, "0 to 300"},
+    {"oauth_cache_s", CONFIG_NUMBER, SERVER(oauth.cache_s), 0, 3600, "0 to 3600"},
+    {"oauth_refresh_s", CONFIG_NUMBER, SERVER(oauth.refresh_s), 1, 86400, "1 to 86400"},
+    {"oauth_refetch_s", CONFIG_NUMBER, SERVER(oauth.refetch_s), 1, 3600, "1 to 3600"},
+    {"oauth_keep_s", CONFIG_NUMBER, SERVER(oauth.keep_s), 0, 604800, "0 to 604800"},
+    {"oauth_grace_s", CONFIG_NUMBER, SERVER(oauth.grace_s), 0, 86400, "0 to 86400"},
+    {"oauth_timeout_ms", CONFIG_NUMBER, SERVER(oauth.timeout_ms), 100, 60000, "100 to 60000"},
     {"drain_timeout_ms", CONFIG_NUMBER, SERVER(drain_timeout_ms), 0, DAY_MS, "0 to 86400000"},
     {"drain_delay_ms", CONFIG_NUMBER, SERVER(drain_delay_ms), 0, DAY_MS, "0 to 86400000"},
     {"send_timeout_ms", CONFIG_NUMBER, SERVER(send_timeout_ms), 1000, DAY_MS, "1000 to 86400000"},
@@ -93,7 +118,14 @@ static const struct config_key model_keys[] = {
     {"sandbox", CONFIG_CHOICE, MODEL(sandbox), 0, 0, "server|auto|on|files|off"},
     {"sandbox_paths", CONFIG_ABSOLUTE, MODEL(sandbox_paths), 0, 0,
      "absolute paths with ':' between them"},
+    {"scope", CONFIG_WORDS, MODEL(scope), 0, 0,
+     "words separated by single spaces, at most 255 bytes"},
 };
+
+/* The parser notes in 64 bits which ones it has seen. */
+_Static_assert(sizeof server_keys / sizeof server_keys[0] <= 64 &&
+                   sizeof model_keys / sizeof model_keys[0] <= 64,
+               "there is a bit for every key");
 
 static const struct {
     const char *key, *word;
@@ -304,6 +336,22 @@ static bool origin_fits(const char *word, size_t size)
            has_only(word + scheme + 3, size - scheme - 3, of_host);
 }
 
+static bool algorithm_fits(const char *word, size_t size)
+{
+    static const char families[] = "RPE";
+    static const char sizes[] = "256384512";
+    const char *hash = size == 5 && word[0] && strchr(families, word[0]) && word[1] == 'S'
+                           ? strstr(sizes, (char[]){word[2], word[3], word[4], '\0'})
+                           : NULL;
+    return hash && (hash - sizes) % 3 == 0;
+}
+
+static int url_read(const struct config_key *key, char *field, const char *value)
+{
+    struct config_url url;
+    return config_url_read(value, &url) ? -EINVAL : text_read(key, field, value);
+}
+
 static int word_read(const struct config_key *key, int *field, const char *value)
 {
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
@@ -406,6 +454,10 @@ int config_key_read(const struct config_key *key, void *base, const char *value,
     case CONFIG_ORIGINS:
         return words_fit(value, origin_fits) ? text_read(key, field, value) : -EINVAL;
     case CONFIG_NAMES: return words_fit(value, name_fits) ? text_read(key, field, value) : -EINVAL;
+    case CONFIG_URL: return url_read(key, field, value);
+    case CONFIG_WORDS: return config_words_fit(value) ? text_read(key, field, value) : -EINVAL;
+    case CONFIG_SIGNING:
+        return words_fit(value, algorithm_fits) ? text_read(key, field, value) : -EINVAL;
     case CONFIG_CHOICE:
         return choice_has(key->allowed, value) ? text_read(key, field, value) : -EINVAL;
     case CONFIG_DEVICES: return devices_fit(value) ? text_read(key, field, value) : -EINVAL;

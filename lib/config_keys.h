@@ -19,6 +19,9 @@ enum config_kind {
     CONFIG_ROUTE,     /* char[], /path */
     CONFIG_ORIGINS,   /* char[], web origins, or * */
     CONFIG_NAMES,     /* char[], names of methods or headers, or * */
+    CONFIG_URL,       /* char[], as config_url_read takes it */
+    CONFIG_WORDS,     /* char[], words with single spaces between them */
+    CONFIG_SIGNING,   /* char[], names of signature algorithms of JWS */
     CONFIG_CHOICE,    /* char[], one of the words in allowed */
     CONFIG_WORD,      /* enum, one of the words in allowed; numbers in config_keys.c */
     CONFIG_DEVICES,   /* char[] */

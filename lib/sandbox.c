@@ -236,15 +236,35 @@ static int worker_rules(const struct sandbox *sandbox, int rules)
     return error;
 }
 
+/* Certificates, and what the C library looks names up with. Not /etc as a whole: there are keys. */
+static int auth_rules(const struct sandbox *sandbox, int rules)
+{
+    int error = 0;
+    list_allow(rules,
+               "/usr:/lib:/lib64:/etc/ld.so.cache:/etc/resolv.conf:/etc/hosts:/etc/host.conf:"
+               "/etc/nsswitch.conf:/etc/gai.conf:/etc/services:/run/systemd/resolve:"
+               "/run/NetworkManager:/run/resolvconf:/etc/ssl/certs:/etc/ssl/openssl.cnf:"
+               "/etc/pki/tls/certs:/etc/pki/ca-trust:/etc/localtime:/dev/urandom",
+               SANDBOX_READ, &error);
+    for (size_t i = 0; i < SANDBOX_FILES_AGAIN; i++)
+        if (sandbox->again[i] && sandbox->again[i][0])
+            parent_allow(rules, sandbox->again[i], &error);
+    for (size_t i = 0; !error && i < SANDBOX_PORTS; i++)
+        if (sandbox->ports[i])
+            error = sandbox_rules_connect(rules, sandbox->ports[i]);
+    return error;
+}
+
 /* Fronts bind and remove their own sockets until they serve; of the network they have what they
  * were given. */
 static int rules_begin(const struct sandbox *sandbox)
 {
     bool worker = sandbox->role == QUEUE_WORKER;
-    int rules = sandbox_rules_new(worker);
+    bool auth = sandbox->role == QUEUE_AUTH;
+    int rules = sandbox_rules_new(worker || auth);
     if (rules < 0)
         return rules == -ENOSYS ? 0 : rules;
-    int error = worker ? worker_rules(sandbox, rules) : 0;
+    int error = worker ? worker_rules(sandbox, rules) : auth ? auth_rules(sandbox, rules) : 0;
     if (error) {
         close(rules);
         return error;
@@ -331,21 +351,29 @@ int sandbox_begin(const struct sandbox *sandbox)
     return error ? complain("seccomp", error) : 0;
 }
 
+static enum sandbox_stage front_stage(const struct sandbox *sandbox)
+{
+    if (sandbox->role == QUEUE_AUTH)
+        return SANDBOX_STAGE_AUTH;
+    if (sandbox->role != QUEUE_GATEWAY)
+        return SANDBOX_STAGE_BROKER;
+    return reads_again(sandbox) ? SANDBOX_STAGE_GATEWAY_READS : SANDBOX_STAGE_GATEWAY;
+}
+
 static int fronts_serve(const struct sandbox *sandbox)
 {
-    int error = rules_serve(sandbox);
+    bool auth = sandbox->role == QUEUE_AUTH; /* has its rules, and starts threads for look-ups */
+    int error = auth ? 0 : rules_serve(sandbox);
     if (error)
         return complain("Landlock", error);
     error = privileges_drop(false);
     if (error)
         return complain("capabilities", error);
-    limit_lower(RLIMIT_NPROC, 0);
+    if (!auth)
+        limit_lower(RLIMIT_NPROC, 0);
     if (!is_file(STDERR_FILENO) && !is_file(STDOUT_FILENO))
         limit_lower(RLIMIT_FSIZE, 0);
-    enum sandbox_stage stage = sandbox->role != QUEUE_GATEWAY ? SANDBOX_STAGE_BROKER
-                               : reads_again(sandbox)         ? SANDBOX_STAGE_GATEWAY_READS
-                                                              : SANDBOX_STAGE_GATEWAY;
-    error = filter(stage, false);
+    error = filter(front_stage(sandbox), false);
     return error ? complain("seccomp", error) : 0;
 }
 

@@ -47,6 +47,20 @@ static const int of_sockets[] = {
     SCMP_SYS(sendmmsg),    SCMP_SYS(sendfile),   SCMP_SYS(shutdown),   SCMP_SYS(getsockname),
     SCMP_SYS(getpeername), SCMP_SYS(getsockopt), SCMP_SYS(setsockopt), END};
 
+/* What name servers and certificates are looked up with. No bind, no listen, no netlink: the C
+ * library does without. */
+static const int of_clients[] = {SCMP_SYS(socketpair),
+                                 SCMP_SYS(stat),
+                                 SCMP_SYS(lstat),
+                                 SCMP_SYS(newfstatat),
+                                 SCMP_SYS(statx),
+                                 SCMP_SYS(access),
+                                 SCMP_SYS(faccessat),
+                                 SCMP_SYS(readlink),
+                                 SCMP_SYS(readlinkat),
+                                 SCMP_SYS(getdents64),
+                                 END};
+
 /* Threads of a model: on which cores, and whose memory. */
 static const int of_workers[] = {SCMP_SYS(sched_setaffinity),
                                  SCMP_SYS(mbind),
@@ -171,6 +185,18 @@ static int front_add(scmp_filter_ctx filter, bool reads)
     return error;
 }
 
+/* A name service's module is a library that is loaded at its first use: mapped from a file, which
+ * Landlock confines to the system's, and never writable. */
+static int auth_add(scmp_filter_ctx filter)
+{
+    int error = list_add(filter, SCMP_ACT_ALLOW, of_clients);
+    ALLOW(socket, 1, SCMP_A0(SCMP_CMP_EQ, AF_INET, 0));
+    ALLOW(socket, 1, SCMP_A0(SCMP_CMP_EQ, AF_INET6, 0));
+    ALLOW(mmap, 2, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC | PROT_WRITE, PROT_EXEC),
+          SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, 0));
+    return error;
+}
+
 static int worker_add(scmp_filter_ctx filter, enum sandbox_stage stage, bool gpu)
 {
     int error = list_add(filter, SCMP_ACT_ALLOW, of_workers);
@@ -194,13 +220,16 @@ static int worker_add(scmp_filter_ctx filter, enum sandbox_stage stage, bool gpu
 
 static int rules_add(scmp_filter_ctx filter, enum sandbox_stage stage, bool gpu)
 {
-    bool reads = stage == SANDBOX_STAGE_GATEWAY_READS;
+    bool auth = stage == SANDBOX_STAGE_AUTH;
+    bool reads = auth || stage == SANDBOX_STAGE_GATEWAY_READS;
     bool front = reads || stage == SANDBOX_STAGE_GATEWAY || stage == SANDBOX_STAGE_BROKER;
     int error = list_add(filter, SCMP_ACT_ALLOW, always);
     if (!error)
         error = arguments_add(filter);
     if (!error)
         error = front ? front_add(filter, reads) : worker_add(filter, stage, gpu);
+    if (!error && auth)
+        error = auth_add(filter);
     return error;
 }
 

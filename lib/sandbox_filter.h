@@ -11,6 +11,7 @@ enum sandbox_stage {
     SANDBOX_STAGE_GATEWAY,
     SANDBOX_STAGE_GATEWAY_READS, /* one that reads keys or certificates again */
     SANDBOX_STAGE_BROKER,
+    SANDBOX_STAGE_AUTH, /* sockets of the Internet's families, files for reading */
 };
 
 /* Load it for every thread of the process. gpu: ioctl of NVIDIA's devices. 0 or a negative errno.

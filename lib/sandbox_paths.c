@@ -9,12 +9,14 @@
 #include <unistd.h>
 
 /* Debian 12's headers end at version 2. */
-#define ACCESS_TRUNCATE   (UINT64_C(1) << 14) /* version 3 */
-#define ACCESS_TCP        UINT64_C(3)         /* version 4: bind, connect */
-#define SCOPE_ALL         UINT64_C(3)         /* version 6: abstract sockets, signals */
-#define ACCESS_FILE_READ  (LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE)
-#define ACCESS_READ       (ACCESS_FILE_READ | LANDLOCK_ACCESS_FS_READ_DIR)
-#define ACCESS_FILE_WRITE (LANDLOCK_ACCESS_FS_WRITE_FILE | ACCESS_TRUNCATE)
+#define ACCESS_TRUNCATE    (UINT64_C(1) << 14) /* version 3 */
+#define ACCESS_TCP         UINT64_C(3)         /* version 4: bind, connect */
+#define ACCESS_TCP_CONNECT UINT64_C(2)
+#define RULE_NET_PORT      2
+#define SCOPE_ALL          UINT64_C(3) /* version 6: abstract sockets, signals */
+#define ACCESS_FILE_READ   (LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE)
+#define ACCESS_READ        (ACCESS_FILE_READ | LANDLOCK_ACCESS_FS_READ_DIR)
+#define ACCESS_FILE_WRITE  (LANDLOCK_ACCESS_FS_WRITE_FILE | ACCESS_TRUNCATE)
 #define ACCESS_MAKE                                                                                \
     (LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_REMOVE_FILE |  \
      LANDLOCK_ACCESS_FS_REMOVE_DIR | LANDLOCK_ACCESS_FS_REFER)
@@ -25,6 +27,11 @@
 /* struct landlock_ruleset_attr as it is from version 6 on; older kernels take zeros at its end. */
 struct ruleset {
     uint64_t fs, net, scoped;
+};
+
+/* struct landlock_net_port_attr, of version 4. */
+struct port_rule {
+    uint64_t allowed_access, port;
 };
 
 int sandbox_landlock_version(void)
@@ -85,6 +92,14 @@ int sandbox_rules_allow(int rules, const char *path, enum sandbox_access access)
         error = -errno;
     close(fd);
     return error;
+}
+
+int sandbox_rules_connect(int rules, uint16_t port)
+{
+    struct port_rule rule = {.allowed_access = ACCESS_TCP_CONNECT, .port = port};
+    if (sandbox_landlock_version() < 4)
+        return 0;
+    return syscall(SYS_landlock_add_rule, rules, RULE_NET_PORT, &rule, 0) ? -errno : 0;
 }
 
 int sandbox_rules_apply(int rules)

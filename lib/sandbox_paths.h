@@ -19,6 +19,10 @@ int sandbox_landlock_version(void);
  * files are ruled too, not only TCP and signals. */
 int sandbox_rules_new(bool files);
 
+/* Connecting by TCP to that port. 0, also where this kernel does not rule TCP; or a negative errno.
+ */
+int sandbox_rules_connect(int rules, uint16_t port);
+
 /* All below path. 0, also if there is no such path; or a negative errno. */
 int sandbox_rules_allow(int rules, const char *path, enum sandbox_access access);
 

@@ -3,6 +3,7 @@
 #include "supervisor/reload.h"
 
 #include "lib/config_address.h"
+#include "lib/config_oauth.h"
 #include "supervisor/server.h"
 #include "unetserve/log.h"
 
@@ -266,6 +267,7 @@ static void seats_start(struct server *server)
     server->gateways_wait = last;
     for (uint32_t i = 0; i < server->seat_count && server->phase == SERVER_RUNNING; i++)
         if (&server->seats[i] != server->spare && !server->seats[i].extra &&
+            (&server->seats[i] != server->auth || config_has_oauth(server->config)) &&
             (!last || server->seats[i].role != QUEUE_GATEWAY))
             seat_want(&server->seats[i], true);
 }

@@ -1,6 +1,7 @@
 #include "supervisor/reload.h"
 
 #include "lib/config_keys.h"
+#include "lib/config_oauth.h"
 #include "supervisor/describe.h"
 #include "unetserve/interface_text.h"
 #include "unetserve/log.h"
@@ -60,6 +61,8 @@ static bool key_is_workers(const char *name)
 /* Those that all processes can take over while they run. */
 static bool key_is_live(bool of_model, const char *name)
 {
+    if (strncmp(name, "oauth_", 6) == 0)
+        return true;
     static const char *const names[2][LIVE_KEYS_MAX] = {
         {"trusted_proxies",
          "rate_limit",
@@ -81,7 +84,7 @@ static bool key_is_live(bool of_model, const char *name)
          "gzip_level",
          "zstd_level",
          "compress_min_bytes"},
-        {"timeout_ms", "run_timeout_ms", "scale_wait_ms", "scale_down_after_ms"},
+        {"timeout_ms", "run_timeout_ms", "scale_wait_ms", "scale_down_after_ms", "scope"},
     };
     for (size_t i = 0; i < LIVE_KEYS_MAX && names[of_model][i]; i++)
         if (strcmp(names[of_model][i], name) == 0)
@@ -102,6 +105,7 @@ static void live_keys_take(struct config *to, const struct config *from)
     to->drain_delay_ms = from->drain_delay_ms;
     memcpy(to->docs, from->docs, sizeof to->docs);
     to->cors = from->cors;
+    to->oauth = from->oauth;
     to->gzip_level = from->gzip_level;
     to->zstd_level = from->zstd_level;
     to->compress_min_bytes = from->compress_min_bytes;
@@ -112,6 +116,7 @@ static void live_keys_take(struct config *to, const struct config *from)
         to->models[i].run_timeout_ms = from->models[i].run_timeout_ms;
         to->models[i].scale_wait_ms = from->models[i].scale_wait_ms;
         to->models[i].scale_down_after_ms = from->models[i].scale_down_after_ms;
+        memcpy(to->models[i].scope, from->models[i].scope, sizeof to->models[i].scope);
     }
 }
 
@@ -201,11 +206,26 @@ static void broker_restart(struct server *server)
         }
 }
 
+/* Its walls fit one configuration: another one takes another process. Without any change it reads
+ * its secret again and keeps the provider's keys. */
+static void auth_take(struct server *server, const struct config *before)
+{
+    bool wanted = config_has_oauth(server->config);
+    if (!wanted || config_oauth_mark(server->config) != config_oauth_mark(before) ||
+        log_differs(server->config, before))
+        seat_want(server->auth, false);
+    server->auth->ever_up = true; /* whatever becomes of it, the server goes on */
+    if (wanted)
+        seat_want(server->auth, true);
+    seats_tell(server, QUEUE_AUTH);
+}
+
 static void finish(struct reload *reload)
 {
     static char waiting[KEY_TEXT_MAX];
     struct server *server = reload->server;
     seats_tell(server, QUEUE_GATEWAY);
+    auth_take(server, &reload->before);
     if (log_differs(server->config, &reload->before)) {
         log_init("supervisor", -1, server->config->log_format, server->config->log_level);
         broker_restart(server);

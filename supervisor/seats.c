@@ -31,6 +31,7 @@ const char *seat_program(const struct tree_seat *seat)
     switch (seat->role) {
     case QUEUE_GATEWAY: return seat->gateway == LISTENERS_MAX_GATEWAYS ? "zmq-front" : "gateway";
     case QUEUE_BROKER: return "broker";
+    case QUEUE_AUTH: return "auth";
     default: return "worker";
     }
 }
@@ -160,6 +161,18 @@ static size_t fds_listening(const struct tree_seat *seat, struct spawn_fd *fds)
     return count;
 }
 
+/* The gateway's end of its pair, or all of the others. */
+static size_t fds_of_auth(const struct tree_seat *seat, struct spawn_fd *fds)
+{
+    const struct server *server = seat->server;
+    size_t count = 0;
+    if (seat->role == QUEUE_GATEWAY && seat->gateway < LISTENERS_MAX_GATEWAYS)
+        fds[count++] = (struct spawn_fd){server->auth_pairs[seat->gateway][0], SEAT_FD_AUTH};
+    for (uint32_t i = 0; seat->role == QUEUE_AUTH && i < server->config->gateways; i++)
+        fds[count++] = (struct spawn_fd){server->auth_pairs[i][1], SEAT_FD_MORE + (int)i};
+    return count;
+}
+
 static size_t fds_collect(const struct tree_seat *seat, int ready_fd, struct spawn_fd *fds)
 {
     const struct server *server = seat->server;
@@ -179,6 +192,7 @@ static size_t fds_collect(const struct tree_seat *seat, int ready_fd, struct spa
                                      SEAT_FD_GATEWAYS};
     if (seat->role == QUEUE_GATEWAY && seat->gateway < LISTENERS_MAX_GATEWAYS)
         count += fds_listening(seat, fds + count);
+    count += fds_of_auth(seat, fds + count);
     for (uint32_t i = 0; i < server->seat_count; i++)
         fds[count++] = (struct spawn_fd){SEAT_FD_EVENT + (int)i, SEAT_FD_EVENT + (int)i};
     return count;

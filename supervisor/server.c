@@ -1,6 +1,7 @@
 #include "supervisor/server.h"
 
 #include "lib/config_address.h"
+#include "lib/config_oauth.h"
 #include "supervisor/geometry.h"
 #include "supervisor/limits.h"
 #include "unetserve/layout.h"
@@ -15,8 +16,12 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sysexits.h>
 #include <unistd.h>
+
+/* The ZeroMQ front, the broker, auth, and the spare worker. */
+#define SEATS_BESIDE 4
 
 #define QUEUE_MEMORY_MOST (UINT64_C(1) << 30)
 
@@ -144,13 +149,14 @@ static int seats_plan(struct server *server)
     const struct config *config = server->config;
     for (uint32_t i = 0; i < config->model_count; i++)
         server->workers += scaler_most(&config->models[i], server->cores.count);
-    if (server->workers + config->gateways + 3 > SEAT_MAX)
+    if (server->workers + config->gateways + SEATS_BESIDE > SEAT_MAX)
         return complain(EX_CONFIG, "%u workers and %u gateways are too many; allowed: %d together",
-                        server->workers, config->gateways, SEAT_MAX - 3);
+                        server->workers, config->gateways, SEAT_MAX - SEATS_BESIDE);
     for (uint32_t g = 0; g < config->gateways; g++)
         seat_add(server, QUEUE_GATEWAY)->gateway = g;
     seat_add(server, QUEUE_GATEWAY)->gateway = LISTENERS_MAX_GATEWAYS;
     seat_add(server, QUEUE_BROKER);
+    server->auth = seat_add(server, QUEUE_AUTH);
     uint32_t worker = 0;
     for (uint32_t i = 0; i < config->model_count; i++)
         for (uint32_t w = 0; w < scaler_most(&config->models[i], server->cores.count); w++) {
@@ -200,12 +206,30 @@ static int programs_find(struct server *server)
         const char *name;
     } roles[] = {{QUEUE_GATEWAY, "unetserve-gateway"},
                  {QUEUE_BROKER, "unetserve-broker"},
-                 {QUEUE_WORKER, "unetserve-worker"}};
+                 {QUEUE_WORKER, "unetserve-worker"},
+                 {QUEUE_AUTH, "unetserve-auth"}};
     for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++)
         if (layout_program(roles[i].name, server->programs[roles[i].role], PATH_MAX))
             return complain(EX_OSFILE, "%s is neither beside unetserve nor in ../lib/unetserve",
                             roles[i].name);
     return 0;
+}
+
+/* One for each HTTP gateway, for as long as the server: neither end's death closes it. */
+static int pairs_open(struct server *server)
+{
+    for (uint32_t i = 0; i < server->config->gateways; i++)
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, server->auth_pairs[i]))
+            return complain(EX_OSERR, "cannot make a pair of sockets: %s", strerror(errno));
+    return 0;
+}
+
+static void pairs_close(const struct server *server)
+{
+    for (uint32_t i = 0; i < LISTENERS_MAX_GATEWAYS && server->auth_pairs[i][0] >= 0; i++) {
+        close(server->auth_pairs[i][0]);
+        close(server->auth_pairs[i][1]);
+    }
 }
 
 /* The run directory is called after the first port, so that people find it. */
@@ -245,6 +269,7 @@ int server_open(struct server *server, struct config *config,
     server->config_fd = server->life[0] = server->life[1] = -1;
     server->gateway_line[0] = server->gateway_line[1] = -1;
     server->run_dir.lock_fd = -1;
+    memset(server->auth_pairs, 0xff, sizeof server->auth_pairs);
     server->queue.fd = server->read_inputs_fd = server->read_outputs_fd = -1;
     server->asked = malloc(sizeof *server->asked);
     if (!server->asked)
@@ -267,6 +292,8 @@ int server_open(struct server *server, struct config *config,
         status = config_area_open(server);
     if (!status)
         status = server_publish_config(server);
+    if (!status)
+        status = pairs_open(server);
     if (!status && (pipe2(server->life, O_CLOEXEC) || pipe2(server->gateway_line, O_CLOEXEC)))
         status = complain(EX_OSERR, "cannot make a pipe: %s", strerror(errno));
     if (status)
@@ -294,6 +321,7 @@ void server_close(struct server *server)
         if (server->gateway_line[i] >= 0)
             close(server->gateway_line[i]);
     }
+    pairs_close(server);
     events_close(server);
     free(server->asked);
 }

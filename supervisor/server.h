@@ -81,7 +81,8 @@ struct server {
     struct listeners listeners;
     struct run_dir run_dir;
     struct seat_config_area *config_area;
-    int config_fd;       /* memfd of the area */
+    int config_fd;                             /* memfd of the area */
+    int auth_pairs[LISTENERS_MAX_GATEWAYS][2]; /* between an HTTP gateway and auth; -1: not made */
     int gateway_line[2]; /* gateways hold the write end, the others the read end */
     int life[2];         /* the children hold the read end; the write end ends with this process */
     struct core_share cores;
@@ -101,6 +102,7 @@ struct server {
     int exit_status;
     struct reload *reload;                  /* NULL: none is under way */
     uint32_t generations[QUEUE_MAX_MODELS]; /* which new workers load */
+    struct tree_seat *auth;                 /* wanted where tokens are taken */
     struct tree_seat *spare;                /* of the worker that tries a reload first */
 };
 

@@ -152,7 +152,10 @@ const sampleTile = (facts) => {
 // ---- asking ----------------------------------------------------------------------------------------------------------
 
 const keyField = document.getElementById("key");
-const keyHeaders = () => (keyField.value ? { "X-API-Key": keyField.value } : {});
+let asksKeys = true; // else tokens
+const isToken = (text) => !asksKeys || /^[\w-]+\.[\w-]+\.[\w-]+$/.test(text);
+const keyHeaders = () => (!keyField.value ? {} : isToken(keyField.value) ? { Authorization: `Bearer ${keyField.value}` } : { "X-API-Key": keyField.value });
+const keyWords = () => (isToken(keyField.value) ? ["-H \"Authorization: Bearer $TOKEN\""] : ["-H \"X-API-Key: $UNETSERVE_API_KEY\""]);
 
 const timingTable = (response, tookMs) => {
   const parts = (response.headers.get("Server-Timing") || "").split(",").map((one) => /(\w+);dur=([\d.]+)/.exec(one)).filter(Boolean);
@@ -179,7 +182,7 @@ const showText = (result, body) => {
 };
 
 const quoted = (text) => `'${text.replace(/'/g, "'\\''")}'`;
-const curlText = (path, ...words) => ["curl", ...(keyField.value || !document.getElementById("key-row").hidden ? ["-H \"X-API-Key: $UNETSERVE_API_KEY\""] : []), ...words, quoted(address(path))].join(" ");
+const curlText = (path, ...words) => ["curl", ...(keyField.value || !document.getElementById("key-row").hidden ? keyWords() : []), ...words, quoted(address(path))].join(" ");
 
 // ---- forms -----------------------------------------------------------------------------------------------------------
 
@@ -299,6 +302,7 @@ const statuses = (document_, operation) => make("table", {}, make("thead", {}, m
 const show = (document_) => {
   document.getElementById("version").textContent = document_.info.version;
   document.getElementById("key-row").hidden = !document_.security;
+  asksKeys = Boolean(document_.components.securitySchemes && document_.components.securitySchemes.ApiKey);
   for (const [path, item] of Object.entries(document_.paths)) {
     const [method, operation] = Object.entries(item)[0], facts = operation["x-unetserve-model"];
     const form = !facts ? pageForm(path) : facts.request === "tensor" && facts.answer === "labels" ? tensorForm(path, facts) : facts.request === "tensor" ? [make("p", {}, "Takes tensors and answers with documents of its own: see openapi.json.")] : documentForm(path, facts);

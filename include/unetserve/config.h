@@ -47,6 +47,7 @@ struct config_model {
     uint64_t max_response_bytes; /* of a document that is answered; 0: as the queue's slots are */
     char sandbox[8];             /* "auto", "on", "files", "off"; "server": as the server's */
     char sandbox_paths[1024];    /* what its workers may read beside the model: PATH:PATH... */
+    char scope[256];             /* that tokens need for it, beside the server's: words; "": none */
 };
 
 /* Words with commas between them, or "*". */
@@ -57,6 +58,26 @@ struct config_cors {
     char expose_headers[512];
     char allow_credentials[8]; /* "on", "off" */
     uint32_t max_age;          /* seconds */
+};
+
+/* Tokens of an identity provider; "" where there is none. */
+struct config_oauth {
+    char issuer[512];            /* a URL; "": no signed tokens */
+    char audience[512];          /* words, one of which tokens name */
+    char jwks_url[512];          /* "": the issuer tells */
+    char algorithms[128];        /* "RS256, ES256" */
+    char introspection_url[512]; /* "": the provider is not asked about tokens */
+    char client_id[256];         /* who asks */
+    char client_secret_file[PATH_MAX];
+    char ca_file[PATH_MAX]; /* "": the system's */
+    char scope[512];        /* that every token needs: words */
+    uint32_t leeway_s;      /* by which clocks may differ */
+    uint32_t cache_s;       /* how long what was found out about a token is believed */
+    uint32_t refresh_s;     /* how often keys are fetched */
+    uint32_t refetch_s;     /* how often at most for a key that is not known */
+    uint32_t keep_s;        /* how long keys are used when no new ones can be had */
+    uint32_t grace_s;       /* how long a key is used that is not published any more */
+    uint32_t timeout_ms;    /* of each request to the provider, and of a client's wait for it */
 };
 
 struct config {
@@ -86,6 +107,7 @@ struct config {
     uint32_t max_connections_per_address; /* 0: any number */
     uint32_t max_receiving_percent;       /* of the slots may wait for bodies */
     struct config_cors cors;
+    struct config_oauth oauth;
     uint32_t gzip_level, zstd_level; /* of answers; 0: not offered */
     uint32_t compress_min_bytes;     /* shorter ones go out as they are */
     char sandbox[8];                 /* "auto", "on", "off" */

@@ -38,6 +38,7 @@
     X(CUT, "cut")                 /* the connection ended within the request */                    \
     X(SLOW, "slow")               /* head or body took too long */                                 \
     X(KEY, "key")                 /* none, or a wrong one */                                       \
+    X(AUTH, "auth")               /* a token could not be checked now */                           \
     X(CONNECTIONS, "connections") /* its address has as many as it may have */                     \
     X(RATE, "rate")               /* over the client's rate */                                     \
     X(SIZE, "size")               /* larger than any slot, or than max_body_bytes */               \

@@ -58,6 +58,7 @@ enum queue_role {
     QUEUE_GATEWAY,
     QUEUE_BROKER,
     QUEUE_WORKER,
+    QUEUE_AUTH,
     QUEUE_ROLE_COUNT
 };
 

@@ -29,13 +29,15 @@ enum sandbox_mode sandbox_mode_of(const char *text);
 void sandbox_resolve(struct config *config);
 
 #define SANDBOX_FILES_AGAIN 4
+#define SANDBOX_PORTS       5
 
 struct sandbox {
     enum queue_role role;
     enum sandbox_mode mode;
     uint32_t max_connections; /* gateways */
     const char
-        *again[SANDBOX_FILES_AGAIN]; /* gateways: files read again at SIGHUP, or "" or NULL */
+        *again[SANDBOX_FILES_AGAIN]; /* gateways, auth: files read again at SIGHUP, or "" or NULL */
+    uint16_t ports[SANDBOX_PORTS];   /* auth: where it may connect to by TCP; 0: none */
     bool asked; /* a question about a model: the worker that serves it will say what is missing */
     bool gpu;   /* workers: device nodes, ioctl, and files opened late */
     const char *model_path;  /* workers: its directory can be read */

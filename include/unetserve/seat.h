@@ -21,19 +21,20 @@ enum {
     SEAT_FD_GATEWAYS = 7, /* pipe, gateways: its write end; others: its read end. End of file means
                              that there is no gateway, and no supervisor to start one */
     /* The queue's areas, with the access that the role has: gateways write inputs and read outputs,
-     * workers the other way round; the broker: closed */
+     * workers the other way round; the broker and auth: closed */
     SEAT_FD_INPUTS = 8,
     SEAT_FD_OUTPUTS = 9,
     SEAT_FD_LISTEN =
         10, /* HTTP gateways: listening sockets, in the configuration's order; others: closed */
     SEAT_MAX_LISTEN = 8,
+    SEAT_FD_AUTH = 18,  /* HTTP gateways: their end of the pair to auth (lib/auth_wire.h) */
     SEAT_FD_EVENT = 32, /* SEAT_FD_EVENT + seat: that seat's eventfd (non-blocking) */
 };
 
 #define SEAT_MAX COUNTERS_MAX_SEATS /* seats in all */
 
 /* HTTP gateways: more listening sockets, those of gateways that there are no more, without a gap.
- */
+ * Auth: its ends of the pairs to HTTP gateways, in their order. */
 #define SEAT_FD_MORE  (SEAT_FD_EVENT + SEAT_MAX)
 #define SEAT_MAX_MORE 64
 

@@ -117,7 +117,7 @@ def test_options_are_in_the_manual():
     assert documented - options <= {"--config"}
 
 
-@pytest.mark.parametrize("program", ["unetserve", "unetserve-gateway", "unetserve-broker", "unetserve-worker", "unetctl"])
+@pytest.mark.parametrize("program", ["unetserve", "unetserve-gateway", "unetserve-broker", "unetserve-auth", "unetserve-worker", "unetctl"])
 def test_programs_explain_themselves(program):
     version = re.search(r"^VERSION +:= (\S+)", read("Makefile"), re.M).group(1)
     for option, expected in (("--version", f"{program} {version}\n"), ("--help", f"usage: {program} ")):

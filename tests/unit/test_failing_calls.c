@@ -6,6 +6,8 @@
  * libraries'; jansson takes its memory from here too, because it can be told to. Leaks of memory
  * are LeakSanitizer's to find (make SANITIZER=address unit), those of descriptors are counted.
  */
+#include "auth/fetch.h"
+#include "auth/jwks.h"
 #include "broker/survey.h"
 #include "gateway/api_key.h"
 #include "gateway/compress.h"
@@ -14,6 +16,7 @@
 #include "gateway/docs_page.h"
 #include "gateway/jobs.h"
 #include "gateway/metrics.h"
+#include "gateway/oauth.h"
 #include "gateway/openapi.h"
 #include "gateway/outcome.h"
 #include "gateway/pages.h"
@@ -38,6 +41,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -804,6 +808,72 @@ static void test_supervisor(void **state)
     survive("environment", try_environment, 1);
 }
 
+/* ---- tokens ---- */
+
+static int try_jwks(void)
+{
+    static const char set[] = "{\"keys\":[{\"kty\":\"EC\",\"crv\":\"P-256\",\"kid\":\"e\","
+                              "\"x\":\"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4\","
+                              "\"y\":\"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM\"}]}";
+    struct jwks keys;
+    const char *why = NULL;
+    int error = jwks_read(set, sizeof set - 1, &keys, &why);
+    if (!error)
+        jwks_free(&keys);
+    return error;
+}
+
+static int try_fetch(void)
+{
+    struct fetcher fetcher;
+    struct fetch *fetch;
+    const struct fetch_order order = {
+        .url = "http://127.0.0.1:1/", .form = "a=b", .most_bytes = 10};
+    int error = fetcher_open(&fetcher, "", 100);
+    if (!error)
+        error = fetcher_begin(&fetcher, &order, &fetch);
+    fetcher_close(&fetcher);
+    return error;
+}
+
+static void never_told(void *opaque, const struct auth_answer *answer)
+{
+    (void)opaque, (void)answer;
+    fail();
+}
+
+static int try_oauth(void)
+{
+    static struct oauth oauth;
+    static struct config config;
+    static const struct admission secret;
+    static const struct client client = {.kind = CLIENT_IPV4};
+    struct oauth_waiter waiter = {.told = never_told};
+    sd_event *event = NULL;
+    int ends[2];
+    config_init(&config);
+    snprintf(config.oauth.issuer, sizeof config.oauth.issuer, "https://id.example");
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+    assert_int_equal(sd_event_new(&event), 0);
+    int error = oauth_open(&oauth, event, ends[0], &config, &secret);
+    if (!error)
+        error = oauth_ask(&oauth, "token", 5, &client, &waiter);
+    oauth_forget(&oauth, &waiter);
+    oauth_close(&oauth);
+    sd_event_unref(event);
+    close(ends[0]);
+    close(ends[1]);
+    return error;
+}
+
+static void test_tokens(void **state)
+{
+    (void)state;
+    survive("jwks", try_jwks, 1);
+    survive("fetch", try_fetch, 1);
+    survive("oauth", try_oauth, 2);
+}
+
 /* ---- what takes no memory at all ---- */
 
 static int try_protocol(void)
@@ -849,10 +919,11 @@ int main(void)
 {
     json_set_alloc_funcs(__wrap_malloc, free);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_texts),      cmocka_unit_test(test_masks),
-        cmocka_unit_test(test_images),     cmocka_unit_test(test_weights),
-        cmocka_unit_test(test_backends),   cmocka_unit_test(test_serving),
-        cmocka_unit_test(test_supervisor), cmocka_unit_test(test_without_memory),
+        cmocka_unit_test(test_texts),          cmocka_unit_test(test_masks),
+        cmocka_unit_test(test_images),         cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_backends),       cmocka_unit_test(test_serving),
+        cmocka_unit_test(test_supervisor),     cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

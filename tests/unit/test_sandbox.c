@@ -1,5 +1,5 @@
-/* What a gateway or a broker can still do once it serves: each attempt in a process of its own that
- * gave up what they give up. */
+/* What a gateway, a broker or auth can still do once it serves: each attempt in a process of its
+ * own that gave up what they give up. */
 #include "unetserve/sandbox.h"
 
 #include <errno.h>
@@ -66,15 +66,14 @@ static int prepare(const struct sandbox *sandbox, pthread_t *thread)
     return 0;
 }
 
-/* The wait status of a process of that role that makes the attempt: an exit with its errno. */
-static int wait_status(enum queue_role role, int (*attempt)(void), bool by_thread)
+/* The wait status of a process that makes the attempt: an exit with its errno. */
+static int status_of(const struct sandbox *sandbox, int (*attempt)(void), bool by_thread)
 {
-    const struct sandbox sandbox = {.role = role, .mode = SANDBOX_AUTO, .max_connections = 10};
     pid_t child = fork();
     if (child == 0) {
         pthread_t thread;
         thread_attempt = attempt;
-        if (prepare(&sandbox, &thread))
+        if (prepare(sandbox, &thread))
             _exit(NOT_READY);
         if (!by_thread)
             _exit(attempt());
@@ -85,6 +84,12 @@ static int wait_status(enum queue_role role, int (*attempt)(void), bool by_threa
     int status = 0;
     assert_int_equal(waitpid(child, &status, 0), child);
     return status;
+}
+
+static int wait_status(enum queue_role role, int (*attempt)(void), bool by_thread)
+{
+    const struct sandbox sandbox = {.role = role, .mode = SANDBOX_AUTO, .max_connections = 10};
+    return status_of(&sandbox, attempt, by_thread);
 }
 
 static void assert_ends(int (*attempt)(void), int expected)
@@ -157,6 +162,37 @@ static int try_limit(void)
     return outcome(setrlimit(RLIMIT_NOFILE, &limit));
 }
 
+static int try_open_system(void)
+{
+    return outcome(open("/usr", O_RDONLY | O_DIRECTORY));
+}
+
+static int try_open_etc(void)
+{
+    return outcome(open("/etc", O_RDONLY | O_DIRECTORY));
+}
+
+static int try_open_writing(void)
+{
+    return outcome(open("/tmp/unetserve-never-made", O_WRONLY | O_CREAT, 0600));
+}
+
+/* Whoever listens there was there before. */
+static struct sockaddr_in listening;
+
+static int try_connect(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    return outcome(fd < 0 ? fd : connect(fd, (struct sockaddr *)&listening, sizeof listening));
+}
+
+static int try_listen(void)
+{
+    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    return outcome(fd < 0 ? fd : bind(fd, (struct sockaddr *)&any, sizeof any));
+}
+
 static int try_exec(void)
 {
     char *const none[] = {NULL};
@@ -213,6 +249,60 @@ static void test_no_tcp_connection_is_made(void **state)
     assert_int_equal(WEXITSTATUS(status), EACCES);
 }
 
+static int auth_ends(int (*attempt)(void), bool by_thread, uint16_t port)
+{
+    const struct sandbox sandbox = {.role = QUEUE_AUTH, .mode = SANDBOX_AUTO, .ports = {port}};
+    int status = status_of(&sandbox, attempt, by_thread);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* Its threads look names up, so they have what it has. */
+static void test_auth_is_walled_in(void **state)
+{
+    (void)state;
+    needs_seccomp();
+    for (int by_thread = 0; by_thread < 2; by_thread++) {
+        assert_int_equal(auth_ends(try_inet, by_thread, 0), SUCCEEDED);
+        assert_int_equal(auth_ends(try_unix, by_thread, 0), SUCCEEDED);
+        assert_int_equal(auth_ends(try_open_system, by_thread, 0), SUCCEEDED);
+        assert_int_equal(auth_ends(try_open_writing, by_thread, 0), EPERM);
+        assert_int_equal(auth_ends(try_listen, by_thread, 0), EPERM);
+        assert_int_equal(auth_ends(try_fork, by_thread, 0), EPERM);
+        assert_int_equal(auth_ends(try_code, by_thread, 0), EPERM);
+        assert_int_equal(auth_ends(try_kill, by_thread, 0), EPERM);
+        int status = wait_status(QUEUE_AUTH, try_exec, by_thread);
+        assert_true(WIFSIGNALED(status));
+        assert_int_equal(WTERMSIG(status), SIGSYS);
+        if (!sandbox_missing())
+            assert_int_equal(auth_ends(try_open_etc, by_thread, 0), EACCES);
+    }
+}
+
+static void test_auth_connects_where_it_may(void **state)
+{
+    (void)state;
+    needs_seccomp();
+    if (sandbox_missing())
+        skip();
+    socklen_t size = sizeof listening;
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    listening.sin_family = AF_INET;
+    listening.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(bind(listener, (struct sockaddr *)&listening, size), 0);
+    assert_int_equal(listen(listener, 8), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&listening, &size), 0);
+    uint16_t port = ntohs(listening.sin_port);
+    assert_int_equal(auth_ends(try_connect, false, port), SUCCEEDED);
+    int elsewhere = auth_ends(try_connect, false, port == 9 ? 10 : 9);
+    close(listener);
+    if (elsewhere == SUCCEEDED) {
+        print_message("skipped: this kernel's Landlock does not know TCP\n");
+        skip();
+    }
+    assert_int_equal(elsewhere, EACCES);
+}
+
 static int without(enum sandbox_mode mode)
 {
     const struct sandbox sandbox = {.role = QUEUE_GATEWAY, .mode = mode, .max_connections = 10};
@@ -242,6 +332,8 @@ int main(void)
         cmocka_unit_test(test_fronts_are_walled_in),
         cmocka_unit_test(test_exec_ends_the_process),
         cmocka_unit_test(test_no_tcp_connection_is_made),
+        cmocka_unit_test(test_auth_is_walled_in),
+        cmocka_unit_test(test_auth_connects_where_it_may),
         cmocka_unit_test(test_modes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -49,11 +49,12 @@ struct order {
 
 /* ---- the files ---- */
 
-/* What the programs and the UNet plugin are linked to; a test compares this with what they really
- * are. */
+/* What the programs and the UNet plugin are linked to, which a test compares with what they really
+ * are, and the certificates by which unetserve-auth knows a provider. */
 #define RUNTIME_PACKAGES                                                                           \
-    "libdnnl2 libgnutls30 libinih1 libjansson4 libmicrohttpd12 libpng16-16 libseccomp2 "           \
-    "libsystemd0 libtiff6 "                                                                        \
+    "ca-certificates libcjose0 libcurl4 libdnnl2 libgnutls30 libinih1 libjansson4 "                \
+    "libmicrohttpd12 libpng16-16 libseccomp2 "                                                     \
+    "libssl3 libsystemd0 libtiff6 "                                                                \
     "libxxhash0 libzip4 "                                                                          \
     "libzmq5 libzstd1 zlib1g"
 
