@@ -38,7 +38,7 @@ import requests
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
 
-from conftest import BUILD, CHECKOUT, Server, process_alive, wait_until  # noqa: E402
+from conftest import BUILD, CHECKOUT, Server, process_alive, process_begun, wait_until  # noqa: E402
 from load import BROKEN, LEFT, NOBODY, Books, HttpClient, Order, ZmqClient  # noqa: E402
 from protocol_client import endpoint_of  # noqa: E402
 
@@ -68,6 +68,8 @@ timeout_ms = 40000
 """
 ROLES = {"worker": 0.4, "gateway": 0.2, "zmq-front": 0.15, "broker": 0.25}
 LONELY_ROUNDS = 60
+LONELY_FRONTS = 30
+LARGE_BYTES = 4_000_000
 DRAIN_S = 30  # all that was accepted is done by then, on a machine that others use too
 ORPHANS_S = 12  # at most so long others are killed beside a dead supervisor
 STOP_BORNE_S = 5  # longer than the supervisor lets a process be stopped
@@ -89,6 +91,11 @@ def start():
     server = Server(launch(directory, "127.0.0.1:0"), directory)
     server.wait_ready()
     return server
+
+
+def orphans_left(begun):
+    """Of {pid: when it was started}. A pid may be another process's by now."""
+    return [pid for pid, at in begun.items() if process_alive(pid) and process_begun(pid) == at]
 
 
 def listens(port):
@@ -267,8 +274,7 @@ class Faults:
 
     def outlive(self, roles, at_once):
         """Kill the supervisor, with company if there are roles; start the next one, at once or when all are gone."""
-        self.server.children()
-        old, told = sorted(self.server.seen()), self.server.log_text().count(REFUSED_AT_END)
+        old, told = {pid: process_begun(pid) for pid in self.server.children()}, self.server.log_text().count(REFUSED_AT_END)
         before = self.counts.copy()
         end = self.books.note_end(alone=not roles)
         self.server.process.kill()
@@ -282,11 +288,11 @@ class Faults:
             wait_until(lambda: not listens(self.server.port), DRAIN_S, "the address to be free")
             start_again(self.server)
             self.books.end_over(end)
-        while (left := [pid for pid in old if process_alive(pid)]) and time.monotonic() < begun + DRAIN_S + 5:
+        while orphans_left(old) and time.monotonic() < begun + DRAIN_S + 5:
             time.sleep(0.02)
         company.join()
         self.drains_s.append(time.monotonic() - begun)
-        if left := [pid for pid in left if process_alive(pid)]:
+        if left := orphans_left(old):
             self.books.violate(f"{DRAIN_S + 5} s after the supervisor's death there still is {left}")
         if self.server.log_text().count(REFUSED_AT_END) > told and not self.books.is_hurt(end):
             self.books.violate(f"a gateway refused what it had accepted, and no worker had died: {self.counts - before}")
@@ -344,9 +350,36 @@ def lonely_rounds(server, books, faults, order_maker, seed):
         took_ms.append((time.monotonic() - begun) * 1000)
         killer.join()
     client.drop()
+    lonely_fronts(server, books, faults, seed)
     if took_ms:
         print(f"lonely requests, each with a kill: answered within median {statistics.median(took_ms):.0f} ms, "
               f"worst {max(took_ms):.0f} ms")
+
+
+def lonely_fronts(server, books, faults, seed):
+    """All gateways are killed at any moment of a request that has much to copy, so that they also die between two moves
+    of its slot that are usually close together. Its slot must be free in the end, whatever its state was."""
+    dice = random.Random(f"{seed}/fronts")
+    client = HttpClient(books, server.port, [], seed, "front")
+    seconds = 0.05
+    for i in range(LONELY_FRONTS):
+        pids = [pid for pid, words in server.children().items() if faults.role_of(words) == "gateway"]
+        if books.violations:
+            break
+        killers = [threading.Timer(dice.uniform(0, 1.5) * seconds, faults.kill, ("gateway", pid)) for pid in pids]
+        text = f"echo {i} ".encode() + b"x" * LARGE_BYTES
+        begun = time.monotonic()
+        if i % 4:  # the others tell how long it takes
+            for killer in killers:
+                killer.start()
+        client.request(Order("huge", "/poison", "application/json", text, text), f"front-{i}", calm=True)
+        client.drop()
+        if i % 4:
+            for killer in killers:
+                killer.join()
+        else:
+            seconds = time.monotonic() - begun
+        wait_until(lambda: settled_processes(server), 30, "new gateways")
 
 
 # ---- what came of it -------------------------------------------------------------------------------

@@ -36,6 +36,16 @@ def process_alive(pid):
         return False
 
 
+def process_begun(pid):
+    """When it was started, in ticks since the machine was: with the pid, what tells a process from a later one. None: it
+    is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return int(file.read().rpartition(")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
 def wait_until(condition, seconds=30, what="the condition"):
     """Looks again and again, for a bounded time. Returns what the condition returned."""
     end = time.monotonic() + seconds
@@ -60,7 +70,7 @@ class Server:
         self.addresses = []
         self.port = None
         self.url = None
-        self._seen = set()
+        self._seen = {}  # pid: when it was started
 
     def log_text(self):
         return self.log.read_text(errors="replace")
@@ -79,12 +89,16 @@ class Server:
                 continue
             if process_alive(pid):
                 found[pid] = [word.decode(errors="replace") for word in words if word]
-        self._seen.update(found)
+        self._seen.update({pid: process_begun(pid) for pid in found})
         return found
 
     def seen(self):
         """Every child that was ever looked at."""
         return set(self._seen)
+
+    def left(self):
+        """Those of them that still run. A pid may be another process's by now."""
+        return [pid for pid, begun in self._seen.items() if process_alive(pid) and process_begun(pid) == begun]
 
     def role(self, name):
         """Sorted pids of children whose program is unetserve-NAME."""
@@ -130,7 +144,7 @@ class Server:
         self.assert_nothing_left()
 
     def assert_nothing_left(self):
-        left = wait_until(lambda: not [pid for pid in self._seen if process_alive(pid)] or None, 20,
+        left = wait_until(lambda: not self.left() or None, 20,
                           "the end of every process")
         assert left
         assert not self.run_root.exists(), list(self.run_root.rglob("*"))
@@ -143,12 +157,11 @@ class Server:
 
     def kill_leftovers(self):
         self.children()
-        for pid in [self.pid, *self._seen]:
-            if process_alive(pid):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+        for pid in [*([self.pid] if self.process.poll() is None else []), *self.left()]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
         self.process.wait(30)
         self.process.stdout.close()
 
