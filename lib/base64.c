@@ -37,7 +37,7 @@ static size_t give(struct base64 *base64, char *out)
 
 int base64_feed(struct base64 *base64, const char *text, size_t size, char *out, size_t *made)
 {
-    size_t at = 0;
+    *made = 0;
     for (size_t i = 0; i < size; i++) {
         int value = value_of(text[i]);
         if (value == SPACE)
@@ -49,9 +49,8 @@ int base64_feed(struct base64 *base64, const char *text, size_t size, char *out,
         base64->padding += value == PADDING;
         base64->bits = base64->bits << 6 | (value == PADDING ? 0u : (uint32_t)value);
         if (++base64->letters == 4)
-            at += give(base64, out + at);
+            *made += give(base64, out + *made);
     }
-    *made = at;
     return 0;
 }
 

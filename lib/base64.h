@@ -15,8 +15,8 @@ struct base64 {
 /* Bytes that size letters make at most, whatever came before. */
 #define BASE64_MADE(size) (((size) / 4 + 1) * 3)
 
-/* The next letters, into out, which has room for BASE64_MADE(size) bytes. 0 with *made, or -1: this
- * is no base64. */
+/* The next letters, into out, which has room for BASE64_MADE(size) bytes. 0, or -1: this is no
+ * base64. Either way *made bytes came of what stands before. */
 int base64_feed(struct base64 *base64, const char *text, size_t size, char *out, size_t *made);
 
 /* Did it end with four letters, and where padding stands? */

@@ -266,10 +266,11 @@ static int take_base64(void *opaque, const char *text, size_t size, struct probl
     for (size_t at = 0, taken; at < size; at += taken) {
         size_t made;
         taken = size - at < LETTERS ? size - at : LETTERS;
-        if (base64_feed(&reader->base64, text + at, taken, bytes, &made))
-            return refuse_base64(reader, problem);
+        int failed = base64_feed(&reader->base64, text + at, taken, bytes, &made);
         if (feed_content(reader, bytes, made, problem))
             return -1;
+        if (failed)
+            return refuse_base64(reader, problem);
     }
     return 0;
 }
