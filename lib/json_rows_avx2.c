@@ -89,21 +89,13 @@ static inline __m256i last(unsigned count)
     return _mm256_loadu_si256((const __m256i *)(const void *)(last_bytes + count));
 }
 
-static inline void take_digits_apart(const char *end, unsigned after, unsigned count,
-                                     uint64_t *high, uint64_t *low)
+static inline __m256i select_digits(const char *end, unsigned after, unsigned count)
 {
     __m256i there = _mm256_loadu_si256((const __m256i *)(const void *)(end - 32));
     __m256i before = _mm256_loadu_si256((const __m256i *)(const void *)(end - 33));
     __m256i v = _mm256_blendv_epi8(before, there, last(after));
     v = _mm256_and_si256(_mm256_sub_epi8(v, _mm256_set1_epi8('0')), last(count));
-    v = _mm256_maddubs_epi16(v, _mm256_set1_epi16(0x010a));
-    v = _mm256_madd_epi16(v, _mm256_set1_epi32(0x00010064));
-    v = _mm256_packus_epi32(v, v);
-    v = _mm256_madd_epi16(v, _mm256_set1_epi32(0x00012710)); /* 10000 and 1 */
-    uint64_t first = (uint64_t)_mm256_extract_epi64(v, 0);
-    uint64_t second = (uint64_t)_mm256_extract_epi64(v, 2);
-    *high = (uint32_t)first * UINT64_C(100000000) + (first >> 32);
-    *low = (uint32_t)second * UINT64_C(100000000) + (second >> 32);
+    return v;
 }
 
 #define ROWS_READ json_rows_read_avx2

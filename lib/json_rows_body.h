@@ -6,7 +6,8 @@
  *
  *   classify             64 bytes to masks
  *   store_integers       numbers of at most eight digits
- *   take_digits_apart    up to 32 digits that end at a place, a point among them passed over
+ *   select_digits        the values of up to 32 digits that end at a place, zeros in front, a point
+ *                        before the last so many passed over (at least DIGITS_MAX: there is none)
  *   ROWS_READ            the function's name
  */
 
@@ -15,7 +16,7 @@ enum {
     BEFORE = 40,      /* bytes before a window that may be read */
     BEHIND = 16,      /* and behind it */
     POWER_MAX = 22,   /* largest power of ten that a double holds exactly */
-    DIGITS_MAX = 32,  /* that take_digits_apart takes */
+    DIGITS_MAX = 32,  /* that select_digits takes */
     HIGH_LIMIT = 922, /* so many times 10^16 fit 63 bits */
 };
 
@@ -66,6 +67,21 @@ static inline bool read_window(const struct masks *m, struct window *window)
         .closed = ends & stop,
     };
     return true;
+}
+
+/* Those digits as two numbers of sixteen. */
+static inline void take_digits_apart(const char *end, unsigned after, unsigned count,
+                                     uint64_t *high, uint64_t *low)
+{
+    __m256i v = select_digits(end, after, count);
+    v = _mm256_maddubs_epi16(v, _mm256_set1_epi16(0x010a));  /* pairs */
+    v = _mm256_madd_epi16(v, _mm256_set1_epi32(0x00010064)); /* fours */
+    v = _mm256_packus_epi32(v, v);
+    v = _mm256_madd_epi16(v, _mm256_set1_epi32(0x00012710)); /* eights: 10000 and 1 */
+    uint64_t first = (uint64_t)_mm256_extract_epi64(v, 0);
+    uint64_t second = (uint64_t)_mm256_extract_epi64(v, 2);
+    *high = (uint32_t)first * UINT64_C(100000000) + (first >> 32);
+    *low = (uint32_t)second * UINT64_C(100000000) + (second >> 32);
 }
 
 /* The value of mantissa / 10^after, if it is sure: see json_number_round. */
