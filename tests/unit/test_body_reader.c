@@ -454,6 +454,7 @@ static void test_image_files_that_do_not_fit(void **state)
     struct unetserve_interface twelve = model(ALL_TYPES, 12, 1);
     read_every_way(&twelve, BODY_FILE, NULL, png_head, sizeof png_head);
     assert_problem(422, "3 channels, expected 12");
+    free(got.room.data);
     read_body(&twelve, BODY_FILE, NULL, png_head, sizeof png_head, 1, BODY_MAX, &got);
     assert_true(got.fed < IMAGE_FILE_PNG_HEAD); /* by its head */
     read_every_way(&twelve, BODY_FILE, NULL, tiff_head, sizeof tiff_head);
