@@ -17,10 +17,11 @@ static void wait_for_room(struct worker *worker, struct job *job, size_t size)
 {
     if (ring_wait(&job->ring, size))
         return;
-    /* The wake-up may have been for something else: after predict the loop looks for everything. */
+    /* The wake-up may be for something else: after predict the loop looks for everything. */
     struct pollfd woken = {.fd = worker->seat->event_fd, .events = POLLIN};
-    if (poll(&woken, 1, LOOK_AGAIN_MS) > 0)
+    if (!seat_asleep(worker->seat) && poll(&woken, 1, LOOK_AGAIN_MS) > 0)
         seat_clear(worker->seat);
+    seat_awake(worker->seat);
     seat_tick(worker->seat);
 }
 

@@ -7,6 +7,7 @@
 #include "workers/run.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -873,6 +874,62 @@ static void a_stream_lies_in_the_ring_and_its_refusal_last(void **state)
     end(&scene);
 }
 
+/* Until nobody wants the stream any more. */
+static int flood_predict(void *model, struct unetserve_item *const *items, size_t count)
+{
+    const struct scene *scene = model;
+    static const char item[1000];
+    assert_int_equal(count, 1);
+    int error = 0;
+    while (!error)
+        error = scene->worker.host.emit(&scene->worker.host, items[0], item, sizeof item);
+    return error;
+}
+
+static const struct unetserve_model_ops flood = {
+    .abi = UNETSERVE_MODEL_ABI,
+    .size = sizeof flood,
+    .name = "flood",
+    .predict = flood_predict,
+};
+
+/* A client that leaves while the ring is full, as soon as the worker says that it sleeps. */
+static void *leave(void *opaque)
+{
+    struct scene *scene = opaque;
+    const struct queue_process *process = &scene->queue.processes[scene->seat.index];
+    for (int i = 0; i < 20000 && atomic_load(&process->attention) & QUEUE_AWAKE; i++)
+        usleep(1000);
+    bool slept = !(atomic_load(&process->attention) & QUEUE_AWAKE);
+    queue_cancel(&scene->queue, 0, queue_word_generation(queue_word(&scene->queue, 0)));
+    return slept ? scene : NULL;
+}
+
+static void who_waits_for_room_can_be_woken(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 1);
+    scene.seat.event_fd = eventfd(0, EFD_NONBLOCK);
+    scene.worker.ops = &flood;
+    scene.worker.instance = &scene;
+    scene.worker.interface.output_kind = UNETSERVE_DOCUMENT;
+    scene.worker.interface.flags = UNETSERVE_STREAMS;
+    uint32_t slot = submit_leased(&scene, &image, ACT_ANSWER);
+    assert_int_equal(slot, 0);
+    seat_awake(&scene.seat);
+    pthread_t client;
+    assert_int_equal(pthread_create(&client, NULL, leave, &scene), 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    void *slept = NULL;
+    assert_int_equal(pthread_join(client, &slept), 0);
+    assert_non_null(slept);
+    assert_false(seat_asleep(&scene.seat));
+    expect(&scene, slot, QUEUE_FAILED);
+    close(scene.seat.event_fd);
+    end(&scene);
+}
+
 static void a_refusal_before_the_first_item_is_an_answer(void **state)
 {
     (void)state;
@@ -1024,6 +1081,7 @@ int main(void)
         cmocka_unit_test(who_runs_alone_waits_for_the_pending_and_they_for_it),
         cmocka_unit_test(the_model_is_told_once_that_nobody_waits),
         cmocka_unit_test(a_stream_lies_in_the_ring_and_its_refusal_last),
+        cmocka_unit_test(who_waits_for_room_can_be_woken),
         cmocka_unit_test(a_refusal_before_the_first_item_is_an_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
