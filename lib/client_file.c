@@ -1,5 +1,7 @@
 #include "lib/client_file.h"
 
+#include "lib/json_whole.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -50,9 +52,9 @@ static bool put_program(FILE *out, const json_t *url, const json_t *models)
 
 int client_file_write(const char *path, const char *url, const json_t *models)
 {
-    json_t *url_text = json_string(url);
+    json_t *url_text = json_whole_string(url, strlen(url));
     if (!url_text)
-        return -EINVAL;
+        return -ENOMEM;
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_EXCL, 0777);
     FILE *out = fd < 0 ? NULL : fdopen(fd, "w");
     int rc = out ? 0 : -errno;

@@ -8,8 +8,8 @@
 #include <jansson.h>
 
 /* Write it to path, which must not be there yet (-EEXIST). url: of the server. models: a list of
- * what model_facts() makes, each with its "route" beside. 0; -EINVAL: url is not UTF-8; -ENOMEM; or
- * what the file system says. A file that could not be written whole is taken away. */
+ * what model_facts() makes, each with its "route" beside. 0; -ENOMEM; or what the file system
+ * says. A file that could not be written whole is taken away. */
 int client_file_write(const char *path, const char *url, const json_t *models);
 
 #endif

@@ -66,7 +66,7 @@ def test_everything_has_its_place(installed):
 # cannot hang or crash in them; a worker meets oneDNN in its plugin only; nothing here needs CUDA.
 NEEDED = {
     "bin/unetserve": "libseccomp libsystemd libinih libjansson",
-    "bin/unetctl": "libgdal libcurl libgnutls libzmq libjansson libinih libpng16 libzip libxxhash",
+    "bin/unetctl": "libgdal libcurl libgnutls libzmq libjansson libinih libpng16 libzip libxxhash libdnnl",
     "lib/unetserve/unetserve-gateway": "libmicrohttpd libgnutls libzmq libseccomp libsystemd libinih libjansson libpng16 libz libzstd",
     "lib/unetserve/unetserve-broker": "libzmq libseccomp libsystemd libinih",
     "lib/unetserve/unetserve-auth": "libcurl libcjose libcrypto libseccomp libsystemd libinih libjansson",

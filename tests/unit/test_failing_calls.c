@@ -21,6 +21,7 @@
 #include "gateway/outcome.h"
 #include "gateway/pages.h"
 #include "goldens.h"
+#include "supervisor/client_program.h"
 #include "supervisor/listeners.h"
 #include "supervisor/run_dir.h"
 #include "supervisor/spawn.h"
@@ -339,6 +340,25 @@ static int try_decoder(void)
     return 0;
 }
 
+/* What could not be written whole is not there. */
+static int try_client_file(void)
+{
+    static struct config config;
+    static struct unetserve_interface interface;
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/test_failing_calls.%ld.py", (long)getpid());
+    config.model_count = 1;
+    config.listen_count = 1;
+    snprintf(config.listen[0], sizeof config.listen[0], "0.0.0.0:8000");
+    snprintf(config.models[0].route, sizeof config.models[0].route, "/predict");
+    interface.input_kind = interface.output_kind = UNETSERVE_DOCUMENT;
+    interface.max_batch = 1;
+    int rc = client_program_write(path, &config, &interface);
+    assert_int_equal(access(path, F_OK) == 0, rc == 0);
+    unlink(path);
+    return rc;
+}
+
 static int try_compressor(void)
 {
     char body[] = "[1,1,1,1]";
@@ -361,6 +381,7 @@ static void test_texts(void **state)
     config_init(&defaults);
     compress_configure(&defaults);
     survive("compressor", try_compressor, 1);
+    survive("client file", try_client_file, 3);
     survive("decoder", try_decoder, 3);
     survive("form", try_form, 1);
     survive("API keys", try_keys, 1);

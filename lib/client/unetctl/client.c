@@ -88,8 +88,6 @@ static int write_program(const struct order *order, const json_t *models)
     if (!part_of(order->path, part, sizeof part))
         return command_fail(EX_USAGE, "the file's path is too long");
     int rc = client_file_write(part, order->url, models);
-    if (rc == -EINVAL)
-        return command_fail(EX_USAGE, "the URL is not UTF-8");
     if (rc < 0)
         return command_fail(EX_CANTCREAT, "cannot write %s: %s", order->path, strerror(-rc));
     return publish(order, part);
