@@ -14,7 +14,7 @@ from conftest import BUILD, CHECKOUT, SLOW, wait_until
 DIRECTORY = CHECKOUT / "docs" / "strategies"
 ANSWERS = {"online": 5, "batch": 5, "streaming": 4, "edge": 4}
 
-pytestmark = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("pgrep")), reason="the pages use curl and pgrep")
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="the pages use curl")
 
 
 @pytest.fixture
