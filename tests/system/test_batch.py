@@ -101,6 +101,7 @@ def test_a_bar_on_a_terminal_and_a_summary(server, tiles, tmp_path):
 class Busy(http.server.BaseHTTPRequestHandler):
     """Says 503 as often as told, then answers a mask."""
     refusals = 0
+    priority = None
 
     def log_message(self, *_):
         pass
@@ -117,6 +118,7 @@ class Busy(http.server.BaseHTTPRequestHandler):
         self.answer(200, b"{}")
 
     def do_POST(self):
+        Busy.priority = self.headers["X-Unetserve-Priority"]
         self.rfile.read(int(self.headers["Content-Length"]))
         if Busy.refusals > 0:
             Busy.refusals -= 1
@@ -139,7 +141,9 @@ def test_busy_servers_are_asked_again(busy, tmp_path):
     numpy.save(tmp_path / "in" / "a.npy", numpy.zeros((1, 16, 16), numpy.uint8))
     Busy.refusals = 2
     assert summary(batch(tmp_path / "in", "-o", tmp_path / "out", "--url", busy, "--json"))["done"] == 1
-    assert Busy.refusals == 0
+    assert Busy.refusals == 0 and Busy.priority is None
+    batch(tmp_path / "in", "-o", tmp_path / "out", "--url", busy, "--force", "--priority", "-3")
+    assert Busy.priority == "-3"
     Busy.refusals = 1000
     done = batch(tmp_path / "in", "-o", tmp_path / "out", "--url", busy, "--force", "--patience", 500, code=65)
     assert "full" in done.stderr and Busy.refusals == 999
@@ -163,6 +167,8 @@ def test_sigint_finishes_and_says_how_to_go_on(server, tiles, tmp_path):
 
 def test_wrong_use_is_said(tmp_path):
     for words in ([], [tmp_path], [tmp_path, "-o", tmp_path], [tmp_path, "-o", tmp_path / "o", "--shard", "4/3"],
-                  [tmp_path, "-o", tmp_path / "o", "--format", "jpg"], [tmp_path, "-o", tmp_path / "o", "--jobs", "0"]):
+                  [tmp_path, "-o", tmp_path / "o", "--format", "jpg"], [tmp_path, "-o", tmp_path / "o", "--jobs", "0"],
+                  [tmp_path, "-o", tmp_path / "o", "--priority", "-1"],
+                  [tmp_path, "-o", tmp_path / "o", "--url", "http://127.0.0.1:9", "--priority", "10"]):
         assert len(batch(*words, code=64).stderr.splitlines()) == 1
     batch(tmp_path / "none", "-o", tmp_path / "o", code=66)

@@ -19,6 +19,7 @@ struct http {
     char base[HTTP_URL_MAX]; /* scheme and authority, no slash at the end */
     char predict_url[HTTP_URL_MAX + 16];
     int timeout_ms;
+    int priority;
     unsigned retry_after_s; /* of the last answer */
 };
 
@@ -189,6 +190,11 @@ static int http_exchange_run(struct http *http, const char *url, struct curl_sli
     return 0;
 }
 
+void http_set_priority(struct http *http, int priority)
+{
+    http->priority = priority;
+}
+
 unsigned http_retry_after_s(const struct http *http)
 {
     return http->retry_after_s;
@@ -262,6 +268,10 @@ static int http_post(struct http *http, struct curl_slist *headers, const char *
         snprintf(error, error_size, "no memory");
         return -ENOMEM;
     }
+    char line[64];
+    snprintf(line, sizeof line, "X-Unetserve-Priority: %d", http->priority);
+    struct curl_slist *longer = http->priority ? curl_slist_append(headers, line) : headers;
+    headers = longer ? longer : headers;
     curl_easy_setopt(http->curl, CURLOPT_POST, 1L);
     curl_easy_setopt(http->curl, CURLOPT_POSTFIELDS, body);
     curl_easy_setopt(http->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)bytes);

@@ -13,6 +13,9 @@ struct http;
 int http_open(const char *url, int timeout_ms, struct http **out, char *error, size_t error_size);
 void http_close(struct http *http);
 
+/* What the requests from here on ask for as X-Unetserve-Priority; 0: nothing. */
+void http_set_priority(struct http *http, int priority);
+
 int http_predict(struct http *http, const struct unetserve_tensor *input,
                  struct unetserve_answer *answer, char *error, size_t error_size);
 

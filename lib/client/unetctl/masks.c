@@ -60,6 +60,10 @@ static int take_numeric_option(struct masks_options *options, const char *comman
         code = take_number("--patience", 0, 86400000, &number);
         options->server.patience_ms = (int)number;
         return code;
+    case MASKS_PRIORITY:
+        code = take_number("--priority", -9, 9, &number);
+        options->server.priority = (int)number;
+        return code;
     default:
         return command_fail(EX_USAGE, "unknown or incomplete option; see unetctl %s --help",
                             command);
@@ -91,6 +95,8 @@ int masks_check_options(const struct masks_options *options)
                             options->format);
     if (options->server.url && (options->server.endpoint || options->server.model))
         return command_fail(EX_USAGE, "--url excludes --endpoint and --model");
+    if (options->server.priority && !options->server.url)
+        return command_fail(EX_USAGE, "--priority goes over HTTP: say where with --url");
     return -1;
 }
 

@@ -35,6 +35,7 @@ enum {
     MASKS_JOBS,
     MASKS_TIMEOUT,
     MASKS_PATIENCE,
+    MASKS_PRIORITY,
     MASKS_JSON,
     MASKS_OWN /* the first of a command's own options */
 };
@@ -52,7 +53,8 @@ enum {
     {"codes", no_argument, NULL, MASKS_CODES},              \
     {"jobs", required_argument, NULL, MASKS_JOBS},          \
     {"timeout", required_argument, NULL, MASKS_TIMEOUT},    \
-    {"patience", required_argument, NULL, MASKS_PATIENCE},  \
+    {"patience", required_argument, NULL, MASKS_PATIENCE}, \
+    {"priority", required_argument, NULL, MASKS_PRIORITY},  \
     {"help", no_argument, NULL, 'h'}
 /* clang-format on */
 
@@ -68,7 +70,8 @@ enum {
     "      --codes         write the classes' codes instead of 0, 1, 2... (npy, tif)\n"            \
     "      --jobs N        how many in flight (two for each of the server's workers, else 4)\n"    \
     "      --timeout MS    wait that long for an answer (30000)\n"                                 \
-    "      --patience MS   wait that long in all where the server is too busy (60000)\n"
+    "      --patience MS   wait that long in all where the server is too busy (60000)\n"           \
+    "      --priority N    -9 to 9: how soon, of what waits there (0; over HTTP)\n"
 
 struct masks_options masks_defaults(void);
 

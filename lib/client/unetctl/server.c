@@ -67,6 +67,8 @@ int server_open(const struct server_options *options, struct server **out, char 
         free(server);
         return rc;
     }
+    if (server->http)
+        http_set_priority(server->http, options->priority);
     *out = server;
     return 0;
 }

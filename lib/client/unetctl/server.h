@@ -17,6 +17,7 @@ struct server_options {
     const char *endpoint; /* NULL: find one */
     const char *model;    /* NULL: the only one; ZeroMQ */
     int timeout_ms;
+    int priority;            /* -9 to 9; over HTTP */
     int patience_ms;         /* ask again after 429 and 503, waiting that long in all; 0: never */
     const atomic_bool *stop; /* ends that waiting; may be NULL */
 };
