@@ -59,7 +59,7 @@ def test_a_line_is_the_brokers(start_server):
     shown = metrics(server)
     jobs = shown.value("requests_total", model="poison", code="200")
     assert shown.value("batch_tiles_count", model="poison") == jobs
-    assert 0 < shown.value("jobs_handed_over_total", model="poison") <= jobs - 7
+    assert shown.value("jobs_handed_over_total", model="poison") <= jobs - 7
     server.stop()
 
 
