@@ -159,12 +159,14 @@ static json_rows_read *const ways[JSON_ROWS_KINDS] = {
 
 bool json_rows_usable(enum json_rows_kind kind)
 {
+    bool bits = __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+                __builtin_cpu_supports("popcnt");
     switch (kind) {
     case JSON_ROWS_AVX512:
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        return bits && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
-    case JSON_ROWS_AVX2: return __builtin_cpu_supports("avx2");
+    case JSON_ROWS_AVX2: return bits && __builtin_cpu_supports("avx2");
     case JSON_ROWS_PLAIN:
     case JSON_ROWS_KINDS: break;
     }
