@@ -1,5 +1,7 @@
 #include "auth/jwks.h"
 
+#include "auth/base64url.h"
+
 #include <cjose/base64.h>
 #include <cjose/util.h>
 #include <errno.h>
@@ -91,7 +93,8 @@ static size_t number_bytes(const json_t *key, const char *name)
     const char *text = member(key, name);
     uint8_t *bytes = NULL;
     size_t size = 0;
-    if (!cjose_base64url_decode(text, strlen(text), &bytes, &size, NULL))
+    if (!base64url_fits(text, strlen(text)) ||
+        !cjose_base64url_decode(text, strlen(text), &bytes, &size, NULL))
         return 0;
     size_t zeros = 0;
     while (zeros < size && bytes[zeros] == 0)
@@ -108,13 +111,28 @@ static bool rsa_fits(const json_t *key)
            exponent <= RSA_EXPONENT_BYTES_MOST;
 }
 
+static bool ec_fits(const json_t *key)
+{
+    return number_bytes(key, "x") > 0 && number_bytes(key, "y") > 0;
+}
+
+/* Secrets have no place in what is published. */
+static bool is_secret(const json_t *key)
+{
+    static const char *const names[] = {"d", "k", "p", "q", "dp", "dq", "qi", "oth"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (has(key, names[i]))
+            return true;
+    return false;
+}
+
 /* What the key may verify, as bits. */
 static uint32_t key_algorithms(const json_t *key)
 {
     const char *type = member(key, "kty");
     bool rsa = strcmp(type, "RSA") == 0;
     uint32_t bits = 0;
-    if (has(key, "d") || has(key, "k") || !is_for_verifying(key) || (rsa && !rsa_fits(key)))
+    if (is_secret(key) || !is_for_verifying(key) || !(rsa ? rsa_fits(key) : ec_fits(key)))
         return 0;
     for (int i = 0; i < JWKS_ALGORITHM_COUNT; i++) {
         if (strcmp(algorithms[i].type, type) != 0 ||

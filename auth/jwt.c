@@ -1,5 +1,7 @@
 #include "auth/jwt.h"
 
+#include "auth/base64url.h"
+
 #include <cjose/base64.h>
 #include <cjose/jws.h>
 #include <cjose/util.h>
@@ -12,17 +14,6 @@ struct parts {
     const char *header, *claims, *signature;
     size_t header_size, claims_size, signature_size;
 };
-
-/* base64url without padding: letters that it has, and no number of them that it cannot have. */
-static bool part_fits(const char *part, size_t size)
-{
-    static const char letters[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    for (size_t i = 0; i < size; i++)
-        if (!part[i] || !strchr(letters, part[i]))
-            return false;
-    return size > 0 && size % 4 != 1;
-}
 
 /* Exactly three parts, none of them empty. */
 static bool parts_split(const char *token, size_t size, struct parts *parts)
@@ -38,9 +29,9 @@ static bool parts_split(const char *token, size_t size, struct parts *parts)
                             (size_t)(first - token),
                             (size_t)(second - first - 1),
                             (size_t)(end - second - 1)};
-    return part_fits(parts->header, parts->header_size) &&
-           part_fits(parts->claims, parts->claims_size) &&
-           part_fits(parts->signature, parts->signature_size);
+    return base64url_fits(parts->header, parts->header_size) &&
+           base64url_fits(parts->claims, parts->claims_size) &&
+           base64url_fits(parts->signature, parts->signature_size);
 }
 
 bool jwt_is_one(const char *token, size_t size)
