@@ -22,12 +22,18 @@ def of_pairs(over, under):
     return statistics.median(a / b for a, b in zip(over, under) if b > 0)
 
 
+def served(found):
+    """Our own forward passes that precision = auto may choose: what requests run on, and what peers are compared with. int8 changes labels."""
+    return {engine: entry for engine, entry in found.items() if engine.startswith("unetserve-") and engine != "unetserve-int8"}
+
+
 def forward_ratios(name, found):
     own = {entry: value for entry, value in found.items() if entry.startswith("unetserve-")}
     ratios = {}
     for engine, entry in own.items():
         ratios[f"forward: {name}, {engine.removeprefix('unetserve-')}, share of the measured peak"] = (max(entry["share_of_peak"]), True)
-    fastest = min(own, key=lambda engine: best(own[engine]))
+    usual = served(found)
+    fastest = min(usual, key=lambda engine: best(usual[engine]))
     for engine, entry in found.items():
         if engine not in own:
             ratios[f"forward: {name}, {engine} / {fastest}"] = (
@@ -36,7 +42,7 @@ def forward_ratios(name, found):
 
 
 def request_ratios(name, forward, requests):
-    bare = best(min((entry for engine, entry in forward.items() if engine.startswith("unetserve-")), key=best))
+    bare = best(min(served(forward).values(), key=best))
     ratios = {}
     medians = {server: [report["latency_ms"]["p50"] for report in reports] for server, reports in requests["closed"].items()}
     for server, own in medians.items():

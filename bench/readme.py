@@ -106,7 +106,7 @@ def losses(results):
     """Sentences: every peer that is ahead of unetserve in this run."""
     found = []
     for name, forward in results.get("forward", {}).items():
-        own = [entry for engine, entry in forward.items() if engine.startswith("unetserve-")]
+        own = list(ratios.served(forward).values())
         best = min(map(ratios.best, own))
         found += [f"{ENGINE_NAMES.get(engine, engine)} runs the {name} in {ratios.best(entry) / best:.2f} of our time" for engine, entry in forward.items()
                   if not engine.startswith("unetserve-") and ratios.best(entry) < best]
