@@ -22,27 +22,32 @@ def of_pairs(over, under):
     return statistics.median(a / b for a, b in zip(over, under) if b > 0)
 
 
-def served(found):
-    """Our own forward passes that precision = auto may choose: what requests run on, and what peers are compared with. int8 changes labels."""
-    return {engine: entry for engine, entry in found.items() if engine.startswith("unetserve-") and engine != "unetserve-int8"}
+def counterpart(engine, found):
+    """Our own forward pass in a peer's precision; what `precision = auto` serves (bf16 where the processor has it) for anything else."""
+    own = "unetserve-f32" if engine.endswith("f32") else "unetserve-bf16"
+    return found.get(own, found["unetserve-f32"] if "unetserve-f32" in found else None)
+
+
+def name_of(entry, found):
+    return next(name for name, value in found.items() if value is entry)
 
 
 def forward_ratios(name, found):
-    own = {entry: value for entry, value in found.items() if entry.startswith("unetserve-")}
     ratios = {}
-    for engine, entry in own.items():
-        ratios[f"forward: {name}, {engine.removeprefix('unetserve-')}, share of the measured peak"] = (max(entry["share_of_peak"]), True)
-    usual = served(found)
-    fastest = min(usual, key=lambda engine: best(usual[engine]))
     for engine, entry in found.items():
-        if engine not in own:
-            ratios[f"forward: {name}, {engine} / {fastest}"] = (
-                of_pairs([min(group) for group in entry["rounds"]], [min(group) for group in own[fastest]["rounds"]]), True)
+        if engine.startswith("unetserve-"):
+            ratios[f"forward: {name}, {engine.removeprefix('unetserve-')}, share of the measured peak"] = (max(entry["share_of_peak"]), True)
+            against, more_is_better = counterpart("auto", found), False
+        else:
+            against, more_is_better = counterpart(engine, found), True
+        if against is not None and against is not entry:
+            least = [[min(group) for group in side["rounds"]] for side in (entry, against)]
+            ratios[f"forward: {name}, {engine} / {name_of(against, found)}"] = (of_pairs(*least), more_is_better)
     return ratios
 
 
 def request_ratios(name, forward, requests):
-    bare = best(min(served(forward).values(), key=best))
+    bare = best(counterpart("auto", forward))
     ratios = {}
     medians = {server: [report["latency_ms"]["p50"] for report in reports] for server, reports in requests["closed"].items()}
     for server, own in medians.items():

@@ -29,7 +29,8 @@ def table(head, rows):
 
 def intro(results):
     about = results["machine"]
-    lines = [f"From one run of `make bench` ({about['when']}, {about['commit']}) on {about['cores']} cores of an {about['cpu']} ({about['isa'].replace('_', ' ').upper()}; a virtual",
+    run = "a short run (`make bench-quick`: few rounds, and not all peers)" if results["quick"] else "one run of `make bench`"
+    lines = [f"From {run} ({about['when']}, {about['commit']}) on {about['cores']} cores of an {about['cpu']} ({about['isa'].replace('_', ' ').upper()}; a virtual",
              "machine). Median, and range over interleaved rounds. Ratios carry over to other machines, milliseconds do not. Tiles are 12 x 256 x 256, the same",
              "weights for everybody, every answer checked; [bench/README.md](bench/README.md) says how, and what is unfair to whom."]
     if about["load_before"] > 0.5 * about["cores"]:
@@ -92,12 +93,13 @@ def cold_lines(results):
 
 def scale_lines(results):
     scale = results["scale"]
-    fit, points = scale["fit"], scale["noop"]["connections"]
-    most = max(points, key=lambda point: point["clients"])
+    fit, most, quiet = scale["fit"], scale["noop"]["connections"][-1], scale["noop"]["open"][-1]
+    refused = f", {1 - most['right'] / most['sent']:.0%} of the requests refused with 503 since the queue is bounded," if most["right"] < most["sent"] else ""
     needs = "; ".join(f"{what}: {number(need)}" for what, need in fit["needs"].items())
     cost = ", ".join(f"{role} {us:.1f}" for role, us in sorted(fit["cpu_us"].items()) if us >= 0.05)
     return [f"A model that does nothing, over HTTP: {number(fit['jobs_per_s_here'])} jobs a second on this machine, load generator included (microseconds of processor "
-            f"time a job: {cost}); over {most['clients']} connections {number(most['right_per_s'])} with a p99 of {number(most['latency_ms']['p99'])} ms. The broker by itself, "
+            f"time a job: {cost}). {most['clients']} connections that all ask at once: {number(most['right_per_s'])} answered{refused} with a p99 of "
+            f"{number(most['latency_ms']['p99'])} ms; {number(quiet['offered_per_s'])} a second spread over as many: p99 {number(quiet['latency_ms']['p99'])} ms. The broker by itself, "
             f"64 jobs waiting, gateway and worker doing nothing but moving slots: {number(fit['broker_jobs_per_s'])} a second. What larger machines would ask of it, by "
             f"a model fitted to this one, jobs a second: {needs}.", ""]
 
@@ -106,10 +108,11 @@ def losses(results):
     """Sentences: every peer that is ahead of unetserve in this run."""
     found = []
     for name, forward in results.get("forward", {}).items():
-        own = list(ratios.served(forward).values())
-        best = min(map(ratios.best, own))
-        found += [f"{ENGINE_NAMES.get(engine, engine)} runs the {name} in {ratios.best(entry) / best:.2f} of our time" for engine, entry in forward.items()
-                  if not engine.startswith("unetserve-") and ratios.best(entry) < best]
+        for engine, entry in forward.items():
+            ours = ratios.counterpart(engine, forward)
+            if not engine.startswith("unetserve-") and ours is not None and ratios.best(entry) < ratios.best(ours):
+                found.append(f"{ENGINE_NAMES.get(engine, engine)} runs the {name} in {ratios.best(entry) / ratios.best(ours):.2f} of our time in "
+                             f"{ratios.name_of(ours, forward).removeprefix('unetserve-')}")
     for name, requests in results.get("requests", {}).items():
         middle = {server: statistics.median(r["latency_ms"]["p50"] for r in reports) for server, reports in requests["closed"].items()}
         best = min((ms for server, ms in middle.items() if server.startswith("unetserve")), default=None)
@@ -139,8 +142,6 @@ def section(results):
 
 def main():
     results = json.loads(pathlib.Path(sys.argv[1]).read_text())
-    if results["quick"]:
-        sys.exit("readme: those are of a quick run; README has the figures of a whole one")
     path = pathlib.Path(sys.argv[2])
     text = path.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:

@@ -127,7 +127,8 @@ class Run:
 
         def scale():
             large = self.results.get("forward", {}).get(LARGE, {})
-            forward_ms = min((ratios.best(entry) for entry in ratios.served(large).values()), default=100.0)
+            served = ratios.counterpart("auto", large)
+            forward_ms = ratios.best(served) if served is not None else 100.0
             self.results["scale"] = scale_section.measure(self.plan, TOP / "packaging/models/s2-worldcover", forward_ms)
             scale_section.show(self.results["scale"])
 

@@ -56,10 +56,10 @@ def point(report, **more):
     return dict(kept, latency_ms={name: report["latency_ms"][name] for name in ("p50", "p99", "p999", "max")}, **more)
 
 
-def spent(server, ask, clients, seconds):
+def spent(server, ask, clients, seconds, rate=None):
     """A report, and microseconds of processor time for each job by role."""
     before = server.cpu_seconds()
-    report = load(server, ask, clients, seconds)
+    report = load(server, ask, clients, seconds, rate=rate)
     after = server.cpu_seconds()
     jobs = max(report["right"], 1)
     return point(report, cpu_us={role: 1e6 * (after[role] - before.get(role, 0)) / jobs for role in after})
@@ -68,7 +68,7 @@ def spent(server, ask, clients, seconds):
 def noop_points(plan):
     """By workers, by gateways and by connections, with a model that does nothing."""
     model, question = BUILD / "bench/noop.so", (*NOOP, nothing)
-    found = {"workers": [], "gateways": [], "connections": []}
+    found = {"workers": [], "gateways": [], "connections": [], "open": []}
     for workers in WORKERS[:2] if plan.quick else WORKERS:
         with serving(model, question, section=f"workers = {workers}") as (server, ask):
             found["workers"].append(dict(spent(server, ask, 64, plan.scale_s), workers=workers))
@@ -78,6 +78,9 @@ def noop_points(plan):
     with serving(model, question, server=MANY, section="workers = 2") as (server, ask):
         for clients in CONNECTIONS[:4] if plan.quick else CONNECTIONS:
             found["connections"].append(spent(server, ask, clients, plan.scale_s))
+        # The same many connections, but not all asking at once: half of what fewer of them got.
+        half = max(point["right_per_s"] for point in found["connections"]) / 2
+        found["open"].append(dict(spent(server, ask, clients, 2 * plan.scale_s, rate=half), offered_per_s=half))
     return found
 
 
@@ -134,10 +137,12 @@ def measure(plan, model, forward_ms):
 
 def show(result, out=sys.stdout):
     print("\nscale: a model that does nothing", file=out)
-    for kind, key in (("workers", "workers"), ("gateways", "gateways"), ("connections", "clients")):
+    for kind, key in (("workers", "workers"), ("gateways", "gateways"), ("connections", "clients"), ("open", "clients")):
         for entry in result["noop"][kind]:
             cost = ", ".join(f"{role} {us:.1f}" for role, us in sorted(entry["cpu_us"].items()) if us >= 0.05)
-            print(f"  {entry[key]:6} {kind:12} {entry['right_per_s']:8.0f} a second, p50 {entry['latency_ms']['p50']:.2f}, "
+            what = "connections, open loop" if kind == "open" else kind
+            refused = f"{1 - entry['right'] / max(entry['sent'], 1):.0%} refused, " if entry["right"] < entry["sent"] else ""
+            print(f"  {entry[key]:6} {what:12} {entry['right_per_s']:8.0f} a second, {refused}p50 {entry['latency_ms']['p50']:.2f}, "
                   f"p99 {entry['latency_ms']['p99']:.2f} ms; us of CPU a job: {cost}", file=out)
     print("scale: the demonstration model", file=out)
     for entry in result["unet"]["sizes"]:
