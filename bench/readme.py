@@ -35,7 +35,7 @@ def intro(results):
              "weights for everybody, every answer checked; [bench/README.md](bench/README.md) says how, and what is unfair to whom."]
     if about["load_before"] > 0.5 * about["cores"]:
         lines.append(f"**Others used the machine during this run (load {about['load_before']:.0f} on {about['cores']} cores): read only the ratios, and those with care.**")
-    return lines + [""]
+    return [*lines, ""]
 
 
 def forward_rows(results):

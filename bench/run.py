@@ -92,7 +92,8 @@ class Run:
         except (RuntimeError, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
             self.results["trouble"][name] = f"{type(error).__name__}: {error}"
             print(f"\n{name}: not measured to its end: {error}", flush=True)
-        self.results["sections_s"][name] = time.monotonic() - begun
+        times = self.results["sections_s"]
+        times[name] = times.get(name, 0) + time.monotonic() - begun
         sys.stdout.flush()
         (OUT / "results.json").write_text(json.dumps(self.results, indent=1))
 
