@@ -230,7 +230,7 @@ def test_a_bomb_costs_what_its_pixels_cost(start_server, demo_model, scene):
     server.stop()
 
 
-def test_a_worker_that_dies_with_an_image(start_server, demo_model, scene, tmp_path):
+def test_the_next_worker_reads_images_too(start_server, demo_model, scene, tmp_path):
     server = start_server(demo_model)
     file = write_tif(tmp_path / "scene.tif", scene, *creation("COMPRESS=ZSTD")).read_bytes()
     expected = labels_by_npy(server, scene)
