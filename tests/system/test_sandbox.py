@@ -85,6 +85,17 @@ def test_every_thread_of_every_role_is_filtered(intruder):
     server.stop()
 
 
+def test_auth_gives_up_what_it_does_not_need(intruder):
+    server, _ = intruder("oauth_issuer = http://127.0.0.1:9\noauth_audience = maps")
+    pid, = server.role("auth")
+    for task in os.listdir(f"/proc/{pid}/task"):
+        fields = status(pid, task)
+        assert (fields["Seccomp"].strip(), fields["NoNewPrivs"].strip(), int(fields["CapPrm"], 16)) == ("2", "1", 0)
+    assert limit(pid, "Max core file size") == 0
+    assert limit(pid, "Max open files") <= 1024
+    server.stop()
+
+
 def test_connections_are_within_the_limit_of_descriptors(intruder):
     server, _ = intruder("max_connections = 300")
     assert {limit(pid, "Max open files") for pid in server.role("gateway")} == {1024 + 600}
