@@ -14,7 +14,7 @@ void path_fail(const char *file, int line, const char *condition)
 }
 
 /* callgrind is told its name. */
-__attribute__((noinline, noclone)) void counted_run(const struct path *path);
+__attribute__((noinline)) void counted_run(const struct path *path);
 
 void counted_run(const struct path *path)
 {

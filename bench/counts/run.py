@@ -82,17 +82,17 @@ def main():
     parser.add_argument("--update", action="store_true", help="write counts.json")
     options = parser.parse_args()
     under = conditions(options.compiler)
+    noted = {} if options.update else json.loads(FILE.read_text(encoding="utf-8"))
+    noted_under = {key: noted.get(key) for key in under}
+    if not options.update and under != noted_under:
+        print(f"counts: made with {noted_under}, here is {under}: not compared")
+        return 0
     now = measure(options.driver)
     if not all(now.values()):
         sys.exit("counts: a path without an instruction: " + ", ".join(name for name in now if not now[name]))
     if options.update:
         FILE.write_text(json.dumps({**under, "counts": now}, indent=1) + "\n", encoding="utf-8")
         print(f"counts: wrote {FILE.relative_to(HERE.parent.parent)}")
-        return 0
-    noted = json.loads(FILE.read_text(encoding="utf-8"))
-    noted_under = {key: noted[key] for key in under}
-    if under != noted_under:
-        print(f"counts: made with {noted_under}, here is {under}: not compared")
         return 0
     worse = compare(noted["counts"], now)
     if worse:

@@ -547,7 +547,9 @@ proctype Worker(byte p)
 	byte b, s, v; short x; short e[2];
 	/* its model: 0 none yet, else 1 + which interface; SERVES_IT: published */
 	byte has = (LOADS && p != SPARE -> 1 + SERVES_IT : 0);
+#if RELOADS
 	if :: gone[p] -> goto await :: else fi;
+#endif
 again:
 	{
 	do
