@@ -170,7 +170,7 @@ def make_orders(made):
                      headers=[("X-Unetserve-Timeout-Ms", str(dice.choice([20, 60, 200])))])
 
     def lasting(dice, name):
-        text = f"slow {dice.choice([1500, 2500])} {name} {dice.random()}".encode()
+        text = f"slow {dice.choice([2500, 3500])} {name} {dice.random()}".encode()
         return Order("lasting", "/poison", "application/json", text, text)
 
     return [simple, simple, unet, unet, echo, echo, large], [hurried], [lasting]
