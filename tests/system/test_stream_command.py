@@ -1,4 +1,5 @@
 """unetctl stream: messages on standard input, answers in their order on standard output."""
+import fcntl
 import io
 import json
 import os
@@ -11,6 +12,8 @@ import pytest
 
 from conftest import BUILD, STOP_WAIT_S
 from protocol_client import endpoint_of
+
+F_SETPIPE_SZ = 1031  # fcntl names it from Python 3.10 on
 
 
 def stream(*words, given=b"", code=0):
@@ -102,11 +105,12 @@ def test_who_does_not_read_holds_back_who_writes(typed):
     with subprocess.Popen([BUILD / "unetctl", "stream", "--url", typed.url, "--jobs", "2"], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as process:
         written = 0
+        fcntl.fcntl(process.stdout.fileno(), F_SETPIPE_SZ, 4096)
         os.set_blocking(process.stdin.fileno(), False)
         line = b'{"input": 1, "more": "%s"}\n' % (b"x" * 3000)
         quiet = threading.Event()
         idle = 0
-        # Answers are 15 bytes: 64 KiB of pipe take 4,400 of them, then the ring and the input's pipe fill up.
+        # Answers are 15 bytes: 4 KiB of pipe take 273 of them, then the ring and the input's pipe fill up.
         while idle < 20:
             try:
                 written += os.write(process.stdin.fileno(), line)
