@@ -311,6 +311,13 @@ else
 	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) -m pytest -q tests/gpu $(PYTEST)
 endif
 
+# The table of our kernels in docs/gpu.md, from this build; the bytes are planned for the 31M-parameter network by the real cuDNN.
+.PHONY: gpu-kernels-report
+gpu-kernels-report: outputs $(GPU_DIR)/kernels.fatbin
+	@$(PYTHON) bench/random_unet.py $(GPU_DIR)/unet31m.safetensors
+	@$(BUILD)/unetctl plan $(GPU_DIR)/unet31m.safetensors --device-props tests/gpu/devices/h100.json --json >$(GPU_DIR)/plan31m.json
+	@$(PYTHON) tests/gpu/kernel_report.py $(GPU_DIR)/kernels.log --plan $(GPU_DIR)/plan31m.json --write docs/gpu.md
+
 # ---- faults ----------------------------------------------------------------------------------------------------------
 # Builds the container image from what unetctl dockerize writes, and runs it: two minutes, as root.
 .PHONY: test-container
@@ -413,6 +420,7 @@ help:
 	@echo 'make wheel      the Python package, for pip'
 	@echo 'make run        serve the demonstration model on 127.0.0.1:8000'
 	@echo 'make test-gpu-double  the cuDNN backend on a double of a GPU, where the CUDA toolkit is'
+	@echo 'make gpu-kernels-report  registers, occupancy and bytes of our GPU kernels, into docs/gpu.md'
 	@echo 'make model      search the slot protocol with spin (SIZE=small: the bounds of CI)'
 	@echo 'make chaos      kill and stop processes under load for MINUTES=$(MINUTES), with SEED=; SUPERVISOR=1: that one too'
 	@echo 'make soak       load without faults for MINUTES=$(MINUTES): memory and descriptors do not grow'
