@@ -8,6 +8,8 @@
  *     hang...     never returns and never ticks
  *     slow N...   takes N milliseconds, with signs of progress
  *     mute N...   takes N milliseconds without any
+ *     held N...   goes on, with signs of progress, until the file PATH.gate is longer than N bytes;
+ *                 PATH is the plugin's. Without such a file at its setup, for ever
  *     drip N...   takes N milliseconds, or twice or three times that, and writes its answer bit by
  *                 bit all the while; a second run of the same job may end before the first does
  *     fail...     makes predict fail as a whole
@@ -17,6 +19,7 @@
 #include "unetserve/model.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +29,11 @@
 
 #define BATCH_MAX 8
 #define STEP_MS   5
+
+struct poison {
+    const struct unetserve_host *host;
+    int gate; /* or -1 */
+};
 
 static int describe(const struct unetserve_setup *setup, struct unetserve_interface *interface,
                     char *error, size_t error_size)
@@ -44,7 +52,14 @@ static int describe(const struct unetserve_setup *setup, struct unetserve_interf
 static int setup(const struct unetserve_setup *options, void **model,
                  struct unetserve_interface *interface, char *error, size_t error_size)
 {
-    *model = (void *)(uintptr_t)options->host;
+    struct poison *poison = malloc(sizeof *poison);
+    if (!poison)
+        return -ENOMEM;
+    /* Opened now: there are no files in the sandbox that a model serves in. */
+    char path[4096];
+    snprintf(path, sizeof path, "%s.gate", options->path);
+    *poison = (struct poison){options->host, open(path, O_RDONLY | O_CLOEXEC)};
+    *model = poison;
     return describe(options, interface, error, error_size);
 }
 
@@ -70,6 +85,11 @@ static void wait_ms(const struct unetserve_host *host, unsigned ms, bool ticking
         if (ticking)
             host->tick(host);
     }
+}
+
+static bool is_held(int gate, unsigned number)
+{
+    return lseek(gate, 0, SEEK_END) <= (off_t)number;
 }
 
 static int decode_request(void *model, struct unetserve_item *item)
@@ -108,8 +128,9 @@ static void answer(const struct unetserve_host *host, const struct unetserve_ite
         memcpy(item->output, item->input, item->input_bytes);
 }
 
-static int misbehave(const struct unetserve_host *host, const struct unetserve_item *item)
+static int misbehave(const struct poison *poison, const struct unetserve_item *item)
 {
+    const struct unetserve_host *host = poison->host;
     if (says(item, "crash"))
         raise(SIGSEGV);
     if (says(item, "exit"))
@@ -120,19 +141,22 @@ static int misbehave(const struct unetserve_host *host, const struct unetserve_i
         wait_ms(host, number_after(item, "slow"), true);
     if (says(item, "mute"))
         wait_ms(host, number_after(item, "mute"), false);
+    while (says(item, "held") && is_held(poison->gate, number_after(item, "held")))
+        wait_ms(host, STEP_MS, true);
     return says(item, "fail") ? -EINVAL : 0;
 }
 
 static int predict(void *model, struct unetserve_item *const *items, size_t count)
 {
+    const struct poison *poison = model;
     int error = 0;
     for (size_t i = 0; i < count; i++) {
         struct unetserve_item *item = items[i];
         if (item->input_bytes > item->output_capacity)
             return -ENOSPC;
-        if (misbehave(model, item))
+        if (misbehave(poison, item))
             error = -EINVAL;
-        answer(model, item);
+        answer(poison->host, item);
         item->output_bytes = item->input_bytes;
     }
     return error;
@@ -140,7 +164,10 @@ static int predict(void *model, struct unetserve_item *const *items, size_t coun
 
 static void teardown(void *model)
 {
-    (void)model;
+    struct poison *poison = model;
+    if (poison->gate >= 0)
+        close(poison->gate);
+    free(poison);
 }
 
 const struct unetserve_model_ops *unetserve_model(void)

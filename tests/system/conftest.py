@@ -234,6 +234,29 @@ def run_unetserve():
     return run
 
 
+class Gate:
+    """A copy of tests/plugins/poison.c's model whose jobs "held 0", "held 1" and so on run until the test lets them through."""
+
+    def __init__(self, directory):
+        plugin = BUILD / "tests" / "models" / "poison.so"
+        assert plugin.exists(), f"{plugin} is not built: make test-plugins"
+        self.model = directory / "poison.so"
+        shutil.copy2(plugin, self.model)
+        self.file = directory / "poison.so.gate"
+        self.file.touch()
+
+    def open(self, upto=0):
+        """For "held UPTO", and those with smaller numbers."""
+        os.truncate(self.file, upto + 1)
+
+
+@pytest.fixture
+def gate(tmp_path):
+    one = Gate(tmp_path)
+    yield one
+    one.open(1000)
+
+
 @pytest.fixture(scope="session")
 def simple_model():
     """The tutorial's x^2 + x^3, as a plugin."""
