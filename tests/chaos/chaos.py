@@ -2,8 +2,9 @@
 
     tests/chaos/chaos.py [--minutes N] [--seed N] [--supervisor]
 
-What must hold: every request is answered rightly and once; a connection breaks only when a gateway was killed; nobody
-is told 500 for kills from outside; afterwards every slot is free, and SIGTERM leaves no process, socket or file.
+What must hold: every request is answered rightly and once; a connection breaks only when a gateway was killed, or was
+stopped for so long that its supervisor killed it; nobody is told 500 for kills from outside; no token that is not good gets
+in, and none that is good is refused for another reason than that nobody can check it now; afterwards every slot is free, and SIGTERM leaves no process, socket or file.
 
 With --supervisor that one is killed too, now and then: alone, or in company, which means that others are killed and
 stopped shortly before, at the same time and until its last child is gone. Its children must finish what was accepted
@@ -39,7 +40,8 @@ import requests
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
 
 from conftest import BUILD, CHECKOUT, Server, process_alive, process_begun, wait_until  # noqa: E402
-from load import BROKEN, LEFT, NOBODY, Books, HttpClient, Order, ZmqClient  # noqa: E402
+from identity_provider import IdentityProvider, Key  # noqa: E402
+from load import BROKEN, LEFT, NOBODY, Books, HttpClient, Order, Tokens, ZmqClient  # noqa: E402
 from protocol_client import endpoint_of  # noqa: E402
 
 CONFIG = """
@@ -48,6 +50,8 @@ gateways = 2
 queue_memory = 64M
 log_level = info
 drain_timeout_ms = {drain_ms}
+oauth_issuer = {issuer}
+oauth_audience = maps
 [model simple]
 path = {build}/models/simple.so
 route = /simple
@@ -66,12 +70,13 @@ scale_wait_ms = 20
 scale_down_after_ms = 200
 timeout_ms = 40000
 """
-ROLES = {"worker": 0.4, "gateway": 0.2, "zmq-front": 0.15, "broker": 0.25}
+ROLES = {"worker": 0.36, "gateway": 0.2, "zmq-front": 0.14, "broker": 0.2, "auth": 0.1}
 LONELY_ROUNDS = 60
 LONELY_FRONTS = 30
 LARGE_BYTES = 4_000_000
 DRAIN_S = 30  # all that was accepted is done by then, on a machine that others use too
 ORPHANS_S = 12  # at most so long others are killed beside a dead supervisor
+KILL_COMES_S = 1  # a supervisor that has taken a process for stopped kills it
 STOP_BORNE_S = 5  # longer than the supervisor lets a process be stopped
 REFUSED_AT_END = "drain time is over, what is left is refused"
 EVENT = re.compile(r"^time=(\S+) .*msg=\"?(process killed|process ready)\"? program=(\S+) seat_number=(\d+) pid=(\d+)")
@@ -85,9 +90,10 @@ def launch(directory, address):
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment)
 
 
-def start():
+def start(provider):
     directory = pathlib.Path(tempfile.mkdtemp(prefix="us-chaos-", dir="/tmp"))
-    (directory / "unetserve.conf").write_text(CONFIG.format(build=BUILD, checkout=CHECKOUT, drain_ms=DRAIN_S * 1000))
+    (directory / "unetserve.conf").write_text(CONFIG.format(
+        build=BUILD, checkout=CHECKOUT, drain_ms=DRAIN_S * 1000, issuer=provider.issuer))
     server = Server(launch(directory, "127.0.0.1:0"), directory)
     server.wait_ready()
     return server
@@ -120,7 +126,7 @@ def npy(array):
     return out.getvalue()
 
 
-def tiles(server):
+def tiles(server, provider):
     """Several inputs and what the undisturbed server answers to each; the first is compared with the golden."""
     goldens = CHECKOUT / "tests" / "goldens"
     first = numpy.load(goldens / "milesial_transposed.input.npy")
@@ -129,7 +135,8 @@ def tiles(server):
     for i in range(8):
         tile = numpy.ascontiguousarray(numpy.roll(first, 3 * i, axis=2) * (1 - i / 16)).astype(numpy.float32)
         answer = requests.post(server.url + "/unet", data=npy(tile), timeout=60,
-                               headers={"Content-Type": "application/x-npy", "Accept": "application/x-npy"})
+                               headers={"Content-Type": "application/x-npy", "Accept": "application/x-npy",
+                                        "Authorization": f"Bearer {provider.token()}"})
         assert answer.status_code == 200, answer.text
         made.append((tile, answer.content))
     assert len({answer for _, answer in made}) == len(made), "inputs that cannot be told apart"
@@ -214,6 +221,8 @@ class Faults:
     def stop(self, role, pid, seconds):
         """For as long as the supervisor bears it, or until it kills the process: then that is a death too."""
         death = self.books.note_death(role) if seconds > STOP_BORNE_S else None
+        stop = self.books.note_stop(role)
+        killed = False
         try:
             os.kill(pid, signal.SIGSTOP)
             self.counts[f"{role} stopped" + (" for good" if death else "")] += 1
@@ -222,9 +231,22 @@ class Faults:
                 time.sleep(0.01)
             os.kill(pid, signal.SIGCONT)
         except ProcessLookupError:
-            pass
+            killed = True
         if death:
             self.books.death_over(death)
+        else:
+            killed = killed or self.killed_for_it(pid)
+            self.counts[f"{role} stopped, and killed meanwhile"] += killed
+        self.books.stop_over(stop, killed)
+
+    @staticmethod
+    def killed_for_it(pid):
+        """On a machine with too much to do a process may have been silent before, this thread may sleep for too long, and
+        the next stop may come before the process has had a turn. The supervisor's kill is under way then."""
+        end = time.monotonic() + KILL_COMES_S
+        while time.monotonic() < end and process_alive(pid):
+            time.sleep(0.02)
+        return not process_alive(pid)
 
     def stop_supervisor(self):
         """Who dies meanwhile is missed later; nothing else may change."""
@@ -332,11 +354,11 @@ class Faults:
             thread.join()
 
 
-def lonely_rounds(server, books, faults, order_maker, seed):
+def lonely_rounds(server, books, faults, order_maker, seed, tokens):
     """One request and one kill at a time. Under load the next request's messages make good what a death has lost;
     here nothing does."""
     dice = random.Random(f"{seed}/lonely")
-    client = HttpClient(books, server.port, [], seed, "lonely")
+    client = HttpClient(books, server.port, [], seed, "lonely", tokens)
     took_ms = []
     for i in range(LONELY_ROUNDS):
         role = dice.choice(["broker", "worker"])
@@ -350,17 +372,17 @@ def lonely_rounds(server, books, faults, order_maker, seed):
         took_ms.append((time.monotonic() - begun) * 1000)
         killer.join()
     client.drop()
-    lonely_fronts(server, books, faults, seed)
+    lonely_fronts(server, books, faults, seed, tokens)
     if took_ms:
         print(f"lonely requests, each with a kill: answered within median {statistics.median(took_ms):.0f} ms, "
               f"worst {max(took_ms):.0f} ms")
 
 
-def lonely_fronts(server, books, faults, seed):
+def lonely_fronts(server, books, faults, seed, tokens):
     """All gateways are killed at any moment of a request that has much to copy, so that they also die between two moves
     of its slot that are usually close together. Its slot must be free in the end, whatever its state was."""
     dice = random.Random(f"{seed}/fronts")
-    client = HttpClient(books, server.port, [], seed, "front")
+    client = HttpClient(books, server.port, [], seed, "front", tokens)
     seconds = 0.05
     for i in range(LONELY_FRONTS):
         pids = [pid for pid, words in server.children().items() if faults.role_of(words) == "gateway"]
@@ -469,16 +491,22 @@ def report(seed, seconds, books, faults, took, decisions):
         print("  VIOLATION", violation)
 
 
-def chaos(server, seed, seconds, with_supervisor):
-    made = tiles(server)
+def http_clients(books, server, provider, seed, groups):
+    """Of each group (what they ask, their name, how many)."""
+    stranger = Key(provider.key.name)
+    return [HttpClient(books, server.port, orders, seed, f"{name}{i}", Tokens(provider, stranger, f"{name}{i}"))
+            for orders, name, count in groups for i in range(count)]
+
+
+def chaos(server, provider, seed, seconds, with_supervisor):
+    made = tiles(server, provider)
     usual, hurried, lasting = make_orders(made)
     fds_before = fd_count(server.pid)
     books = Books()
     faults = Faults(server, books, seed, with_supervisor)
-    clients = [HttpClient(books, server.port, usual, seed, f"http{i}") for i in range(7)]
-    clients += [HttpClient(books, server.port, hurried, seed, "hurried")]
+    clients = http_clients(books, server, provider, seed, [(usual, "http", 7), (hurried, "hurried", 1)])
     if with_supervisor:
-        clients += [HttpClient(books, server.port, lasting, seed, f"lasting{i}") for i in range(2)]
+        clients += http_clients(books, server, provider, seed, [(lasting, "lasting", 2)])
     clients += [ZmqClient(books, endpoint_of(server), usual, seed, f"zmq{i}") for i in range(2)]
     threads = [threading.Thread(target=client.run) for client in clients]
     for thread in threads:
@@ -487,7 +515,7 @@ def chaos(server, seed, seconds, with_supervisor):
     books.stop.set()
     for thread in threads:
         thread.join()
-    lonely_rounds(server, books, faults, usual[4], seed)
+    lonely_rounds(server, books, faults, usual[4], seed, Tokens(provider, Key(provider.key.name), "lonely"))
     fault_seconds = time.monotonic() - books.started
     took = recoveries(server, faults)
     check_end(server, books, fds_before)
@@ -504,15 +532,16 @@ def main():
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     print(f"chaos: seed {seed}, {options.minutes} minutes; again with SEED={seed}", flush=True)
-    server = start()
     good = False
-    try:
-        good = chaos(server, seed, options.minutes * 60, options.supervisor)
-    finally:
-        if not good:
-            print(server.log_text()[-30000:])
-        server.kill_leftovers()
-        shutil.rmtree(server.directory, ignore_errors=True)
+    with IdentityProvider() as provider:
+        server = start(provider)
+        try:
+            good = chaos(server, provider, seed, options.minutes * 60, options.supervisor)
+        finally:
+            if not good:
+                print(server.log_text()[-30000:])
+            server.kill_leftovers()
+            shutil.rmtree(server.directory, ignore_errors=True)
     print("chaos: nothing was lost" if good else "chaos: FAILED")
     return 0 if good else 1
 

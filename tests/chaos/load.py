@@ -1,4 +1,7 @@
-"""The clients of the chaos run: each sends requests one after the other and tells the books how each one ended."""
+"""The clients of the chaos run: each sends requests one after the other and tells the books how each one ended.
+
+Each request has a token. Most are good; the others must never get in. A good one is new for every few requests, so that
+it has to be checked, and not only looked up."""
 
 import random
 import socket
@@ -15,6 +18,10 @@ NOBODY = "not connected, nobody was there"
 SURELY_ACCEPTED_S = 2.5  # longer than a gateway is stopped without being killed
 REPLACED_S = 5  # after a worker's death what it ran is another's, if there is a supervisor
 AT_THE_END = b"The server ends"
+STOP_OVER_S = 2  # so long after a stop its process may still turn out to have been killed for it
+EXPLAINED_S = 30  # so long a broken connection waits for the end of a stop
+TOKEN_LASTS = 8  # requests
+PAUSE_S = 0.3  # now and then between two requests on a connection: its gateway may die then
 
 
 class End:
@@ -33,6 +40,7 @@ class Books:
         self.violations = []
         self.ends = []
         self.deaths = []  # [role, until when one of them was dying]
+        self.stops = []  # [role, until when one of them was stopped]
         self.started = time.monotonic()
         self.stop = threading.Event()
 
@@ -61,6 +69,30 @@ class Books:
     def died_since(self, front, since):
         with self.lock:
             return any(until >= since and name == front for name, until in self.deaths)
+
+    def note_stop(self, role):
+        stop = [role, float("inf")]
+        with self.lock:
+            self.stops.append(stop)
+        return stop
+
+    def stop_over(self, stop, killed):
+        """killed: the supervisor had seen nothing of it for too long, which was for our stopping it."""
+        if killed:
+            self.death_over(self.note_death(stop[0]))
+        with self.lock:
+            stop[1] = time.monotonic()
+
+    def break_explained(self, front, since):
+        """Did one of them die after that, by our kill or for our stop? Of a stop that is known a little later."""
+        end = time.monotonic() + EXPLAINED_S
+        while not (died := self.died_since(front, since)) and time.monotonic() < end:
+            with self.lock:
+                late = max(since, time.monotonic() - STOP_OVER_S)
+                if not any(until >= late and name == front for name, until in self.stops):
+                    break
+            time.sleep(0.05)
+        return died
 
     def note_end(self, alone):
         """The supervisor is about to be killed: its gateways finish what they have accepted, and leave."""
@@ -109,12 +141,38 @@ class Order:
         self.kind, self.path, self.body, self.expected = kind, path, body, expected
         self.fields = [("Content-Type", content_type), ("Accept", accept), *headers]
 
-    def head(self, request_id, close):
+    def head(self, request_id, token, close):
         lines = [f"POST {self.path} HTTP/1.1", "Host: x", f"Content-Length: {len(self.body)}",
-                 f"X-Request-Id: {request_id}", *(f"{name}: {value}" for name, value in self.fields)]
+                 f"Authorization: Bearer {token}", f"X-Request-Id: {request_id}",
+                 *(f"{name}: {value}" for name, value in self.fields)]
         if close:
             lines.append("Connection: close")
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+class Tokens:
+    """Of a client: good ones, and such as must not get in, by the provider's keys."""
+
+    def __init__(self, provider, stranger, name):
+        self.provider, self.stranger, self.name = provider, stranger, name
+        self.made = 0
+        self.good = None
+
+    def take(self, dice):
+        """(is it good, token)"""
+        if dice.random() < 0.06:
+            return False, self.bad(dice)
+        if not self.good or dice.randrange(TOKEN_LASTS) == 0:
+            self.good = self.provider.token(jti=self.next())
+        return True, self.good
+
+    def next(self):
+        self.made += 1
+        return f"{self.name}-{self.made}"
+
+    def bad(self, dice):
+        changes = dice.choice([{"aud": "other"}, {"exp": 1000}, {"iss": "https://id.example.org"}, {"key": self.stranger}])
+        return self.provider.token(jti=self.next(), **changes)
 
 
 class Connection:
@@ -122,6 +180,7 @@ class Connection:
         self.socket = socket.create_connection(("127.0.0.1", port), ANSWER_WAIT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.rest = b""
+        self.used = time.monotonic()  # whoever has it lived after that
 
     def send(self, data):
         try:
@@ -162,8 +221,8 @@ class Connection:
 class HttpClient:
     """Keeps its connection for a while, closes it, leaves in the middle, sends slowly: as its dice fall."""
 
-    def __init__(self, books, port, orders, seed, name):
-        self.books, self.port, self.orders, self.name = books, port, orders, name
+    def __init__(self, books, port, orders, seed, name, tokens):
+        self.books, self.port, self.orders, self.name, self.tokens = books, port, orders, name, tokens
         self.random = random.Random(f"{seed}/{name}")
         self.connection = None
         self.number = 0
@@ -173,6 +232,8 @@ class HttpClient:
             order = self.random.choice(self.orders)(self.random, f"{self.name}-{self.number}")
             self.number += 1
             self.request(order, f"{self.name}-{self.number}")
+            if self.random.random() < 0.03:
+                time.sleep(PAUSE_S)
         self.drop()
 
     def drop(self):
@@ -183,28 +244,35 @@ class HttpClient:
     def request(self, order, request_id, calm=False):
         dice = 1 if calm else self.random.random()
         abort, slow, close = dice < 0.06, 0.06 <= dice < 0.12, self.random.random() < 0.1
-        kind = ("abort " if abort else "slow " if slow else "") + order.kind
+        good, token = self.tokens.take(self.random)
+        kind = ("abort " if abort else "slow " if slow else "") + (order.kind if good else "forged")
+        # What a connection that is kept has met may have died since the request before.
         begun = time.monotonic()
+        since = self.connection.used if self.connection else begun
         self.sent = float("inf")
         try:
             if not self.connection:
                 self.connection = Connection(self.port)
-            self.send(order, request_id, close, abort, slow)
+            self.connection.used = begun
+            self.send(order, order.head(request_id, token, close), abort, slow)
             if abort:
                 self.books.count(kind, "aborted")
                 self.drop()
                 return
             self.sent = time.monotonic()
             status, fields, body = self.connection.receive()
-            self.judge(order, kind, request_id, begun, status, fields, body)
+            if good:
+                self.judge(order, kind, request_id, begun, status, fields, body)
+            else:
+                self.judge_forged(kind, request_id, status, fields, body)
             if close or self.connection.rest:
                 self.drop()
         except Broken:
             self.drop()
-            if self.books.died_since("gateway", begun):
+            if self.books.break_explained("gateway", since):
                 self.books.count(kind, BROKEN)
                 return
-            if not self.books.ended_since(begun, self.sent):
+            if not self.books.ended_since(since, self.sent):
                 self.books.violate(f"{kind} {request_id}: the connection broke, and no gateway had died")
             self.books.count(kind, LEFT)
         except (ConnectionRefusedError, ConnectionResetError):
@@ -217,8 +285,7 @@ class HttpClient:
             self.drop()
             self.books.violate(f"{kind} {request_id}: no answer within {ANSWER_WAIT_S} s")
 
-    def send(self, order, request_id, close, abort, slow):
-        head = order.head(request_id, close)
+    def send(self, order, head, abort, slow):
         if abort and self.random.random() < 0.5:
             self.connection.send(head + order.body[:self.random.randrange(len(order.body))])
             time.sleep(self.random.uniform(0, 0.1))
@@ -248,6 +315,12 @@ class HttpClient:
         elif status == 504 and not (limit_ms and took_ms >= limit_ms):
             self.books.violate(f"{kind} {request_id}: 504 after {took_ms:.0f} ms")
         elif status not in (200, 503, 504):
+            self.books.violate(f"{kind} {request_id}: {status} {body[:200]!r}")
+
+    def judge_forged(self, kind, request_id, status, fields, body):
+        """503: whoever checks tokens is not there now."""
+        self.books.count(kind, f"answered {status}")
+        if status not in (401, 503) or (status == 503 and "retry-after" not in fields):
             self.books.violate(f"{kind} {request_id}: {status} {body[:200]!r}")
 
 

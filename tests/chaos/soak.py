@@ -17,8 +17,9 @@ import threading
 import time
 
 import chaos
-from load import Books, HttpClient, ZmqClient
+from load import Books, ZmqClient
 from conftest import wait_until
+from identity_provider import IdentityProvider
 from protocol_client import endpoint_of
 
 GROWTH_MIB, GROWTH_SHARE = 4, 0.1
@@ -41,11 +42,10 @@ def look(server):
     return {pid: (name, *memory_kib(pid), chaos.fd_count(pid)) for pid, name in processes.items()}
 
 
-def load(server, orders, seed, seconds):
+def load(server, provider, orders, seed, seconds):
     books = Books()
     usual, hurried, _ = orders
-    clients = [HttpClient(books, server.port, usual, seed, f"http{i}") for i in range(6)]
-    clients += [HttpClient(books, server.port, hurried, seed, "hurried")]
+    clients = chaos.http_clients(books, server, provider, seed, [(usual, "http", 6), (hurried, "hurried", 1)])
     clients += [ZmqClient(books, endpoint_of(server), usual, seed, f"zmq{i}") for i in range(2)]
     threads = [threading.Thread(target=client.run) for client in clients]
     for thread in threads:
@@ -73,11 +73,11 @@ def compare(before, after, books):
             books.violate(f"{name}: {fds} descriptors became {fds_after}")
 
 
-def soak(server, seed, seconds):
-    orders = chaos.make_orders(chaos.tiles(server))
-    load(server, orders, f"{seed}/warm", max(20, seconds / 10))
+def soak(server, provider, seed, seconds):
+    orders = chaos.make_orders(chaos.tiles(server, provider))
+    load(server, provider, orders, f"{seed}/warm", max(20, seconds / 10))
     before, begun = look(server), time.monotonic()
-    books = load(server, orders, seed, seconds)
+    books = load(server, provider, orders, seed, seconds)
     after = look(server)
     answered = sum(count for kind in books.counts.values() for how, count in kind.items() if how.startswith("answered"))
     print(f"{time.monotonic() - begun:.0f} s of load, {answered} requests answered")
@@ -95,15 +95,16 @@ def main():
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     print(f"soak: seed {seed}, {options.minutes} minutes", flush=True)
-    server = chaos.start()
     good = False
-    try:
-        good = soak(server, seed, options.minutes * 60)
-    finally:
-        if not good:
-            print(server.log_text()[-6000:])
-        server.kill_leftovers()
-        shutil.rmtree(server.directory, ignore_errors=True)
+    with IdentityProvider() as provider:
+        server = chaos.start(provider)
+        try:
+            good = soak(server, provider, seed, options.minutes * 60)
+        finally:
+            if not good:
+                print(server.log_text()[-6000:])
+            server.kill_leftovers()
+            shutil.rmtree(server.directory, ignore_errors=True)
     print("soak: nothing grew" if good else "soak: FAILED")
     return 0 if good else 1
 
