@@ -268,6 +268,12 @@ int desk_open(struct desk *desk, const struct config *whole)
     return error;
 }
 
+void desk_inherit(struct desk *desk, int fd)
+{
+    if (desk->config->issuer[0])
+        provider_inherit(&desk->provider, keep_open(fd), desk->mark, queue_now_ns());
+}
+
 void desk_close(struct desk *desk)
 {
     for (unsigned i = 0; i < DESK_WAITING_MAX; i++)

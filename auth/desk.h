@@ -42,6 +42,10 @@ struct desk {
 /* whole lives longer; libcurl is initialised. 0 or -ENOMEM. */
 int desk_open(struct desk *desk, const struct config *whole);
 
+/* Go on with the provider's keys of the process before, which lie in that memory, and leave them
+ * there for the next one. */
+void desk_inherit(struct desk *desk, int fd);
+
 /* Read oauth_client_secret_file, if there is one: its first line. 0; or a negative errno after a
  * log line, and what was read before stays. */
 int desk_read_secret(struct desk *desk);

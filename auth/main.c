@@ -172,6 +172,7 @@ static int serve(void)
         desk_close(&auth.desk);
         return error ? EX_OSERR : EX_CONFIG;
     }
+    desk_inherit(&auth.desk, SEAT_FD_KEYS);
     if (sandbox_begin(&sandbox))
         return EX_CONFIG;
     error = sd_event_new(&auth.event);

@@ -62,6 +62,17 @@ static const char *result_wrong(const struct fetch_result *result, char *text, s
     return text;
 }
 
+/* Keys that another process has left are good until there are others: whatever that process was,
+ * they stay no longer. */
+static void keys_take(struct provider *provider, struct jwks *fresh)
+{
+    if (provider->inherited)
+        jwks_free(&provider->keys);
+    provider->inherited = false;
+    jwks_carry_over(fresh, &provider->keys, (int64_t)time(NULL), provider->config->grace_s);
+    provider->keys = *fresh;
+}
+
 static void on_keys(void *opaque, const struct fetch_result *result)
 {
     struct provider *provider = opaque;
@@ -71,8 +82,8 @@ static void on_keys(void *opaque, const struct fetch_result *result)
     const char *why = result_wrong(result, text, sizeof text);
     if (!why && jwks_read(result->body, result->size, &fresh, &why) == 0) {
         unsigned before = provider->keys.count;
-        jwks_carry_over(&fresh, &provider->keys, (int64_t)time(NULL), provider->config->grace_s);
-        provider->keys = fresh;
+        keys_take(provider, &fresh);
+        keep_store(provider->kept, provider->mark, result->body, result->size, clock_ns());
         log_event(before == fresh.count ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO,
                   "keys from the identity provider", log_number("keys", fresh.count));
     }
@@ -122,6 +133,29 @@ static void on_document(void *opaque, const struct fetch_result *result)
     try_over(provider, provider->config->issuer, why);
 }
 
+void provider_inherit(struct provider *provider, struct keep_area *kept, uint64_t mark,
+                      uint64_t now_ns)
+{
+    provider->kept = kept;
+    provider->mark = mark;
+    uint64_t fetched_ns = 0;
+    int error = keep_read(kept, mark, now_ns, &provider->keys, &fetched_ns);
+    if (!error) {
+        provider->refresh.good_ns = fetched_ns;
+        provider->inherited = refresh_usable(&provider->refresh, provider->config, now_ns);
+        if (!provider->inherited) {
+            provider->refresh.good_ns = 0;
+            jwks_free(&provider->keys);
+        }
+    }
+    if (provider->inherited)
+        log_event(LOG_LEVEL_INFO, "keys that the process before had fetched",
+                  log_number("keys", provider->keys.count),
+                  log_number("age_s", (now_ns - fetched_ns) / UINT64_C(1000000000)));
+    else if (error == -EBADMSG)
+        log_event(LOG_LEVEL_WARNING, "what the process before has left are no keys");
+}
+
 uint64_t provider_turn(struct provider *provider, uint64_t now_ns)
 {
     if (refresh_due_ns(&provider->refresh, provider->config) <= now_ns) {
@@ -137,4 +171,6 @@ void provider_close(struct provider *provider)
         fetcher_cancel(provider->fetcher, provider->fetch);
     provider->fetch = NULL;
     jwks_free(&provider->keys);
+    keep_close(provider->kept);
+    provider->kept = NULL;
 }

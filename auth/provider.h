@@ -8,6 +8,7 @@
 
 #include "auth/fetch.h"
 #include "auth/jwks.h"
+#include "auth/keep.h"
 #include "auth/refresh.h"
 
 #include <stdbool.h>
@@ -19,7 +20,10 @@ struct provider {
     struct fetcher *fetcher;
     struct refresh refresh;
     struct jwks keys;
-    char jwks_url[512]; /* "": not known yet */
+    struct keep_area *kept; /* for who comes after this process; NULL: nothing is kept */
+    uint64_t mark;          /* of the configuration */
+    bool inherited;         /* the keys are those of the process before */
+    char jwks_url[512];     /* "": not known yet */
     struct fetch *fetch;
     void (*changed)(void *opaque); /* a try is over */
     void *opaque;
@@ -28,6 +32,12 @@ struct provider {
 /* config and fetcher live longer. */
 void provider_init(struct provider *provider, const struct config_oauth *config,
                    struct fetcher *fetcher, void (*changed)(void *opaque), void *opaque);
+
+/* Begin with the keys that the process before has left, if they were fetched under that mark and
+ * may still be used; and leave those that come to the next one. They are as old as they were, so a
+ * try is due all the same. */
+void provider_inherit(struct provider *provider, struct keep_area *kept, uint64_t mark,
+                      uint64_t now_ns);
 
 /* Begin a try if one is due. Returns when to be called next. */
 uint64_t provider_turn(struct provider *provider, uint64_t now_ns);

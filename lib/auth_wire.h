@@ -18,6 +18,9 @@
 #define AUTH_REASON_MAX 160
 #define AUTH_HOLDER_MAX 32
 
+/* Of the memory in which auth leaves the provider's keys to its successor (auth/keep.h). */
+#define AUTH_KEEP_BYTES ((size_t)(2 * (256 << 10) + 4096))
+
 enum auth_verdict {
     AUTH_ACCEPTED = 1,
     AUTH_REFUSED,     /* whatever is tried again: 401 */

@@ -168,6 +168,8 @@ static size_t fds_of_auth(const struct tree_seat *seat, struct spawn_fd *fds)
     size_t count = 0;
     if (seat->role == QUEUE_GATEWAY && seat->gateway < LISTENERS_MAX_GATEWAYS)
         fds[count++] = (struct spawn_fd){server->auth_pairs[seat->gateway][0], SEAT_FD_AUTH};
+    if (seat->role == QUEUE_AUTH)
+        fds[count++] = (struct spawn_fd){server->auth_keys_fd, SEAT_FD_KEYS};
     for (uint32_t i = 0; seat->role == QUEUE_AUTH && i < server->config->gateways; i++)
         fds[count++] = (struct spawn_fd){server->auth_pairs[i][1], SEAT_FD_MORE + (int)i};
     return count;

@@ -1,5 +1,6 @@
 #include "supervisor/server.h"
 
+#include "lib/auth_wire.h"
 #include "lib/config_address.h"
 #include "lib/config_oauth.h"
 #include "supervisor/geometry.h"
@@ -215,6 +216,16 @@ static int programs_find(struct server *server)
     return 0;
 }
 
+/* What lies in it is auth's. It cannot be made smaller under its successor. */
+static int auth_keys_open(struct server *server)
+{
+    server->auth_keys_fd = memfd_create("unetserve-auth-keys", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (server->auth_keys_fd < 0 || ftruncate(server->auth_keys_fd, AUTH_KEEP_BYTES) ||
+        fcntl(server->auth_keys_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
+        return complain(EX_OSERR, "cannot make memory for a provider's keys: %s", strerror(errno));
+    return 0;
+}
+
 /* One for each HTTP gateway, for as long as the server: neither end's death closes it. */
 static int pairs_open(struct server *server)
 {
@@ -271,6 +282,7 @@ int server_open(struct server *server, struct config *config,
     server->run_dir.lock_fd = -1;
     memset(server->auth_pairs, 0xff, sizeof server->auth_pairs);
     server->queue.fd = server->read_inputs_fd = server->read_outputs_fd = -1;
+    server->auth_keys_fd = -1;
     server->asked = malloc(sizeof *server->asked);
     if (!server->asked)
         return complain(EX_OSERR, "out of memory");
@@ -292,6 +304,8 @@ int server_open(struct server *server, struct config *config,
         status = config_area_open(server);
     if (!status)
         status = server_publish_config(server);
+    if (!status)
+        status = auth_keys_open(server);
     if (!status)
         status = pairs_open(server);
     if (!status && (pipe2(server->life, O_CLOEXEC) || pipe2(server->gateway_line, O_CLOEXEC)))
@@ -315,6 +329,8 @@ void server_close(struct server *server)
         munmap(server->config_area, sizeof *server->config_area);
     if (server->config_fd >= 0)
         close(server->config_fd);
+    if (server->auth_keys_fd >= 0)
+        close(server->auth_keys_fd);
     for (int i = 0; i < 2; i++) {
         if (server->life[i] >= 0)
             close(server->life[i]);

@@ -81,7 +81,8 @@ struct server {
     struct listeners listeners;
     struct run_dir run_dir;
     struct seat_config_area *config_area;
-    int config_fd;                             /* memfd of the area */
+    int config_fd;    /* memfd of the area */
+    int auth_keys_fd; /* memory of auth's, which outlives its processes (lib/auth_wire.h) */
     int auth_pairs[LISTENERS_MAX_GATEWAYS][2]; /* between an HTTP gateway and auth; -1: not made */
     int gateway_line[2]; /* gateways hold the write end, the others the read end */
     int life[2];         /* the children hold the read end; the write end ends with this process */

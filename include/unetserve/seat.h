@@ -28,6 +28,7 @@ enum {
         10, /* HTTP gateways: listening sockets, in the configuration's order; others: closed */
     SEAT_MAX_LISTEN = 8,
     SEAT_FD_AUTH = 18,  /* HTTP gateways: their end of the pair to auth (lib/auth_wire.h) */
+    SEAT_FD_KEYS = 19,  /* auth: memory in which it leaves the provider's keys to its successor */
     SEAT_FD_EVENT = 32, /* SEAT_FD_EVENT + seat: that seat's eventfd (non-blocking) */
 };
 

@@ -461,6 +461,32 @@ def test_death_under_load(serve, provider):
     server.stop()
 
 
+def replace_auth(server):
+    victim = wait_until(lambda: server.role("auth"), WAIT_S, "a process to kill")[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: server.role("auth") not in ([], [victim]), WAIT_S, "its successor")
+
+
+def test_keys_outlive_their_process(serve, provider):
+    """A provider that is down is no reason to keep everybody out because a process has died."""
+    server = serve("oauth_grace_s = 3600\n")
+    old = provider.key
+    assert_served(ask(server, provider.token()))
+    provider.stop()
+    for i in range(3):
+        replace_auth(server)
+        wait_until(lambda i=i: ask(server, provider.token(jti=str(i))).status_code == 200, WAIT_S, "keys of the process before")
+        assert_refused(ask(server, provider.token(jti=str(i), aud="other")), "audience")
+        assert_refused(ask(server, provider.token(jti=str(i), key=Key(old.name))), "signature")
+    assert "keys that the process before had fetched" in server.log_text()
+    # What the provider has taken back meanwhile is not good for any longer.
+    provider.rotate()
+    provider.start()
+    wait_until(lambda: ask(server, provider.token(jti="new")).status_code == 200, WAIT_S, "the provider's new key")
+    assert_refused(ask(server, provider.token(jti="late", key=old)), "not known")
+    server.stop()
+
+
 def test_stopped_process(serve, provider):
     """Nobody waits for ever for somebody who stands still; it is replaced."""
     server = serve("oauth_timeout_ms = 500\n")

@@ -8,6 +8,7 @@
  */
 #include "auth/fetch.h"
 #include "auth/jwks.h"
+#include "auth/keep.h"
 #include "broker/survey.h"
 #include "gateway/api_key.h"
 #include "gateway/compress.h"
@@ -844,6 +845,21 @@ static int try_jwks(void)
     return error;
 }
 
+static int try_keep(void)
+{
+    static const char set[] = "{\"keys\":[{\"kty\":\"EC\",\"crv\":\"P-256\",\"kid\":\"e\","
+                              "\"x\":\"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4\","
+                              "\"y\":\"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM\"}]}";
+    static struct keep_area area;
+    struct jwks keys;
+    uint64_t fetched_ns = 0;
+    keep_store(&area, 1, set, sizeof set - 1, 5);
+    int error = keep_read(&area, 1, 6, &keys, &fetched_ns);
+    if (!error)
+        jwks_free(&keys);
+    return error;
+}
+
 static int try_fetch(void)
 {
     struct fetcher fetcher;
@@ -891,6 +907,7 @@ static void test_tokens(void **state)
 {
     (void)state;
     survive("jwks", try_jwks, 1);
+    survive("keep", try_keep, 1);
     survive("fetch", try_fetch, 1);
     survive("oauth", try_oauth, 2);
 }
