@@ -506,6 +506,35 @@ uint64_t queue_output_capacity(const struct queue *queue, uint32_t slot)
     return place_of(queue, slot).output_capacity;
 }
 
+/* In areas of one class, which lie side by side. */
+static bool area_take(const char *first, uint64_t bytes, uint32_t count, const char *address,
+                      struct unetserve_area *out)
+{
+    if (address < first || (uint64_t)(address - first) >= bytes * count)
+        return false;
+    uint64_t before = (uint64_t)(address - first) / bytes;
+    *out = (struct unetserve_area){.data = first + before * bytes, .bytes = bytes};
+    return true;
+}
+
+int queue_find_area(const struct queue *queue, const void *address, struct unetserve_area *out)
+{
+    const struct queue_layout *layout = queue->layout;
+    for (uint32_t i = 0; i < layout->geometry.class_count; i++) {
+        const struct queue_place *first = &layout->first[i];
+        uint32_t count = layout->geometry.classes[i].count;
+        bool input = queue->inputs && area_take(queue->inputs + first->input_offset,
+                                                first->input_capacity, count, address, out);
+        if (input || (queue->outputs && area_take(queue->outputs + first->output_offset,
+                                                  first->output_capacity, count, address, out))) {
+            int flags = fcntl(input ? queue->inputs_fd : queue->outputs_fd, F_GETFL);
+            out->writable = flags >= 0 && (flags & O_ACCMODE) == O_RDWR;
+            return 0;
+        }
+    }
+    return -ENOENT;
+}
+
 uint64_t queue_largest_input(const struct queue *queue)
 {
     return queue_input_capacity(queue, queue->slot_count - 1);

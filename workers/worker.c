@@ -97,6 +97,13 @@ static int host_gauge(const struct unetserve_host *host, const char *name, doubl
                             value);
 }
 
+static int host_area(const struct unetserve_host *host, const void *address,
+                     struct unetserve_area *out)
+{
+    const struct worker *worker = host->opaque;
+    return queue_find_area(&worker->seat->queue, address, out);
+}
+
 unsigned worker_pending(const struct worker *worker)
 {
     unsigned count = 0;
@@ -124,7 +131,8 @@ void worker_init(struct worker *worker, struct seat *seat, uint32_t model, uint3
                  .watch = host_watch,
                  .unwatch = host_unwatch,
                  .count = host_count,
-                 .gauge = host_gauge},
+                 .gauge = host_gauge,
+                 .area = host_area},
         .retire_fd = -1,
         .completed_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
     };

@@ -156,6 +156,13 @@ struct unetserve_item {
     const struct unetserve_value *values;
 };
 
+/* Memory of the queue: a slot's area for inputs, or for outputs. Whole pages. */
+struct unetserve_area {
+    const void *data;
+    size_t bytes;
+    bool writable;
+};
+
 /* What the worker offers to a model. Valid from setup to teardown. Callable from the thread that
  * called the model, complete from any thread. */
 struct unetserve_host {
@@ -213,6 +220,13 @@ struct unetserve_host {
      * than UNETSERVE_MAX_METRICS of them. From the worker's thread only. */
     int (*count)(const struct unetserve_host *host, const char *name, double more);
     int (*gauge)(const struct unetserve_host *host, const char *name, double value);
+
+    /* ---- what came later: absent where size ends before it ---- */
+
+    /* The area that this address of an item's input or output lies in. It stays where it is as long
+     * as the process, so a model may page-lock it for its device. 0; -ENOENT: it lies in none, as
+     * the pixels of an image file. */
+    int (*area)(const struct unetserve_host *host, const void *address, struct unetserve_area *out);
 };
 
 /* How an instance is set up. Pointers are valid during the call only, except host. */

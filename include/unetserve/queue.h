@@ -271,6 +271,9 @@ void *queue_output(const struct queue *queue, uint32_t slot);
 uint64_t queue_input_capacity(const struct queue *queue, uint32_t slot);
 uint64_t queue_output_capacity(const struct queue *queue, uint32_t slot);
 
+/* The area of whichever slot holds that address. 0, or -ENOENT: it lies in no slot's area. */
+int queue_find_area(const struct queue *queue, const void *address, struct unetserve_area *out);
+
 /* The id of the request in a slot, terminated; for logs: it may be changing meanwhile. */
 void queue_request_id(const struct queue *queue, uint32_t slot, char id[QUEUE_ID_MAX]);
 

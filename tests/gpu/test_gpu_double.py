@@ -2,6 +2,7 @@
 streams as late as can be, then whole servers on it, through HTTP, against the reference backend."""
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -68,6 +69,31 @@ def test_labels_through_http_are_the_reference_s(start_server, device, kind):
     assert same >= 0.97 * total, (same, total)
     gpu.stop()
     cpu.stop()
+
+
+def told(server, call):
+    """How often the worker, the last to end, called that, by the double's word."""
+    counts = re.findall(rf"gpu double: {call} was called (\d+) times", server.log_text())
+    assert counts, server.log_text()[-2000:]
+    return int(counts[-1])
+
+
+def test_bodies_go_from_their_slots_to_the_device(start_server):
+    """No page-locked memory in between, in a worker whose input areas are mapped for reading only."""
+    model = "milesial_transposed"
+    channels = numpy.load(GOLDENS / f"{model}.input.npy").shape[-3]
+    tile = numpy.random.default_rng(6).uniform(-1, 1, (channels, 64, 48)).astype(numpy.float32)
+    answers = []
+    for wish in ["yes", "no"]:
+        server = start_server(config=config(model, devices="cuda"), listen=None, env=environment(
+            GPUDOUBLE_READ_ONLY=wish, GPUDOUBLE_TELL="cuMemAllocHost,cuMemHostRegister,cuMemHostUnregister"))
+        answers += [labels_of(predict(server, tile)) for _ in range(3)]
+        server.stop()
+        locks = told(server, "cuMemHostRegister")
+        assert told(server, "cuMemAllocHost") == (0 if wish == "yes" else 1)
+        assert locks >= (2 if wish == "yes" else 1) and told(server, "cuMemHostUnregister") == locks
+        assert ("are not page-locked" in server.log_text()) == (wish == "no")
+    assert all((answer == answers[0]).all() for answer in answers)
 
 
 def test_without_a_device_it_is_said(start_server):

@@ -236,6 +236,28 @@ static bool writable(int fd)
     return WEXITSTATUS(status) == 1;
 }
 
+/* Every slot's areas are found by their first and by their last byte, and nothing else is. */
+static void check_areas(const struct queue *queue)
+{
+    struct unetserve_area area;
+    for (uint32_t slot = 0; slot < queue->slot_count; slot++) {
+        const char *const first[2] = {(const char *)queue_input(queue, slot),
+                                      (const char *)queue_output(queue, slot)};
+        const uint64_t bytes[2] = {queue_input_capacity(queue, slot),
+                                   queue_output_capacity(queue, slot)};
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(queue_find_area(queue, first[i] + bytes[i] - 1, &area), 0);
+            assert_ptr_equal(area.data, first[i]);
+            assert_int_equal(area.bytes, bytes[i]);
+            assert_int_equal(area.writable, i == 1);
+            assert_int_equal(queue_find_area(queue, first[i], &area), 0);
+            assert_ptr_equal(area.data, first[i]);
+        }
+    }
+    assert_int_equal(queue_find_area(queue, queue->header, &area), -ENOENT);
+    assert_int_equal(queue_find_area(queue, &area, &area), -ENOENT);
+}
+
 static void test_readers(void **state)
 {
     (void)state;
@@ -251,6 +273,7 @@ static void test_readers(void **state)
     memcpy(queue_input(&queue, 2), "hello", 6);
     assert_string_equal(queue_input(&worker, 2), "hello");
     memcpy(queue_output(&worker, 2), "world", 6);
+    check_areas(&worker);
     queue_leave_areas(&worker);
     assert_string_equal(queue_output(&queue, 2), "world");
     queue_close(&worker);

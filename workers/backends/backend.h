@@ -8,6 +8,7 @@
 #include "../models/unet/network.h"
 #include "packed_file.h"
 #include "quantise.h"
+#include "unetserve/model.h"
 #include "unetserve/tensor.h"
 
 #define BACKEND_ABI 1
@@ -57,6 +58,10 @@ struct backend_options {
     /* Called behind each layer where the precision is f32; may be NULL. Backends on the CPU only.
      */
     backend_observe *observe;
+
+    /* The memory that outlives its batches which an address of a tile or of labels lies in, to be
+     * page-locked. 0, -ENOENT: it lies in none. May be NULL. */
+    int (*area)(void *opaque, const void *address, struct unetserve_area *out);
 
     /* One line for the log; level as in model.h. May be NULL. */
     void (*log)(void *opaque, int level, const char *text);

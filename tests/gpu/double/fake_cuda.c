@@ -5,17 +5,21 @@
 
 #include <cuda.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define PAGE_BYTES    4096u
 #define ALIGN_BYTES   512u
 #define MOST_MEMORIES 256
 #define MOST_STREAMS  16
+#define MOST_NAMES    128
+#define MOST_LOCKED   4096
 #define FATBIN_MAGIC  0xba55ed50u
 
 void double_abort(const char *format, ...)
@@ -49,11 +53,63 @@ static void read_environment(void)
     fail_code = code != NULL ? atoi(code) : fail_code;
 }
 
+/* How often each call was made, by its name. */
+static struct {
+    const char *name;
+    long count;
+} tallies[MOST_NAMES];
+
+static void tally(const char *call)
+{
+    size_t i = 0;
+    while (i < MOST_NAMES && tallies[i].name != NULL && strcmp(tallies[i].name, call) != 0) {
+        i++;
+    }
+    if (i == MOST_NAMES) {
+        double_abort("more names of calls than there is room for");
+    }
+    tallies[i].name = call;
+    tallies[i].count++;
+}
+
+/* cuda.h's macros have made cuMemFree_v2 of cuMemFree. */
+static bool is_call(const char *name, const char *call)
+{
+    size_t length = strlen(call);
+    return strncmp(name, call, length) == 0 &&
+           (name[length] == '\0' || strcmp(name + length, "_v2") == 0);
+}
+
+EXPORT long gpudouble_count(const char *call);
+long gpudouble_count(const char *call)
+{
+    for (size_t i = 0; i < MOST_NAMES && tallies[i].name != NULL; i++) {
+        if (is_call(tallies[i].name, call)) {
+            return tallies[i].count;
+        }
+    }
+    return 0;
+}
+
+/* GPUDOUBLE_TELL=cuMemAllocHost,...: say at the end of the process how often those were called. */
+__attribute__((destructor)) static void tell(void)
+{
+    const char *names = getenv("GPUDOUBLE_TELL");
+    char *list = names != NULL ? strdup(names) : NULL;
+    char *rest = NULL;
+    for (const char *name = list != NULL ? strtok_r(list, ",", &rest) : NULL; name != NULL;
+         name = strtok_r(NULL, ",", &rest)) {
+        fprintf(stderr, "gpu double: %s was called %ld times\n", name, gpudouble_count(name));
+    }
+    free(list);
+}
+
 EXPORT int gpudouble_enter(const char *call);
 int gpudouble_enter(const char *call)
 {
     read_environment();
     call_count++;
+    tally(call);
     if (fail_at > 0 && call_count == fail_at) {
         fprintf(stderr, "gpu double: call %ld, %s, fails with %d\n", call_count, call, fail_code);
         if (fail_code == CUDA_ERROR_OUT_OF_MEMORY) {
@@ -152,6 +208,13 @@ EXPORT CUresult cuDeviceGetName(char *name, int size, CUdevice device)
     return CUDA_SUCCESS;
 }
 
+/* GPUDOUBLE_READ_ONLY=no: a device that cannot lock memory which the process only reads. */
+static bool takes_read_only(void)
+{
+    const char *wish = getenv("GPUDOUBLE_READ_ONLY");
+    return wish == NULL || strcmp(wish, "no") != 0;
+}
+
 EXPORT CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device)
 {
     (void)device;
@@ -160,6 +223,7 @@ EXPORT CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, C
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = capability / 10; break;
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = capability % 10; break;
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = processors; break;
+    case CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED: *value = takes_read_only(); break;
     default: double_abort("attribute %d is not known here", (int)attribute);
     }
     return CUDA_SUCCESS;
@@ -255,6 +319,49 @@ static bool memory_holds(const void *data, size_t bytes, bool host)
 {
     const struct memory *memory = memory_find(data, host);
     return memory != NULL && bytes <= (size_t)(memory->data + memory->bytes - (const char *)data);
+}
+
+/* The process's own memory, page-locked. */
+struct locked {
+    char *data; /* NULL: unused */
+    size_t bytes;
+    bool read_only;
+};
+
+static struct locked locked[MOST_LOCKED];
+
+/* One range holds all of it: no device takes two for one. */
+static bool locked_holds(const void *data, size_t bytes, bool written)
+{
+    const char *at = (const char *)data;
+    for (size_t i = 0; i < MOST_LOCKED; i++) {
+        const struct locked *range = &locked[i];
+        if (range->data != NULL && at >= range->data && at < range->data + range->bytes) {
+            return bytes <= (size_t)(range->data + range->bytes - at) &&
+                   !(written && range->read_only);
+        }
+    }
+    return false;
+}
+
+/* Device memory or locked memory, as copies take it. */
+static bool reachable(const void *data, size_t bytes, bool on_device, bool written)
+{
+    return memory_holds(data, bytes, !on_device) ||
+           (!on_device && locked_holds(data, bytes, written));
+}
+
+/* Whether this process may write there: the kernel refuses to read a pipe into memory where not. */
+static bool process_writes(char *data)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) {
+        double_abort("no pipe");
+    }
+    bool may = write(ends[1], data, 1) == 1 && read(ends[0], data, 1) == 1;
+    close(ends[0]);
+    close(ends[1]);
+    return may;
 }
 
 EXPORT bool gpudouble_owns(const void *data, size_t bytes);
@@ -367,13 +474,35 @@ static void perform(const struct operation *operation)
     }
 }
 
+static bool can_step(const struct stream *stream)
+{
+    const struct operation *operation = stream->queue.first;
+    return operation != NULL &&
+           (operation->kind != WAIT || operation->event->completed >= operation->ticket);
+}
+
+/* Could a device have copied here while it computes there? */
+static void note_overlap(const struct stream *copying)
+{
+    for (size_t i = 0; i < MOST_STREAMS; i++) {
+        const struct operation *other = streams[i].queue.first;
+        if (&streams[i] != copying && other != NULL &&
+            (other->kind == KERNEL || other->kind == WORK)) {
+            tally(DOUBLE_OVERLAP);
+            return;
+        }
+    }
+}
+
 /* Run a stream's next operation. False: there is none, or it waits. */
 static bool stream_step(struct stream *stream)
 {
     struct operation *operation = stream->queue.first;
-    if (operation == NULL ||
-        (operation->kind == WAIT && operation->event->completed < operation->ticket)) {
+    if (!can_step(stream)) {
         return false;
+    }
+    if (operation->kind == COPY) {
+        note_overlap(stream);
     }
     stream->queue.first = operation->next;
     perform(operation);
@@ -471,6 +600,77 @@ EXPORT CUresult cuMemFreeHost(void *data)
     return free_memory(data, true);
 }
 
+static bool overlaps(const struct locked *range, const void *data, size_t bytes)
+{
+    const char *at = (const char *)data;
+    return range->data != NULL && at < range->data + range->bytes && range->data < at + bytes;
+}
+
+EXPORT CUresult cuMemHostRegister(void *data, size_t bytes, unsigned flags)
+{
+    bool read_only = (flags & CU_MEMHOSTREGISTER_READ_ONLY) != 0;
+    struct locked *place = NULL;
+    ENTER;
+    not_in_capture(__func__);
+    if ((uintptr_t)data % PAGE_BYTES != 0 || bytes % PAGE_BYTES != 0 || bytes == 0) {
+        double_abort("%zu bytes are to be locked that are no whole pages", bytes);
+    }
+    if (read_only && !takes_read_only()) {
+        return CUDA_ERROR_NOT_SUPPORTED;
+    }
+    if (!read_only && !process_writes((char *)data)) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    for (size_t i = 0; i < MOST_LOCKED; i++) {
+        if (overlaps(&locked[i], data, bytes)) {
+            return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
+        }
+        place = place == NULL && locked[i].data == NULL ? &locked[i] : place;
+    }
+    if (place == NULL) {
+        double_abort("too many ranges are locked");
+    }
+    *place = (struct locked){.data = (char *)data, .bytes = bytes, .read_only = read_only};
+    return CUDA_SUCCESS;
+}
+
+static void not_in_use(const struct locked *range)
+{
+    for (size_t i = 0; i < MOST_STREAMS; i++) {
+        for (const struct operation *at = streams[i].queue.first; at != NULL; at = at->next) {
+            if (at->kind == COPY &&
+                (overlaps(range, at->from, at->bytes) || overlaps(range, at->to, at->bytes))) {
+                double_abort("memory is unlocked under a copy");
+            }
+        }
+    }
+}
+
+EXPORT CUresult cuMemHostUnregister(void *data)
+{
+    ENTER;
+    not_in_capture(__func__);
+    for (size_t i = 0; i < MOST_LOCKED; i++) {
+        if (locked[i].data == (char *)data && data != NULL) {
+            not_in_use(&locked[i]);
+            locked[i] = (struct locked){.data = NULL};
+            return CUDA_SUCCESS;
+        }
+    }
+    double_abort("unlocked what was not locked");
+}
+
+/* For tests: bytes that are locked now. */
+EXPORT size_t gpudouble_locked(void);
+size_t gpudouble_locked(void)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < MOST_LOCKED; i++) {
+        bytes += locked[i].data != NULL ? locked[i].bytes : 0;
+    }
+    return bytes;
+}
+
 EXPORT CUresult cuMemcpyHtoD(CUdeviceptr to, const void *from, size_t bytes)
 {
     ENTER;
@@ -487,7 +687,7 @@ EXPORT CUresult cuMemcpyHtoD(CUdeviceptr to, const void *from, size_t bytes)
 static CUresult copy_async(void *to, const void *from, size_t bytes, bool to_device,
                            CUstream stream)
 {
-    if (!memory_holds(to, bytes, !to_device) || !memory_holds(from, bytes, to_device)) {
+    if (!reachable(to, bytes, to_device, true) || !reachable(from, bytes, !to_device, false)) {
         double_abort("a copy of %zu bytes beyond memory of the device, or from or to memory that "
                      "is not page-locked",
                      bytes);

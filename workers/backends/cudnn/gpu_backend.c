@@ -11,8 +11,6 @@
 #include <string.h>
 
 #define LANES 2
-/* Tiles that run together: beyond this a GPU is busy, and copies have something to overlap with. */
-#define MOST_TILES_A_PART 8
 /* Of the device's memory, for activations. */
 #define ARENA_SHARE 4
 /* The tile that everything is made ready for at create: the usual one. */
@@ -24,7 +22,7 @@ struct instance {
     struct gpu_weights weights;
     struct gpu_shapes shapes;
     struct gpu_lane lanes[LANES];
-    CUevent arena_free;
+    struct gpu_way way;
     struct backend_options options;
     uint32_t tile_height; /* of tile_bytes */
     uint32_t tile_width;
@@ -62,9 +60,8 @@ static void destroy(void *opaque)
         if (instance->shapes.device != NULL) {
             gpu_shapes_clear(&instance->shapes);
         }
-        if (instance->arena_free != NULL) {
-            device->driver->cuEventDestroy(instance->arena_free);
-        }
+        gpu_streams_close(device, &instance->way.streams);
+        gpu_areas_close(&instance->way.areas);
         gpu_weights_free(device, &instance->weights);
         gpu_device_close(device);
     }
@@ -113,11 +110,16 @@ static int open_device(const struct making *making)
         code = gpu_type_choose(made->options.precision, device->capability, &made->shapes.type,
                                making->error, making->error_size);
     }
-    for (size_t i = 0; i < LANES && code == 0; i++) {
-        code = gpu_lane_open(device, &made->lanes[i]);
+    made->way = (struct gpu_way){
+        .device = device, .shapes = &made->shapes, .preprocess = &made->options.preprocess};
+    if (code == 0) {
+        code = gpu_streams_open(device, &made->way.streams);
     }
     if (code == 0) {
-        code = gpu_call(device, cuEventCreate, &made->arena_free, CU_EVENT_DISABLE_TIMING);
+        code = gpu_areas_open(device, &made->options, &made->way.areas);
+    }
+    for (size_t i = 0; i < LANES && code == 0; i++) {
+        code = gpu_lane_open(device, &made->lanes[i]);
     }
     return code;
 }
@@ -225,7 +227,7 @@ static int measure_tile(struct instance *instance, uint32_t height, uint32_t wid
 static uint32_t part_size(const struct instance *instance)
 {
     size_t fit = instance->device.memory_bytes / ARENA_SHARE / instance->tile_bytes;
-    return fit < 1 ? 1 : fit < MOST_TILES_A_PART ? (uint32_t)fit : MOST_TILES_A_PART;
+    return fit < 1 ? 1 : fit < GPU_LANE_TILES ? (uint32_t)fit : GPU_LANE_TILES;
 }
 
 static struct backend_batch part_of(const struct backend_batch *batch, uint32_t first,
@@ -270,9 +272,7 @@ static int begin(struct instance *instance, struct gpu_lane *lane, const struct 
             say(instance, 4, error);
         }
     }
-    return code != 0 ? code
-                     : gpu_lane_begin(lane, shapes, shape, &instance->options.preprocess, part,
-                                      instance->arena_free);
+    return code != 0 ? code : gpu_lane_begin(lane, &instance->way, shape, part);
 }
 
 static int run_parts(struct instance *instance, const struct backend_batch *batch)

@@ -147,6 +147,19 @@ static void pass_log(void *opaque, int level, const char *text)
         unet->host->log(unet->host, level, "%s", text);
 }
 
+/* A worker of before areas has none. */
+static bool host_has_areas(const struct unetserve_host *host)
+{
+    size_t end = offsetof(struct unetserve_host, area) + sizeof host->area;
+    return host && host->size >= end && host->area;
+}
+
+static int area(void *opaque, const void *address, struct unetserve_area *out)
+{
+    const struct unet *unet = opaque;
+    return unet->host->area(unet->host, address, out);
+}
+
 static void log_choice(const struct unet *unet, const struct network *network)
 {
     if (unet->host)
@@ -200,6 +213,7 @@ static int create(const struct model_dir *dir, const struct network *network, st
         .weights_id = source ? source->id : (struct packed_hash){0, 0},
         .load = source ? load : NULL,
         .ranges = ranges.layers ? &ranges : NULL,
+        .area = host_has_areas(setup->host) ? area : NULL,
         .log = pass_log,
     };
     failure = unet->backend->create(network, &options, &unet->instance, error, error_size);
