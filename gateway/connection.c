@@ -59,6 +59,7 @@ void connection_close(struct connections *connections, struct connection *connec
     connections->count--;
     if (connection->place)
         peers_leave(&connections->addresses, connection->place);
+    crowd_give(&connections->crowd);
     tls_identity_drop(connection->identity);
     sd_event_source_disable_unref(connection->watch);
     metrics_connections(connections->count);

@@ -45,11 +45,12 @@ struct connection {
 struct connections {
     struct connection *first, *last; /* the newest, the oldest */
     uint32_t count;
+    struct crowd crowd;
     struct peers addresses;
 };
 
-/* Take over a socket. NULL: no memory, or a number beyond CONNECTION_FD_MAX (fd is still the
- * caller's). */
+/* Take over a socket, and its place in the crowd. NULL: no memory, or a number beyond
+ * CONNECTION_FD_MAX (fd is still the caller's). */
 struct connection *connection_open(struct connections *connections, int fd);
 
 /* Before libmicrohttpd closes the socket: out of the list and the table, freed. */

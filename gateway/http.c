@@ -184,6 +184,45 @@ static void set_accepting(struct http *http, bool accepting)
         sd_event_source_set_enabled(http->listen[i].source, accepting ? SD_EVENT_ON : SD_EVENT_OFF);
 }
 
+static void accept_later(struct http *http)
+{
+    set_accepting(http, false);
+    sd_event_source_set_time_relative(http->accept_timer, ACCEPT_AGAIN_US);
+    sd_event_source_set_enabled(http->accept_timer, SD_EVENT_ONESHOT);
+}
+
+/* Whose places others have asks again and again: nobody tells when there is one. */
+static void set_full(struct http *http, bool full)
+{
+    if (full)
+        accept_later(http);
+    if (http->full == full)
+        return;
+    http->full = full;
+    crowd_wait(&http->connections.crowd, full);
+}
+
+static bool has_room(const struct http *http)
+{
+    return crowd_total(&http->connections.crowd) < http->gateway->config.max_connections;
+}
+
+/* After a pause, or when there is a place. */
+static void accept_again(struct http *http)
+{
+    bool paused = sd_event_source_get_enabled(http->accept_timer, NULL) != 0;
+    if (http->accepting || http->gateway->draining)
+        return;
+    if (http->full && has_room(http)) {
+        set_full(http, false);
+        set_accepting(http, true);
+    } else if (!paused && http->full) {
+        accept_later(http);
+    } else if (!paused) {
+        set_accepting(http, true);
+    }
+}
+
 static void turn_over(void *opaque)
 {
     struct http *http = opaque;
@@ -199,10 +238,7 @@ static void turn_over(void *opaque)
     if (timed || http->resumed)
         arm_daemon_timer(http, http->resumed ? 0 : timeout_ms);
     arm_sweep(http);
-    if (!http->gateway->draining &&
-        http->connections.count < http->gateway->config.max_connections &&
-        sd_event_source_get_enabled(http->accept_timer, NULL) == 0)
-        set_accepting(http, true);
+    accept_again(http);
 }
 
 /* ---- accepting ---- */
@@ -238,6 +274,7 @@ static bool is_counted(const struct http *http, const struct client *peer)
            !trusted_has(&http->trusted, peer);
 }
 
+/* Its place in the crowd is taken already. */
 static void take_socket(struct http *http, int fd, const struct sockaddr *address, socklen_t size,
                         bool tls)
 {
@@ -248,11 +285,11 @@ static void take_socket(struct http *http, int fd, const struct sockaddr *addres
     struct client peer = client_of_socket(fd, address);
     struct peer *place = NULL;
     if (is_counted(http, &peer)) {
-        uint32_t most = http->gateway->config.max_connections_per_address;
-        place = peers_enter(&http->connections.addresses, &peer, most);
-        if (!place) {
-            refuse_socket(http, fd,
-                          most && peers_count(&http->connections.addresses, &peer) >= most, tls);
+        int error = peers_enter(&http->connections.addresses, &peer,
+                                http->gateway->config.max_connections_per_address, &place);
+        if (error) {
+            crowd_give(&http->connections.crowd);
+            refuse_socket(http, fd, error == -EBUSY, tls);
             return;
         }
     }
@@ -260,6 +297,7 @@ static void take_socket(struct http *http, int fd, const struct sockaddr *addres
     if (!connection) {
         if (place)
             peers_leave(&http->connections.addresses, place);
+        crowd_give(&http->connections.crowd);
         refuse_socket(http, fd, false, tls);
         return;
     }
@@ -270,13 +308,6 @@ static void take_socket(struct http *http, int fd, const struct sockaddr *addres
     /* libmicrohttpd has closed the socket, with or without telling on_connection. */
     if (connection_find(fd) == connection)
         connection_close(&http->connections, connection);
-}
-
-static void accept_later(struct http *http)
-{
-    set_accepting(http, false);
-    sd_event_source_set_time_relative(http->accept_timer, ACCEPT_AGAIN_US);
-    sd_event_source_set_enabled(http->accept_timer, SD_EVENT_ONESHOT);
 }
 
 static int on_accept_again(sd_event_source *source, uint64_t now_us, void *opaque)
@@ -307,8 +338,8 @@ static int on_listen(sd_event_source *source, int listening, uint32_t events, vo
     struct http *http = listener->http;
     for (int i = 0; i < ACCEPTS_A_TURN; i++) {
         /* Those who come now wait in the backlog. */
-        if (http->connections.count >= http->gateway->config.max_connections) {
-            set_accepting(http, false);
+        if (!crowd_take(&http->connections.crowd, http->gateway->config.max_connections)) {
+            set_full(http, true);
             return 0;
         }
         struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
@@ -317,23 +348,27 @@ static int on_listen(sd_event_source *source, int listening, uint32_t events, vo
                          SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             take_socket(http, fd, (struct sockaddr *)&address, size, listener->tls);
-        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            accept_failed(http, errno);
-            return 0;
-        } else if (errno != ECONNABORTED && errno != EINTR) {
+            continue;
+        }
+        int error = errno;
+        crowd_give(&http->connections.crowd);
+        if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM) {
+            accept_failed(http, error);
             return 0;
         }
+        if (error != ECONNABORTED && error != EINTR)
+            return 0;
     }
     return 0;
 }
 
 /* ---- slow clients and the end ---- */
 
-/* Somebody waits in the backlog for a place that another's idleness takes. */
+/* Somebody waits in a backlog, this gateway's or another's, for a place that an idle one takes. */
 static bool is_full(const struct http *http)
 {
-    return !http->accepting && !http->gateway->draining &&
-           http->connections.count >= http->gateway->config.max_connections;
+    return !http->gateway->draining && crowd_somebody_waits(&http->connections.crowd) &&
+           !has_room(http);
 }
 
 /* True when the connection ends to make room (only if `full`). */
@@ -406,6 +441,7 @@ static void drain(void *opaque)
 {
     struct http *http = opaque;
     stop_listening(http);
+    set_full(http, false);
     for (struct connection *connection = http->connections.first; connection;
          connection = connection->next)
         if (connection_idle(connection) && connection->answered > 0 && !has_unread(connection))
@@ -618,7 +654,10 @@ int http_open(struct http *http, struct gateway *gateway)
     trusted_read(&gateway->config, &http->trusted);
     cors_configure(&gateway->config);
     compress_configure(&gateway->config);
+    crowd_open(&http->connections.crowd, &gateway->seat.queue, gateway->config.gateways,
+               gateway->seat.seat, gateway->seat.index);
     peers_init(&http->connections.addresses, gateway->seat.queue.admission);
+    http->connections.addresses.crowd = &http->connections.crowd;
     peers_init(&http->uploads, gateway->seat.queue.admission);
     int error = keys_read(http);
     if (!error)

@@ -35,6 +35,7 @@ struct http {
     uint64_t accept_warning_due_ns; /* not before that is the next one logged */
     unsigned idle_s;                /* libmicrohttpd's own time-out of a connection */
     bool accepting, sweeping;
+    bool full;    /* it does not accept, since there are as many connections as may be */
     bool resumed; /* a connection was resumed: libmicrohttpd must run */
 };
 

@@ -206,9 +206,10 @@ int oauth_ask(struct oauth *oauth, const char *token, size_t size, const struct 
         return -EAGAIN;
     if (peers_count(&oauth->askers, client) >= OAUTH_CHECKS_A_CLIENT)
         return -EBUSY;
-    struct peer *place = peers_enter(&oauth->askers, client, 0);
-    if (!place)
-        return -ENOMEM;
+    struct peer *place = NULL;
+    error = peers_enter(&oauth->askers, client, 0, &place);
+    if (error)
+        return error;
     struct oauth_check *check = check_begin(oauth, token, size, &error);
     if (!check) {
         peers_leave(&oauth->askers, place);

@@ -150,7 +150,7 @@ static int request_open_job(struct request *request, struct model_view *view,
     if (refused)
         metrics_job_refused(view->model, problem->status);
     else
-        request->upload = peers_enter(&request->http->uploads, &request->client, 0);
+        (void)peers_enter(&request->http->uploads, &request->client, 0, &request->upload);
     return refused;
 }
 

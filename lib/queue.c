@@ -40,6 +40,7 @@ struct queue_header {
     uint64_t seats_offset;
     uint64_t counters_offset;
     uint64_t admission_offset;
+    uint64_t crowds_offset;
     uint64_t inputs_size;
     uint64_t outputs_size;
     uint64_t created_unix_ms;
@@ -203,6 +204,8 @@ static void layout_plan(const struct queue_geometry *geometry, uint32_t slot_cou
     at += round_up(sizeof(struct counters) * COUNTERS_MAX_SEATS, QUEUE_ALIGN);
     plan->admission_offset = at;
     at += round_up(sizeof(struct admission), QUEUE_ALIGN);
+    plan->crowds_offset = at;
+    at += round_up(sizeof(struct crowd_block) * CROWD_GATEWAYS, QUEUE_ALIGN);
     plan->size = at;
     uint32_t first = 0;
     for (uint32_t i = 0; i < geometry->class_count; i++) {
@@ -320,6 +323,7 @@ static int pointers_set(struct queue *queue, const struct queue_header *plan)
     queue->seats = (struct counters_seat *)(base + plan->seats_offset);
     queue->counters = (struct counters *)(base + plan->counters_offset);
     queue->admission = (struct admission *)(base + plan->admission_offset);
+    queue->crowds = (struct crowd_block *)(base + plan->crowds_offset);
     return 0;
 }
 

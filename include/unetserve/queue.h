@@ -27,6 +27,7 @@
 
 #include "unetserve/admission.h"
 #include "unetserve/counters.h"
+#include "unetserve/crowd.h"
 #include "unetserve/image_file.h"
 #include "unetserve/model.h"
 #include "unetserve/queue_states.h"
@@ -36,7 +37,7 @@
 #include <stdbool.h>
 
 #define QUEUE_MAGIC          UINT64_C(0x3176655374656e75)
-#define QUEUE_LAYOUT_VERSION 10
+#define QUEUE_LAYOUT_VERSION 11
 #define QUEUE_MAX_PROCESSES  256 /* index 0 is nobody */
 #define QUEUE_MAX_MODELS     16
 #define QUEUE_MAX_CLASSES    8
@@ -207,6 +208,7 @@ struct queue {
     struct counters_seat *seats; /* COUNTERS_MAX_SEATS */
     struct counters *counters;   /* COUNTERS_MAX_SEATS: by seat */
     struct admission *admission;
+    struct crowd_block *crowds; /* CROWD_GATEWAYS: by seat */
 };
 
 /* ---- life of the queue ---- */

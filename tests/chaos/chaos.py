@@ -4,7 +4,8 @@
 
 What must hold: every request is answered rightly and once; a connection breaks only when a gateway was killed, or was
 stopped for so long that its supervisor killed it; nobody is told 500 for kills from outside; no token that is not good gets
-in, and none that is good is refused for another reason than that nobody can check it now; afterwards every slot is free, and SIGTERM leaves no process, socket or file.
+in, and none that is good is refused for another reason than that nobody can check it now; afterwards every slot and every
+place for a connection is free, and SIGTERM leaves no process, socket or file.
 
 With --supervisor that one is killed too, now and then: alone, or in company, which means that others are killed and
 stopped shortly before, at the same time and until its last child is gone. Its children must finish what was accepted
@@ -50,6 +51,7 @@ gateways = 2
 queue_memory = 64M
 log_level = info
 drain_timeout_ms = {drain_ms}
+max_connections_per_address = {places}
 oauth_issuer = {issuer}
 oauth_audience = maps
 [model simple]
@@ -71,6 +73,7 @@ scale_down_after_ms = 200
 timeout_ms = 40000
 """
 ROLES = {"worker": 0.36, "gateway": 0.2, "zmq-front": 0.14, "broker": 0.2, "auth": 0.1}
+PLACES = 100  # connections that our address may have
 LONELY_ROUNDS = 60
 LONELY_FRONTS = 30
 LARGE_BYTES = 4_000_000
@@ -93,7 +96,7 @@ def launch(directory, address):
 def start(provider):
     directory = pathlib.Path(tempfile.mkdtemp(prefix="us-chaos-", dir="/tmp"))
     (directory / "unetserve.conf").write_text(CONFIG.format(
-        build=BUILD, checkout=CHECKOUT, drain_ms=DRAIN_S * 1000, issuer=provider.issuer))
+        build=BUILD, checkout=CHECKOUT, drain_ms=DRAIN_S * 1000, places=PLACES, issuer=provider.issuer))
     server = Server(launch(directory, "127.0.0.1:0"), directory)
     server.wait_ready()
     return server
@@ -459,10 +462,25 @@ def settled(server):
     return status and status["ready"] and status["slots"]["FREE"] == status["slots"]["total"]
 
 
+def places_free(server):
+    """Are there as many places for connections as at the beginning, and no more?"""
+    lines, statuses = [], []
+    try:
+        for _ in range(PLACES + 1):
+            lines.append(socket.create_connection(("127.0.0.1", server.port), 30))
+            lines[-1].sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            statuses.append(lines[-1].recv(65536).split(b" ", 2)[1])
+    finally:
+        for line in lines:
+            line.close()
+    return statuses == [b"200"] * PLACES + [b"429"]
+
+
 def check_end(server, books, fds_before):
-    """Everybody is back, every slot is free; SIGTERM ends it with nothing left."""
+    """Everybody is back, every slot and every place is free; SIGTERM ends it with nothing left."""
     try:
         wait_until(lambda: settled(server), 30, "all slots free and all workers ready")
+        wait_until(lambda: places_free(server), 30, "all places for connections free")
         wait_until(lambda: fd_count(server.pid) == fds_before, 10,
                    f"the supervisor's {fds_before} descriptors (it has {fd_count(server.pid)})")
         server.stop()

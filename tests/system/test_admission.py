@@ -242,6 +242,71 @@ def test_connections_of_one_address_are_capped(start_server, simple_model):
     server.stop()
 
 
+def is_over(line):
+    """Has the server closed it? What it has sent before is thrown away."""
+    line.setblocking(False)
+    try:
+        while part := line.recv(65536):
+            assert part
+        return True
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+    finally:
+        line.settimeout(WAIT_S)
+
+
+def test_connections_of_one_address_are_counted_over_gateways(start_server, simple_model):
+    server = start_server(simple_model, ["--gateways", "3"],
+                          config="[server]\nmax_connections_per_address = 9\nheader_timeout_ms = 3600000\n")
+    lines = []
+
+    def admitted():
+        line = connect_from(server, "127.0.0.2", ROOT)
+        status = line.recv(65536).split(b" ", 2)[1]
+        assert status in (b"200", b"429")
+        if status == b"200":
+            lines.append(line)
+        else:
+            line.close()
+        return status == b"200"
+
+    assert [admitted() for _ in range(15)] == [True] * 9 + [False] * 6
+    with connect_from(server, "127.0.0.3", ROOT) as another:
+        assert another.recv(65536).startswith(b"HTTP/1.1 200 ")
+    for _ in range(4):
+        lines.pop(0).close()
+    for _ in range(4):
+        wait_until(admitted, WAIT_S, "the place of one that left")
+    assert [admitted() for _ in range(3)] == [False] * 3
+    # What a dead one had is free, and nothing else is.
+    ready = server.log_text().count("process ready")
+    for pid in server.role("gateway")[:2]:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: server.log_text().count("process ready") >= ready + 2, WAIT_S, "their successors")
+    lines[:] = [line for line in lines if not is_over(line)]
+    while len(lines) < 9:
+        wait_until(admitted, WAIT_S, "the place of one that broke")
+    assert [admitted() for _ in range(3)] == [False] * 3
+    for line in lines:
+        line.close()
+    server.stop()
+
+
+def test_connections_are_counted_over_gateways(start_server, simple_model):
+    """Idle ones give way to who waits, also when another gateway has them; and there are never more than may be."""
+    server = start_server(simple_model, ["--gateways", "2"], config="[server]\nmax_connections = 4\nheader_timeout_ms = 3600000\n")
+    lines = []
+    for i in range(10):
+        lines.append(connect_from(server, "127.0.0.2", ROOT))
+        assert lines[-1].recv(65536).startswith(b"HTTP/1.1 200 "), i
+        wait_until(lambda: sum(not is_over(line) for line in lines) <= 4, WAIT_S, "the end of one that gave way")
+    for line in lines:
+        line.close()
+    server.stop()
+
+
 def test_connections_of_trusted_proxies_and_unix_sockets_are_not_counted(start_server, simple_model, tmp_path):
     path = tmp_path / "front.sock"
     server = start_server(simple_model, listen=f"127.0.0.1:0,unix:{path}",

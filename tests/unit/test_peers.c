@@ -1,6 +1,7 @@
 /* Counts by client. */
 #include "gateway/peers.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,6 +12,15 @@
 
 static struct admission secret;
 static struct peers peers;
+
+static struct peer *enter(const struct client *client, uint32_t most)
+{
+    struct peer *peer = NULL;
+    int error = peers_enter(&peers, client, most, &peer);
+    assert_true(error == 0 || error == -EBUSY);
+    assert_true((error == 0) == (peer != NULL));
+    return peer;
+}
 
 static int set_up(void **state)
 {
@@ -24,17 +34,17 @@ static void test_counts_and_bounds(void **state)
     (void)state;
     struct client a = client_of_peer_address("192.0.2.1");
     struct client b = client_of_peer_address("192.0.2.2");
-    struct peer *first = peers_enter(&peers, &a, 2);
+    struct peer *first = enter(&a, 2);
     assert_non_null(first);
-    assert_ptr_equal(peers_enter(&peers, &a, 2), first);
-    assert_null(peers_enter(&peers, &a, 2));
+    assert_ptr_equal(enter(&a, 2), first);
+    assert_null(enter(&a, 2));
     assert_int_equal(peers_count(&peers, &a), 2);
     assert_int_equal(peers_count(&peers, &b), 0);
-    struct peer *other = peers_enter(&peers, &b, 2);
+    struct peer *other = enter(&b, 2);
     assert_non_null(other);
     peers_leave(&peers, first);
-    assert_ptr_equal(peers_enter(&peers, &a, 2), first);
-    assert_ptr_equal(peers_enter(&peers, &a, 0), first);
+    assert_ptr_equal(enter(&a, 2), first);
+    assert_ptr_equal(enter(&a, 0), first);
     for (int i = 0; i < 3; i++)
         peers_leave(&peers, first);
     assert_int_equal(peers_count(&peers, &a), 0);
@@ -49,9 +59,9 @@ static void test_networks_are_one(void **state)
     struct client a = client_of_peer_address("2001:db8::1");
     struct client b = client_of_peer_address("2001:db8::ffff:2");
     struct client c = client_of_peer_address("2001:db8:0:1::1");
-    struct peer *first = peers_enter(&peers, &a, 0);
-    assert_ptr_equal(peers_enter(&peers, &b, 0), first);
-    struct peer *other = peers_enter(&peers, &c, 0);
+    struct peer *first = enter(&a, 0);
+    assert_ptr_equal(enter(&b, 0), first);
+    struct peer *other = enter(&c, 0);
     assert_ptr_not_equal(other, first);
     peers_leave(&peers, other);
     peers_leave(&peers, first);
@@ -69,9 +79,9 @@ static void test_many(void **state)
     for (unsigned i = 0; i < MANY; i++) {
         snprintf(text, sizeof text, "10.0.%u.%u", i / 256, i % 256);
         struct client client = client_of_peer_address(text);
-        all[i] = peers_enter(&peers, &client, 1);
+        all[i] = enter(&client, 1);
         assert_non_null(all[i]);
-        assert_null(peers_enter(&peers, &client, 1));
+        assert_null(enter(&client, 1));
     }
     for (unsigned i = 0; i < MANY; i++)
         peers_leave(&peers, all[(i * 7) % MANY]);
