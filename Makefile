@@ -49,6 +49,7 @@ GATEWAY    := $(filter-out gateway/main.c,$(call sources,gateway))
 BROKER     := $(filter-out broker/main.c,$(call sources,broker))
 AUTH       := $(filter-out auth/main.c,$(call sources,auth))
 SUPERVISOR := $(filter-out supervisor/main.c,$(call sources,supervisor))
+GPU        := $(filter-out gpu/main.c,$(call sources,gpu))
 WORKER     := $(filter-out workers/main.c,$(call sources,workers))
 UNET       := $(filter-out workers/models/unet/plugin.c,$(call sources,workers/models/unet workers/backends workers/backends/reference workers/backends/onednn $(if $(HAVE_CUDA),workers/backends/cudnn)))
 IMAGES     := $(call sources,workers/images)
@@ -58,19 +59,20 @@ UNETCTL    := $(call sources,lib/client/unetctl)
 EXAMPLES   := $(call sources,workers/models/examples)
 LOAD       := $(filter-out bench/load/main.c,$(call sources,bench/load))
 
-ARCHIVES   := lib client gateway broker auth supervisor worker images unet load
+ARCHIVES   := lib client gateway broker auth gpu supervisor worker images unet load
 archive_lib        := $(LIB)
 archive_client     := $(CLIENT)
 archive_gateway    := $(GATEWAY)
 archive_broker     := $(BROKER)
 archive_auth       := $(AUTH)
+archive_gpu        := $(GPU)
 archive_supervisor := $(SUPERVISOR)
 archive_worker     := $(WORKER)
 archive_images     := $(IMAGES)
 archive_unet       := $(UNET)
 archive_load       := $(LOAD)
 
-PROGRAMS   := unetserve unetserve-gateway unetserve-broker unetserve-auth unetserve-worker unetctl
+PROGRAMS   := unetserve unetserve-gateway unetserve-broker unetserve-auth unetserve-gpu unetserve-worker unetctl
 PLUGINS    := unet $(notdir $(EXAMPLES:.c=))
 PYTHON_OUT := $(BUILD)/python/unetserve/_worker.abi3.so $(BUILD)/python/unetserve/unetserve-images.so $(PACKAGE:%=$(BUILD)/%)
 OUTPUTS    := $(PYTHON_OUT) $(addprefix $(BUILD)/,$(PROGRAMS) unetserve-images.so) $(PLUGINS:%=$(BUILD)/models/%.so) \
@@ -142,6 +144,8 @@ $(BUILD)/unetserve-broker: $(BUILD)/obj/broker/main.o $(BUILD)/broker.a $(BUILD)
 	$(call program,-lzmq -lmsgpackc -lsystemd -lseccomp -linih -ljansson -lm)
 $(BUILD)/unetserve-auth: $(BUILD)/obj/auth/main.o $(BUILD)/auth.a $(BUILD)/lib.a
 	$(call program,-lcurl -lcjose -lcrypto -lsystemd -lseccomp -linih -ljansson -lm)
+$(BUILD)/unetserve-gpu: $(BUILD)/obj/gpu/main.o $(BUILD)/gpu.a $(BUILD)/lib.a
+	$(call program,-lsystemd -lseccomp -linih -ljansson -ldl -lm)
 $(BUILD)/unetserve-worker: $(BUILD)/obj/workers/main.o $(BUILD)/worker.a $(BUILD)/lib.a
 	$(call program,-lsystemd -lseccomp -linih -ljansson -ldl -lm)
 $(BUILD)/unetctl: $(call objects,$(UNETCTL)) $(BUILD)/client.a $(BUILD)/unet.a $(BUILD)/lib.a
@@ -175,7 +179,16 @@ $(BUILD)/python/%.py: python/%.py
 # Models that misbehave, for the system tests.
 TEST_PLUGINS := $(patsubst tests/plugins/%.c,$(BUILD)/tests/models/%.so,$(wildcard tests/plugins/*.c))
 .PHONY: test-plugins
-test-plugins: $(TEST_PLUGINS) $(BUILD)/tests/failing_calls.so
+test-plugins: $(TEST_PLUGINS) $(BUILD)/tests/failing_calls.so $(BUILD)/tests/nvml/libnvidia-ml.so.1 $(BUILD)/tests/nvml/libcuda.so.1
+# NVIDIA's driver as far as it is asked about GPUs, and one that is there but does nothing; found by LD_LIBRARY_PATH.
+$(BUILD)/tests/nvml/libnvidia-ml.so.1: tests/gpu/double/fake_nvml.c gpu/nvml.h
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE -I. $(WARNINGS) -O1 -g -fPIC -fvisibility=hidden -shared -o $@ $< -ljansson
+$(BUILD)/tests/nvml/libcuda.so.1:
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) -shared -nostdlib -o $@ -x c /dev/null
 # For LD_PRELOAD; without the sanitizers, which have a malloc of their own.
 $(BUILD)/tests/failing_calls.so: tests/faults/failing_calls.c
 	@mkdir -p $(@D)

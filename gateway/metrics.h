@@ -14,6 +14,7 @@
 #include "gateway/models.h"
 
 #include <stddef.h>
+#include <stdio.h>
 
 #define METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
 
@@ -60,5 +61,8 @@ void metrics_total(const struct queue *queue, struct counters *total);
 /* All of it in Prometheus' text format 0.0.4. malloc'd, *size without the final NUL; NULL without
  * memory. */
 char *metrics_page(const struct models *models, size_t *size);
+
+/* Part of the page: what GPUs are doing, where somebody tells; nothing otherwise. */
+void metrics_write_gpus(const struct queue *queue, FILE *out);
 
 #endif

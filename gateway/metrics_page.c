@@ -283,7 +283,8 @@ static void by_role(const struct view *view, const char *name, const char *help,
     static const char *const roles[QUEUE_ROLE_COUNT] = {[QUEUE_GATEWAY] = "gateway",
                                                         [QUEUE_BROKER] = "broker",
                                                         [QUEUE_WORKER] = "worker",
-                                                        [QUEUE_AUTH] = "auth"};
+                                                        [QUEUE_AUTH] = "auth",
+                                                        [QUEUE_GPU] = "gpu"};
     family(view, name, "counter", help);
     for (unsigned role = 0; role < QUEUE_ROLE_COUNT; role++)
         if (roles[role])
@@ -426,6 +427,7 @@ static void write_own(const struct view *view)
 
 static void write_all(const struct view *view)
 {
+    metrics_write_gpus(view->models->queue, view->out);
     write_server(view);
     write_answers(view);
     write_abandoned(view);

@@ -67,22 +67,9 @@ struct model_view *models_view(struct models *models, uint32_t model)
     return model_view_keep(view);
 }
 
-/* "auto" and "cpu" are one; "3" is three devices; "0,2" is two. */
-static uint32_t device_count(const char *devices)
-{
-    uint32_t commas = 0;
-    for (const char *at = devices; *at; at++)
-        commas += *at == ',';
-    if (commas)
-        return commas + 1;
-    unsigned long count = strtoul(devices, NULL, 10);
-    return count >= 1 && count <= QUEUE_MAX_PROCESSES ? (uint32_t)count : 1;
-}
-
 uint32_t models_workers_needed(const struct config_model *model)
 {
-    uint32_t least = model->workers_max ? model->workers_min
-                                        : model->workers_per_device * device_count(model->devices);
+    uint32_t least = config_model_workers(model);
     return least ? least : 1;
 }
 

@@ -14,15 +14,25 @@
 
 /* ---- /info ---- */
 
+/* UUIDs, or whatever else is no number. */
+static json_t *devices_named(const char *text)
+{
+    json_t *list = json_array();
+    while (*text) {
+        size_t length = strcspn(text, ",");
+        json_whole_append(&list, json_stringn(text, length));
+        text += length + (text[length] == ',');
+    }
+    return list;
+}
+
 /* "auto" and "cpu" as they are for LitServe; "0,2" are device numbers, a single number is a count.
  */
 static json_t *devices(const char *text)
 {
+    if (strspn(text, "0123456789,") != strlen(text) || !text[0])
+        return devices_named(strcmp(text, "auto") == 0 ? "cpu" : text);
     json_t *list = json_array();
-    if (strspn(text, "0123456789,") != strlen(text) || !text[0]) {
-        json_whole_append(&list, json_string(strcmp(text, "auto") == 0 ? "cpu" : text));
-        return list;
-    }
     bool numbers = strchr(text, ',') != NULL;
     unsigned long count = numbers ? 64 : strtoul(text, NULL, 10);
     const char *at = text;
@@ -120,8 +130,8 @@ static const char *life_name(uint32_t life)
 
 static json_t *status_process(const struct queue *queue, uint32_t index)
 {
-    static const char *const roles[QUEUE_ROLE_COUNT] = {"nobody", "supervisor", "gateway",
-                                                        "broker", "worker",     "auth"};
+    static const char *const roles[QUEUE_ROLE_COUNT] = {"nobody", "supervisor", "gateway", "broker",
+                                                        "worker", "auth",       "gpu"};
     const struct queue_process *process = &queue->processes[index];
     uint32_t role = atomic_load(&process->role);
     json_t *entry = json_pack(

@@ -447,6 +447,22 @@ int config_load(const char *path, struct config *config, struct config_error *er
     return failed;
 }
 
+uint32_t config_model_devices(const struct config_model *model)
+{
+    uint32_t commas = 0;
+    for (const char *at = model->devices; *at; at++)
+        commas += *at == ',';
+    bool is_count = model->devices[strspn(model->devices, "0123456789")] == '\0';
+    unsigned long count = is_count ? strtoul(model->devices, NULL, 10) : commas + 1;
+    return count >= 1 && count <= CONFIG_MAX_DEVICES ? (uint32_t)count : 1;
+}
+
+uint32_t config_model_workers(const struct config_model *model)
+{
+    return model->workers_min ? model->workers_min
+                              : model->workers_per_device * config_model_devices(model);
+}
+
 bool config_model_is_python(const struct config_model *model)
 {
     size_t length = strlen(model->path);

@@ -96,7 +96,7 @@ static const struct config_key model_keys[] = {
     {"route", CONFIG_ROUTE, MODEL(route), 0, 0,
      "a path such as /predict, of letters, digits, '/', '-', '_', '.' and '~'"},
     {"devices", CONFIG_DEVICES, MODEL(devices), 0, 0,
-     "auto, cpu, cuda, a number of devices, or devices such as 0,2"},
+     "auto, cpu, cuda, a number of GPUs, or GPUs such as 0,2 or cuda:1 or GPU-UUID"},
     {"precision", CONFIG_CHOICE, MODEL(precision), 0, 0, "auto|f32|bf16|f16|int8"},
     {"backend", CONFIG_CHOICE, MODEL(backend), 0, 0, "auto|reference|onednn|cudnn"},
     {"workers_per_device", CONFIG_NUMBER, MODEL(workers_per_device), 1, 64, "1 to 64"},
@@ -276,15 +276,6 @@ static bool choice_has(const char *choices, const char *value)
     return false;
 }
 
-static bool devices_fit(const char *value)
-{
-    if (choice_has("auto|cpu|cuda", value))
-        return true;
-    size_t length = strlen(value);
-    return length > 0 && strspn(value, "0123456789,") == length && value[0] != ',' &&
-           value[length - 1] != ',' && !strstr(value, ",,");
-}
-
 static bool route_fits(const char *value)
 {
     return value[0] == '/' && !strstr(value, "//") &&
@@ -314,6 +305,28 @@ static bool has_only(const char *word, size_t size, const char *allowed)
         if (!word[i] || !strchr(allowed, word[i]))
             return false;
     return true;
+}
+
+/* A GPU by its number, an instance of one by two, "cuda:" and such, or either's UUID. */
+static bool device_fits(const char *word, size_t size)
+{
+    bool named = size > 4 && (strncmp(word, "GPU-", 4) == 0 || strncmp(word, "MIG-", 4) == 0);
+    if (named)
+        return has_only(word, size,
+                        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-/");
+    if (size > 5 && strncmp(word, "cuda:", 5) == 0) {
+        word += 5;
+        size -= 5;
+    }
+    return size < 10 && has_only(word, size, "0123456789:") && word[0] != ':' &&
+           word[size - 1] != ':';
+}
+
+static bool devices_fit(const char *value)
+{
+    if (choice_has("auto|cpu|cuda", value))
+        return true;
+    return words_fit(value, device_fits);
 }
 
 /* A name as HTTP has them, which "*" is, too. */

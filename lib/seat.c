@@ -140,7 +140,7 @@ int seat_take(enum queue_role role, int *argc, char **argv, struct seat *out)
         .role = role,
         .event_fd = SEAT_FD_EVENT + (int)number,
     };
-    bool areas = role != QUEUE_BROKER && role != QUEUE_AUTH;
+    bool areas = role == QUEUE_GATEWAY || role == QUEUE_WORKER;
     int error = queue_attach(SEAT_FD_QUEUE, areas ? SEAT_FD_INPUTS : -1,
                              areas ? SEAT_FD_OUTPUTS : -1, &seat.queue);
     if (error) {

@@ -34,7 +34,7 @@ put() { # MODE SOURCE... DIRECTORY
 }
 
 put 755 "$build/unetserve" "$root/bin"
-put 755 "$build/unetserve-gateway" "$build/unetserve-broker" "$build/unetserve-auth" "$build/unetserve-worker" "$build/unetserve-images.so" "$root/lib/unetserve"
+put 755 "$build/unetserve-gateway" "$build/unetserve-broker" "$build/unetserve-auth" "$build/unetserve-gpu" "$build/unetserve-worker" "$build/unetserve-images.so" "$root/lib/unetserve"
 put 755 "$build"/models/*.so "$root/lib/unetserve/models"
 [ "${1:-all}" != server ] || exit 0
 

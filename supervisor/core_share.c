@@ -39,6 +39,17 @@ void core_share_cut(const struct core_share *all, unsigned workers, unsigned wor
     memcpy(out->ids, all->ids + from, out->count * sizeof all->ids[0]);
 }
 
+void core_share_near(const struct core_share *all, const uint64_t near[CORE_SHARE_MAX / 64],
+                     struct core_share *out)
+{
+    out->count = 0;
+    for (unsigned i = 0; i < all->count; i++)
+        if (all->ids[i] < CORE_SHARE_MAX && near[all->ids[i] / 64] >> all->ids[i] % 64 & 1)
+            out->ids[out->count++] = all->ids[i];
+    if (out->count == 0)
+        *out = *all;
+}
+
 const char *core_share_format(const struct core_share *cores, char *text, size_t size)
 {
     size_t at = 0;

@@ -23,6 +23,10 @@ int core_share_allowed(unsigned paid, struct core_share *out);
 void core_share_cut(const struct core_share *all, unsigned workers, unsigned worker,
                     struct core_share *out);
 
+/* Those of them that are in `near`, a bit each, of CORE_SHARE_MAX; all if none is. */
+void core_share_near(const struct core_share *all, const uint64_t near[CORE_SHARE_MAX / 64],
+                     struct core_share *out);
+
 /* "0-3,8" into text. Returns text, or NULL if it does not fit. */
 const char *core_share_format(const struct core_share *cores, char *text, size_t size);
 

@@ -272,6 +272,13 @@ static void seats_start(struct server *server)
             seat_want(&server->seats[i], true);
 }
 
+/* Who watches GPUs starts with the others, and nobody waits for it. */
+static void gpu_watch_start(struct server *server)
+{
+    if (server->gpus->count > 0)
+        seat_want(server->gpu, true);
+}
+
 static void gateways_start(struct server *server)
 {
     server->gateways_wait = false;
@@ -342,6 +349,7 @@ int loop_run(struct server *server)
                   log_text("error", strerror(-error)));
     } else {
         seats_start(server);
+        gpu_watch_start(server);
         status = sd_event_loop(server->event);
         status = status < 0 ? EX_OSERR : status;
     }

@@ -2,6 +2,7 @@
  * serves them. */
 #include "supervisor/client_program.h"
 #include "supervisor/describe.h"
+#include "supervisor/devices.h"
 #include "supervisor/options.h"
 #include "supervisor/passed.h"
 #include "supervisor/probe.h"
@@ -26,6 +27,7 @@
 static struct config config;
 static struct server server;
 static struct passed passed;
+static struct gpu_list gpus;
 
 /* A gateway holds a file descriptor a connection; the soft limit is inherited. */
 static void files_limit_raise(void)
@@ -77,7 +79,9 @@ static void check_print(const struct unetserve_interface *interfaces)
         if (interface->input_kind == UNETSERVE_TENSOR)
             printf("; %u channels, tile %u, %u classes", interface->channels,
                    model->tile ? model->tile : interface->tile, interface->class_count);
-        printf("; %u workers on %s\n", server_workers(model), describe_device(model));
+        bool pinned = gpus.count && strcmp(describe_device(model), "cpu") != 0;
+        printf("; %u workers on %s\n", server_workers(model),
+               pinned ? model->devices : describe_device(model));
     }
     for (uint32_t i = 0; i < config.listen_count; i++)
         printf("listen %s\n", config.listen[i]);
@@ -121,6 +125,24 @@ static bool sandbox_prepare(void)
     return true;
 }
 
+/* GPUs are looked for where they are wanted: that may take seconds. False, after a sentence: what
+ * is asked for is not there. */
+static bool devices_find(void)
+{
+    char error[1000];
+    if (!devices_wanted(&config))
+        return true;
+    gpu_list_ask(&gpus);
+    if (devices_resolve(&config, &gpus, error, sizeof error)) {
+        fprintf(stderr, "unetserve: %s\n", error);
+        return false;
+    }
+    if (gpus.error[0])
+        log_event(LOG_LEVEL_WARNING, "workers are bound to no GPU, the driver chooses",
+                  log_text("reason", gpus.error));
+    return true;
+}
+
 static int serve(const struct options *options)
 {
     struct unetserve_interface *interfaces = calloc(config.model_count, sizeof *interfaces);
@@ -137,7 +159,7 @@ static int serve(const struct options *options)
     } else if (status == 0 && options->check) {
         status = check(options, interfaces);
     } else if (status == 0) {
-        status = server_open(&server, &config, interfaces, &passed);
+        status = server_open(&server, &config, interfaces, &gpus, &passed);
         if (status == 0) {
             server.options = options;
             status = loop_run(&server);
@@ -174,6 +196,8 @@ int main(int argc, char **argv)
     files_limit_raise();
     if (!sandbox_prepare())
         return EX_CONFIG;
+    if (!devices_find())
+        return EX_UNAVAILABLE;
     passed_take(&passed);
     return serve(&options);
 }

@@ -3,6 +3,7 @@
 #include "lib/config_keys.h"
 #include "lib/config_oauth.h"
 #include "supervisor/describe.h"
+#include "supervisor/devices.h"
 #include "unetserve/interface_text.h"
 #include "unetserve/log.h"
 
@@ -292,6 +293,7 @@ static void try_model(struct reload *reload)
     reload->changed = !interfaces_same(&reload->interfaces[model], &server->interfaces[model]);
     spare->model = model;
     spare->worker = first ? first->worker : 0;
+    spare->device = first ? first->device : 0;
     spare->ever_up = true; /* whatever becomes of it, the server goes on */
     spare->failures = 0;
     offer(reload);
@@ -630,6 +632,7 @@ static int timer_begin(struct reload *reload)
 void reload_begin(struct server *server)
 {
     struct config_error error;
+    char no_device[sizeof error.text];
     struct reload *reload = calloc(1, sizeof *reload);
     if (!reload) {
         log_event(LOG_LEVEL_ERROR, "not reloaded: out of memory");
@@ -641,6 +644,8 @@ void reload_begin(struct server *server)
     sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)(queue_now_ns() / 1000));
     if (options_apply(server->options, &reload->fresh, &error)) {
         refuse(reload, error.text, "");
+    } else if (devices_resolve(&reload->fresh, server->gpus, no_device, sizeof no_device)) {
+        refuse(reload, no_device, "");
     } else if (!models_same(server->asked, &reload->fresh)) {
         refuse(reload, "models were added, removed or moved, which needs a restart", "");
     } else if (timer_begin(reload) < 0) {

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define WORKER_OOM_SCORE 300
-#define ARGUMENTS_MAX    20
+#define ARGUMENTS_MAX    24
 
 bool seat_has_process(const struct tree_seat *seat)
 {
@@ -32,6 +32,7 @@ const char *seat_program(const struct tree_seat *seat)
     case QUEUE_GATEWAY: return seat->gateway == LISTENERS_MAX_GATEWAYS ? "zmq-front" : "gateway";
     case QUEUE_BROKER: return "broker";
     case QUEUE_AUTH: return "auth";
+    case QUEUE_GPU: return "gpu";
     default: return "worker";
     }
 }
@@ -66,7 +67,8 @@ static void clock_set(struct tree_seat *seat, uint64_t after_ms)
 struct command {
     char *words[ARGUMENTS_MAX];
     size_t count;
-    char seat[16], index[16], model[16], threads[16], cores[512], omp[40];
+    char seat[16], index[16], model[16], threads[16], node[16], cores[512], omp[40];
+    char visible[GPU_TEXT_MAX + 32];
     char **environment;
     const char *program;
     char *const *arguments;
@@ -85,13 +87,49 @@ static void option_add(struct command *command, const char *option, const char *
     word_add(command, value);
 }
 
+/* How many workers, at most, are bound to the same cores as that GPU's. */
+static unsigned workers_near(const struct server *server, const struct gpu_entry *gpu)
+{
+    unsigned count = 0;
+    for (uint32_t i = 0; i < server->seat_count; i++) {
+        const struct tree_seat *seat = &server->seats[i];
+        const struct gpu_entry *other = seat->role == QUEUE_WORKER && seat != server->spare
+                                            ? server_gpu(seat)
+                                            : NULL;
+        count += other && memcmp(other->cpus, gpu->cpus, sizeof gpu->cpus) == 0;
+    }
+    return count ? count : 1;
+}
+
+/* The GPU alone, the cores beside it, all of them, and memory there. Threads: as many as if the
+ * cores were divided among those who are bound to them. */
+static unsigned command_gpu(const struct tree_seat *seat, const struct gpu_entry *gpu,
+                            struct command *command, struct core_share *share)
+{
+    const struct server *server = seat->server;
+    core_share_near(&server->cores, gpu->cpus, share);
+    snprintf(command->visible, sizeof command->visible, "CUDA_VISIBLE_DEVICES=%s", gpu->uuid);
+    snprintf(command->node, sizeof command->node, "%d", gpu->node);
+    if (gpu->node >= 0)
+        option_add(command, "--memory-node", command->node);
+    unsigned threads = share->count / workers_near(server, gpu);
+    return threads ? threads : 1;
+}
+
 static void command_worker(const struct tree_seat *seat, struct command *command)
 {
     const struct server *server = seat->server;
     const struct config_model *model = &server->config->models[seat->model];
+    const struct gpu_entry *gpu = server_gpu(seat);
     struct core_share share;
-    core_share_cut(&server->cores, server->workers, seat->worker, &share);
-    unsigned threads = model->threads ? model->threads : share.count;
+    unsigned threads;
+    if (gpu) {
+        threads = command_gpu(seat, gpu, command, &share);
+    } else {
+        core_share_cut(&server->cores, server->cpu_workers, seat->worker, &share);
+        threads = share.count;
+    }
+    threads = model->threads ? model->threads : threads;
     snprintf(command->model, sizeof command->model, "%u", seat->model);
     snprintf(command->threads, sizeof command->threads, "%u", threads);
     option_add(command, "--model", command->model);
@@ -122,7 +160,7 @@ static int command_python(const struct tree_seat *seat, struct command *command,
 static int command_make(const struct tree_seat *seat, struct command *command)
 {
     static const char *const passive = "OMP_WAIT_POLICY=PASSIVE";
-    const char *extra[2 + PYTHON_COMMAND_VARIABLES + 1] = {NULL};
+    const char *extra[3 + PYTHON_COMMAND_VARIABLES + 1] = {NULL};
     memset(command, 0, sizeof *command);
     command->program = seat->server->programs[seat->role];
     command->arguments = command->words;
@@ -140,6 +178,8 @@ static int command_make(const struct tree_seat *seat, struct command *command)
         size_t count = 1;
         if (!getenv("OMP_WAIT_POLICY"))
             extra[count++] = passive;
+        if (command->visible[0])
+            extra[count++] = command->visible;
         int error = command_python(seat, command, &extra[count]);
         if (error)
             return error;

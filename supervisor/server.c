@@ -21,8 +21,8 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-/* The ZeroMQ front, the broker, auth, and the spare worker. */
-#define SEATS_BESIDE 4
+/* The ZeroMQ front, the broker, auth, who watches GPUs, and the spare worker. */
+#define SEATS_BESIDE 5
 
 #define QUEUE_MEMORY_MOST (UINT64_C(1) << 30)
 
@@ -39,7 +39,7 @@ __attribute__((format(printf, 2, 3))) static int complain(int status, const char
 
 uint32_t server_workers(const struct config_model *model)
 {
-    return model->workers_min ? model->workers_min : model->workers_per_device;
+    return config_model_workers(model);
 }
 
 static int queue_open(struct server *server)
@@ -145,6 +145,37 @@ static struct tree_seat *seat_add(struct server *server, enum queue_role role)
     return seat;
 }
 
+const struct gpu_entry *server_gpu(const struct tree_seat *seat)
+{
+    const char *at = seat->server->config->models[seat->model].devices;
+    char uuid[GPU_TEXT_MAX];
+    for (uint32_t i = 0; i < seat->device && *at; i++) {
+        at += strcspn(at, ",");
+        at += *at == ',';
+    }
+    size_t length = strcspn(at, ",");
+    if (length == 0 || length >= sizeof uuid)
+        return NULL;
+    memcpy(uuid, at, length);
+    uuid[length] = '\0';
+    const struct gpu_entry *entry = gpu_list_find(seat->server->gpus, uuid);
+    return entry && strcmp(entry->uuid, uuid) == 0 ? entry : NULL;
+}
+
+/* Devices are dealt out in turn, so that workers that come and go with the load spread. */
+static void workers_plan(struct server *server, uint32_t model)
+{
+    const struct config_model *config = &server->config->models[model];
+    for (uint32_t w = 0; w < scaler_most(config, server->cores.count); w++) {
+        struct tree_seat *seat = seat_add(server, QUEUE_WORKER);
+        seat->model = model;
+        seat->device = w % config_model_devices(config);
+        seat->extra = w >= server_workers(config);
+        if (!server_gpu(seat))
+            seat->worker = server->cpu_workers++;
+    }
+}
+
 static int seats_plan(struct server *server)
 {
     const struct config *config = server->config;
@@ -158,14 +189,10 @@ static int seats_plan(struct server *server)
     seat_add(server, QUEUE_GATEWAY)->gateway = LISTENERS_MAX_GATEWAYS;
     seat_add(server, QUEUE_BROKER);
     server->auth = seat_add(server, QUEUE_AUTH);
-    uint32_t worker = 0;
+    server->gpu = seat_add(server, QUEUE_GPU);
+    server->gpu->extra = true; /* whatever becomes of it, the server serves */
     for (uint32_t i = 0; i < config->model_count; i++)
-        for (uint32_t w = 0; w < scaler_most(&config->models[i], server->cores.count); w++) {
-            struct tree_seat *seat = seat_add(server, QUEUE_WORKER);
-            seat->model = i;
-            seat->worker = worker++;
-            seat->extra = w >= server_workers(&config->models[i]);
-        }
+        workers_plan(server, i);
     server->spare = seat_add(server, QUEUE_WORKER);
     for (uint32_t i = 0; i < config->model_count; i++)
         server->generations[i] = 1;
@@ -208,7 +235,8 @@ static int programs_find(struct server *server)
     } roles[] = {{QUEUE_GATEWAY, "unetserve-gateway"},
                  {QUEUE_BROKER, "unetserve-broker"},
                  {QUEUE_WORKER, "unetserve-worker"},
-                 {QUEUE_AUTH, "unetserve-auth"}};
+                 {QUEUE_AUTH, "unetserve-auth"},
+                 {QUEUE_GPU, "unetserve-gpu"}};
     for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++)
         if (layout_program(roles[i].name, server->programs[roles[i].role], PATH_MAX))
             return complain(EX_OSFILE, "%s is neither beside unetserve nor in ../lib/unetserve",
@@ -272,11 +300,13 @@ static int sockets_open(struct server *server, struct passed *passed)
 }
 
 int server_open(struct server *server, struct config *config,
-                struct unetserve_interface *interfaces, struct passed *passed)
+                struct unetserve_interface *interfaces, const struct gpu_list *gpus,
+                struct passed *passed)
 {
     memset(server, 0, sizeof *server);
     server->config = config;
     server->interfaces = interfaces;
+    server->gpus = gpus;
     server->config_fd = server->life[0] = server->life[1] = -1;
     server->gateway_line[0] = server->gateway_line[1] = -1;
     server->run_dir.lock_fd = -1;

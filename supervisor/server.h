@@ -8,6 +8,7 @@
 #ifndef SERVER_H
 #define SERVER_H
 
+#include "lib/gpu_list.h"
 #include "supervisor/core_share.h"
 #include "supervisor/listeners.h"
 #include "supervisor/options.h"
@@ -34,7 +35,8 @@ struct tree_seat {
     enum queue_role role;
     uint32_t gateway; /* HTTP gateways: which; the ZeroMQ front: LISTENERS_MAX_GATEWAYS */
     uint32_t model;   /* workers */
-    uint32_t worker;  /* workers: which of all, for its cores */
+    uint32_t worker;  /* workers: which of those without a GPU of their own, for its cores */
+    uint32_t device;  /* workers: which of its model's devices */
     enum tree_state state;
     bool want_up;
     bool extra; /* a worker above its model's minimum: the autoscaler's */
@@ -87,7 +89,9 @@ struct server {
     int gateway_line[2]; /* gateways hold the write end, the others the read end */
     int life[2];         /* the children hold the read end; the write end ends with this process */
     struct core_share cores;
-    uint32_t workers; /* in all, at most */
+    uint32_t workers;     /* in all, at most */
+    uint32_t cpu_workers; /* of them, those that the cores are divided among */
+    const struct gpu_list *gpus;
     struct scaler scalers[QUEUE_MAX_MODELS];
     struct tree_seat seats[SEAT_MAX];
     uint32_t seat_count;
@@ -104,6 +108,7 @@ struct server {
     struct reload *reload;                  /* NULL: none is under way */
     uint32_t generations[QUEUE_MAX_MODELS]; /* which new workers load */
     struct tree_seat *auth;                 /* wanted where tokens are taken */
+    struct tree_seat *gpu;                  /* wanted where there are GPUs to tell of */
     struct tree_seat *spare;                /* of the worker that tries a reload first */
 };
 
@@ -113,10 +118,14 @@ struct server {
 uint32_t server_workers(const struct config_model *model);
 
 /* Make everything but processes. 0, or an exit status after a sentence on stderr; nothing is left
- * behind then. config's listen and run_dir become what they really are. interfaces are kept by
- * reference, of the passed sockets those that are served. */
+ * behind then. config's listen and run_dir become what they really are; its devices are resolved.
+ * interfaces and gpus are kept by reference, of the passed sockets those that are served. */
 int server_open(struct server *server, struct config *config,
-                struct unetserve_interface *interfaces, struct passed *passed);
+                struct unetserve_interface *interfaces, const struct gpu_list *gpus,
+                struct passed *passed);
+
+/* The GPU that a worker's seat is bound to, or NULL. */
+const struct gpu_entry *server_gpu(const struct tree_seat *seat);
 
 /* Tell the broker how that model's jobs are put together: by the configuration, or else by what the
  * model says. */

@@ -1,8 +1,11 @@
 #include "workers/cores.h"
 
 #include <errno.h>
+#include <linux/mempolicy.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static int read_core(const char **text, unsigned long *out)
 {
@@ -46,6 +49,16 @@ int cores_parse(const char *text, cpu_set_t *out)
 int cores_pin(const cpu_set_t *cores)
 {
     return sched_setaffinity(0, sizeof *cores, cores) ? -errno : 0;
+}
+
+int cores_prefer_node(uint32_t node)
+{
+    unsigned long nodes[CORES_MAX_NODES / (8 * sizeof(unsigned long))] = {0};
+    if (node >= CORES_MAX_NODES)
+        return -EINVAL;
+    nodes[node / (8 * sizeof nodes[0])] = 1ul << node % (8 * sizeof nodes[0]);
+    /* The kernel leaves the last bit of what it is told there are. */
+    return syscall(SYS_set_mempolicy, MPOL_PREFERRED, nodes, CORES_MAX_NODES + 1) ? -errno : 0;
 }
 
 uint32_t cores_allowed(void)

@@ -15,6 +15,11 @@ int cores_parse(const char *text, cpu_set_t *out);
  * errno. */
 int cores_pin(const cpu_set_t *cores);
 
+/* Have the process's memory, from now on, on that NUMA node as long as there is some. 0, or a
+ * negative errno: the kernel knows no such node, or a container's filter forbids the call. */
+#define CORES_MAX_NODES 1024
+int cores_prefer_node(uint32_t node);
+
 /* How many cores the process may use now, at least 1. */
 uint32_t cores_allowed(void);
 

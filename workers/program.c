@@ -29,7 +29,7 @@
 
 static const char usage[] =
     "usage: unetserve-worker --seat SEAT --index INDEX --model NUMBER [--device DEVICE]\n"
-    "                        [--cores LIST] [--threads N]\n"
+    "                        [--cores LIST] [--memory-node N] [--threads N]\n"
     "       unetserve-worker --describe --model-path PATH [--device DEVICE] [--precision P]\n"
     "                        [--backend B] [--tile N] [--max-batch N]\n"
     "                        [--route R] [--sandbox S] [--sandbox-paths PATH:PATH...]\n"
@@ -232,6 +232,10 @@ static int prepare(const struct program *program, struct seat *seat,
     /* The allowed set may have shrunk since the machine was divided: slower, but it serves. */
     if (options->has_cores && cores_pin(&options->cores))
         log_event(LOG_LEVEL_WARNING, "cannot bind to the cores given, running on those allowed");
+    int far = options->has_memory_node ? cores_prefer_node(options->memory_node) : 0;
+    if (far)
+        log_event(LOG_LEVEL_WARNING, "cannot ask for memory near the GPU",
+                  log_number("node", options->memory_node), log_text("error", strerror(-far)));
     uint32_t generation = atomic_load(&self->model_generation);
     if (generation == 0) {
         log_event(LOG_LEVEL_ERROR, "the process table names no generation of the model");

@@ -18,6 +18,7 @@ enum {
     OPTION_MODEL,
     OPTION_THREADS,
     OPTION_CORES,
+    OPTION_MEMORY_NODE,
     OPTION_SANDBOX,
     OPTION_SANDBOX_PATHS,
     OPTION_ROUTE
@@ -34,6 +35,7 @@ static const struct option long_options[] = {
     {"model", required_argument, NULL, OPTION_MODEL},
     {"threads", required_argument, NULL, OPTION_THREADS},
     {"cores", required_argument, NULL, OPTION_CORES},
+    {"memory-node", required_argument, NULL, OPTION_MEMORY_NODE},
     {"sandbox", required_argument, NULL, OPTION_SANDBOX},
     {"sandbox-paths", required_argument, NULL, OPTION_SANDBOX_PATHS},
     {"route", required_argument, NULL, OPTION_ROUTE},
@@ -72,6 +74,9 @@ static int set_option(struct worker_options *options, int option, const char *va
     case OPTION_MAX_BATCH: return parse_number(value, 1u << 16, &options->max_batch);
     case OPTION_MODEL: return parse_number(value, UINT32_MAX, &options->model);
     case OPTION_THREADS: return parse_number(value, 4096, &options->threads);
+    case OPTION_MEMORY_NODE:
+        options->has_memory_node = true;
+        return parse_number(value, CORES_MAX_NODES - 1, &options->memory_node);
     case OPTION_SANDBOX: options->sandbox = value; return 0;
     case OPTION_SANDBOX_PATHS: options->sandbox_paths = value; return 0;
     case OPTION_ROUTE: options->route = value; return 0;

@@ -26,6 +26,8 @@ struct worker_options {
     uint32_t max_batch;
     uint32_t model;   /* number in the model table */
     uint32_t threads; /* 0: as many as cores are allowed */
+    bool has_memory_node;
+    uint32_t memory_node;
     bool has_cores;
     cpu_set_t cores;
 };

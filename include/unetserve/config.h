@@ -17,6 +17,7 @@
 
 #define CONFIG_MAX_LISTEN  8
 #define CONFIG_MAX_PROXIES 32
+#define CONFIG_MAX_DEVICES 64
 #define CONFIG_ADDRESS_MAX 128
 
 /* Where a decimal may be left to the model. */
@@ -27,7 +28,7 @@ struct config_model {
     char path[PATH_MAX];
     char python[PATH_MAX]; /* of a Python file: its interpreter; "": python3 of PATH */
     char route[128];       /* "/predict" */
-    char devices[64];      /* "auto", "cpu", "2", "0,2" */
+    char devices[1024];    /* "auto", "cpu", "cuda", "2", "0,2"; in children UUIDs of GPUs */
     char precision[16];    /* "auto" */
     char backend[16];      /* "auto" */
     uint32_t workers_per_device;
@@ -139,6 +140,11 @@ int config_parse(const char *text, size_t size, const char *name, struct config 
 /* One key as on the command line; section is "server" or "model NAME". */
 int config_set(struct config *config, const char *section, const char *key, const char *value,
                struct config_error *error);
+
+/* Devices that a model's `devices` names: "auto", "cpu" and "cuda" are one, "3" is three, "0,2" or
+ * two UUIDs are two. And its workers, at the least. */
+uint32_t config_model_devices(const struct config_model *model);
+uint32_t config_model_workers(const struct config_model *model);
 
 /* Is its path a Python file, with a class as LitServe takes it? */
 bool config_model_is_python(const struct config_model *model);

@@ -99,6 +99,43 @@ struct counters_own {
     counter bits;          /* of a double */
 };
 
+#define COUNTERS_MAX_GPUS 64
+
+/* Figures of a GPU: name in /metrics, unit of what is kept by that of what is shown. */
+#define COUNTERS_GPU_FIGURES(X)                                                                    \
+    X(UTILIZATION, "utilization_ratio", 1e-2,                                                      \
+      "Share of the last moments in which the GPU computed.")                                      \
+    X(MEMORY_UTILIZATION, "memory_utilization_ratio", 1e-2,                                        \
+      "Share of the last moments in which its memory was read or written.")                        \
+    X(MEMORY_USED, "memory_used_bytes", 1, "Memory in use, by whatever process.")                  \
+    X(MEMORY_TOTAL, "memory_total_bytes", 1, "Memory that there is.")                              \
+    X(TEMPERATURE, "temperature_celsius", 1, "Temperature of the GPU.")                            \
+    X(POWER, "power_watts", 1e-3, "Power that the board draws.")                                   \
+    X(POWER_LIMIT, "power_limit_watts", 1e-3, "Power at which it slows down.")                     \
+    X(CLOCK, "clock_hertz", 1e6, "Clock of its processors.")                                       \
+    X(THROTTLE, "", 1, "")                                                                         \
+    X(ECC_CORRECTED, "", 1, "")                                                                    \
+    X(ECC_UNCORRECTED, "", 1, "")
+
+enum counters_gpu_figure {
+#define COUNTERS_GPU_ENUM(name, text, scale, help) COUNTERS_GPU_##name,
+    COUNTERS_GPU_FIGURES(COUNTERS_GPU_ENUM)
+#undef COUNTERS_GPU_ENUM
+        COUNTERS_GPU_FIGURE_COUNT
+};
+
+/* A GPU, or an instance of one. By the process of role QUEUE_GPU; who it is stands there before its
+ * first sample. Texts end with a zero byte, or with their room. */
+struct counters_gpu {
+    char uuid[96];
+    char index[24];
+    char name[96];
+    _Alignas(64) counter sampled_ns; /* when its figures were read; 0: never. Written last */
+    counter known;                   /* which of them it tells, a bit each */
+    counter lost;                    /* the driver says that it is gone */
+    counter figures[COUNTERS_GPU_FIGURE_COUNT];
+};
+
 struct counters {
     /* by a gateway */
     _Alignas(64) counter received_bytes;

@@ -60,6 +60,7 @@ enum queue_role {
     QUEUE_BROKER,
     QUEUE_WORKER,
     QUEUE_AUTH,
+    QUEUE_GPU,
     QUEUE_ROLE_COUNT
 };
 
@@ -207,6 +208,7 @@ struct queue {
     uint32_t slot_count;
     struct counters_seat *seats; /* COUNTERS_MAX_SEATS */
     struct counters *counters;   /* COUNTERS_MAX_SEATS: by seat */
+    struct counters_gpu *gpus;   /* COUNTERS_MAX_GPUS: by GPU */
     struct admission *admission;
     struct crowd_block *crowds; /* CROWD_GATEWAYS: by seat */
 };

@@ -21,7 +21,7 @@ enum {
     SEAT_FD_GATEWAYS = 7, /* pipe, gateways: its write end; others: its read end. End of file means
                              that there is no gateway, and no supervisor to start one */
     /* The queue's areas, with the access that the role has: gateways write inputs and read outputs,
-     * workers the other way round; the broker and auth: closed */
+     * workers the other way round; all others: closed */
     SEAT_FD_INPUTS = 8,
     SEAT_FD_OUTPUTS = 9,
     SEAT_FD_LISTEN =

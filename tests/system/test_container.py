@@ -96,7 +96,7 @@ def test_the_image_installs_just_what_the_programs_are_linked_to(project, flags)
         pytest.skip("the packages of libraries are asked of dpkg, of an ordinary build")
     assert dockerize(project, "land-cover", "--source", CHECKOUT, *flags).returncode == 0
     needed = set()
-    programs = [BUILD / name for name in ("unetserve", "unetserve-gateway", "unetserve-broker", "unetserve-auth", "unetserve-worker")]
+    programs = [BUILD / name for name in ("unetserve", "unetserve-gateway", "unetserve-broker", "unetserve-auth", "unetserve-gpu", "unetserve-worker")]
     for program in [*programs, BUILD / "unetserve-images.so", BUILD / "models" / "unet.so"]:
         direct = set(re.findall(r"NEEDED\s+(\S+)", subprocess.run(
             ["objdump", "-p", program], capture_output=True, text=True, check=True).stdout))

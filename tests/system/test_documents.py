@@ -117,7 +117,7 @@ def test_options_are_in_the_manual():
     assert documented - options <= {"--config"}
 
 
-@pytest.mark.parametrize("program", ["unetserve", "unetserve-gateway", "unetserve-broker", "unetserve-auth", "unetserve-worker", "unetctl"])
+@pytest.mark.parametrize("program", ["unetserve", "unetserve-gateway", "unetserve-broker", "unetserve-auth", "unetserve-gpu", "unetserve-worker", "unetctl"])
 def test_programs_explain_themselves(program):
     version = re.search(r"^VERSION +:= (\S+)", read("Makefile"), re.M).group(1)
     for option, expected in (("--version", f"{program} {version}\n"), ("--help", f"usage: {program} ")):
@@ -138,7 +138,7 @@ def test_options_of_a_worker_are_in_its_manual():
 
 def test_options_of_unetctl_are_in_its_manual():
     shown = set()
-    for command in ("predict", "batch", "watch", "stream", "status", "inspect", "plan", "check", "calibrate", "new-model",
+    for command in ("predict", "batch", "watch", "stream", "status", "inspect", "plan", "devices", "check", "calibrate", "new-model",
                     "client", "dockerize", "key"):
         done = subprocess.run([BUILD / "unetctl", command, "--help"], capture_output=True, text=True, check=True)
         shown |= options_in(re.sub(r"\(.*?\)", "", done.stdout))

@@ -51,7 +51,7 @@ def installed(tmp_path):
 def test_everything_has_its_place(installed):
     usr = installed / "usr"
     for path in ("bin/unetserve", "bin/unetctl", "lib/unetserve/unetserve-gateway", "lib/unetserve/unetserve-broker",
-                 "lib/unetserve/unetserve-auth",
+                 "lib/unetserve/unetserve-auth", "lib/unetserve/unetserve-gpu",
                  "lib/unetserve/unetserve-worker", "lib/unetserve/models/unet.so", "lib/libunetserve.so",
                  "lib/libunetserve.so.0", "lib/libunetserve.a", "include/unetserve/client.h",
                  "include/unetserve/model.h", "include/unetserve/tensor.h", "include/unetserve/protocol.h",
@@ -70,6 +70,7 @@ NEEDED = {
     "lib/unetserve/unetserve-gateway": "libmicrohttpd libgnutls libzmq libseccomp libsystemd libinih libjansson libpng16 libz libzstd",
     "lib/unetserve/unetserve-broker": "libzmq libseccomp libsystemd libinih",
     "lib/unetserve/unetserve-auth": "libcurl libcjose libcrypto libseccomp libsystemd libinih libjansson",
+    "lib/unetserve/unetserve-gpu": "libseccomp libsystemd libinih libjansson",
     "lib/unetserve/python/unetserve/_worker.abi3.so": "libseccomp libsystemd libinih libjansson",
     "lib/unetserve/python/unetserve/unetserve-images.so": "libtiff libpng16",
     "lib/unetserve/unetserve-images.so": "libtiff libpng16",
@@ -118,7 +119,7 @@ def test_manual_pages_are_clean():
     if not shutil.which("mandoc"):
         pytest.skip("mandoc is not installed")
     pages = sorted((ROOT / "docs" / "man").glob("*.[158]"))
-    assert len(pages) == 7
+    assert len(pages) == 8
     done = subprocess.run(["mandoc", "-Tlint", "-Wwarning", *pages], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 

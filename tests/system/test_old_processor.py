@@ -37,7 +37,7 @@ def old_build(tmp_path):
     """The build's programs, but the worker runs on the emulated processor."""
     build = tmp_path / "build"
     build.mkdir()
-    for name in ("unetserve", "unetserve-gateway", "unetserve-broker", "unetserve-auth"):
+    for name in ("unetserve", "unetserve-gateway", "unetserve-broker", "unetserve-auth", "unetserve-gpu"):
         shutil.copy2(BUILD / name, build / name)
     worker = build / "unetserve-worker"
     worker.write_text(f'#!/bin/sh\nexec {" ".join(EMULATOR)} "{BUILD}/unetserve-worker" "$@"\n')

@@ -22,6 +22,7 @@
 #include "gateway/outcome.h"
 #include "gateway/pages.h"
 #include "goldens.h"
+#include "lib/gpu_list.h"
 #include "supervisor/client_program.h"
 #include "supervisor/listeners.h"
 #include "supervisor/run_dir.h"
@@ -207,6 +208,26 @@ static int try_interface(void)
     return error;
 }
 
+static int try_gpu_list(void)
+{
+    static struct gpu_list list, again;
+    list = (struct gpu_list){
+        .count = 2,
+        .driver = "580",
+        .entries = {{.uuid = "GPU-0", .index = "0", .name = "one", .node = 1, .cpus = {7}},
+                    {.uuid = "GPU-1", .index = "1", .name = "two", .node = -1}}};
+    char *text = gpu_list_to_json(&list);
+    if (!text)
+        return -ENOMEM;
+    again.count = 0;
+    int error = gpu_list_from_json(text, strlen(text), &again);
+    assert_int_equal(again.count, error ? 0 : 2);
+    if (!error)
+        assert_memory_equal(again.entries, list.entries, sizeof list.entries);
+    free(text);
+    return error;
+}
+
 static const char configuration[] =
     "[server]\nlisten = 127.0.0.1:80\nlisten = unix:/x\ntrusted_proxies = 10.0.0.0/8, ::1\n"
     "[model a]\npath = /a\n[model b]\npath = /b\ndevices = 0,1\n";
@@ -376,6 +397,7 @@ static void test_texts(void **state)
 {
     (void)state;
     survive("interface", try_interface, 20);
+    survive("GPUs", try_gpu_list, 20);
     survive("configuration", try_config, 2);
     survive("configuration file", try_config_file, 3);
     static struct config defaults;

@@ -268,6 +268,22 @@ static void test_cores_divided(void **state)
     }
 }
 
+static void test_cores_near_a_gpu(void **state)
+{
+    (void)state;
+    const struct core_share all = {.ids = {1, 3, 64, 70, 1023}, .count = 5};
+    uint64_t near[CORE_SHARE_MAX / 64] = {[0] = 0x0a | 1u << 5, [1] = 1, [15] = UINT64_C(1) << 63};
+    struct core_share share;
+    core_share_near(&all, near, &share);
+    assert_int_equal(share.count, 4);
+    assert_int_equal(share.ids[2], 64);
+    assert_int_equal(share.ids[3], 1023);
+    memset(near, 0, sizeof near);
+    near[0] = 1; /* none of ours: then all */
+    core_share_near(&all, near, &share);
+    assert_memory_equal(&share, &all, sizeof all);
+}
+
 static void test_cores_text(void **state)
 {
     (void)state;
@@ -560,6 +576,7 @@ int main(void)
         cmocka_unit_test(test_geometry_long_answers),
         cmocka_unit_test(test_geometry_too_little),
         cmocka_unit_test(test_cores_divided),
+        cmocka_unit_test(test_cores_near_a_gpu),
         cmocka_unit_test(test_cores_text),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_memory_for_one_more),

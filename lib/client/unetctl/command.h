@@ -19,6 +19,7 @@ int command_stream(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_plan(int argc, char **argv);
+int command_devices(int argc, char **argv);
 int command_check(int argc, char **argv);
 int command_calibrate(int argc, char **argv);
 int command_dockerize(int argc, char **argv);

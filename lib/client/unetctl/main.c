@@ -29,6 +29,7 @@ static const struct command_row command_rows[] = {
     {"status", command_status, "what runs: models, workers, slots"},
     {"inspect", command_inspect, "what a model file is, or why it is none"},
     {"plan", command_plan, "how a GPU would run a model, layer by layer, without one"},
+    {"devices", command_devices, "which GPUs this machine has"},
     {"check", command_check, "look at a tile, a model or a configuration without a server"},
     {"calibrate", command_calibrate, "find the ranges that precision int8 needs"},
     {"new-model", command_new_model, "write the beginnings of a model plugin"},
@@ -168,7 +169,7 @@ int main(int argc, char **argv)
     }
     return command_fail(EX_USAGE,
                         "'%s' is no command; there are predict, batch, watch, stream, status, "
-                        "inspect, plan, check, calibrate, "
+                        "inspect, plan, devices, check, calibrate, "
                         "new-model, client, dockerize, key",
                         argv[1]);
 }

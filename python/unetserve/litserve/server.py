@@ -47,7 +47,7 @@ def _devices(accelerator, devices):
     if isinstance(devices, (list, tuple)):
         if not all(isinstance(device, int) for device in devices):
             _refuse(f"LitServer(devices={devices!r})", "one worker has one device; allowed: auto, a number, a list")
-        return ",".join(map(str, devices))
+        return ",".join(f"cuda:{device}" for device in devices)
     return str(int(devices))
 
 
