@@ -234,7 +234,7 @@ $(BUILD)/bench/noop.so: $(BUILD)/obj/bench/plugins/noop.o
 
 # ---- tests -----------------------------------------------------------------------------------------------------------
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(filter-out $(if $(HAVE_CUDA),,tests/unit/test_gpu_%),$(wildcard tests/unit/test_*.c)))
-FUZZERS    := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZERS    := $(patsubst tests/fuzz/fuzz_%.c,%,$(filter-out $(if $(HAVE_CUDA),,tests/fuzz/fuzz_gpu_%),$(wildcard tests/fuzz/fuzz_*.c)))
 EVERYTHING := $(ARCHIVES:%=$(BUILD)/%.a)
 ALL_LIBS   := -ltiff -lz -lzstd -lseccomp -lmicrohttpd -lgnutls -lzmq -lmsgpackc -lsystemd -linih -ljansson -lpng -lzip -lxxhash -ldnnl -lcurl -lcjose -lcrypto -ldl -lm -pthread
 
@@ -303,11 +303,11 @@ system: outputs test-plugins wheel
 .PHONY: test-gpu-double
 DOUBLE := build/gpu/double
 DOUBLE_COMPILE = gcc -std=c11 -D_GNU_SOURCE -I. -Itests/gpu/double -isystem $(CUDA)/include -Wall -Wextra -Werror -O3 -ffast-math -fno-finite-math-only -g -fPIC -fvisibility=hidden
-$(DOUBLE)/libcuda.so.1: tests/gpu/double/fake_cuda.c tests/gpu/double/double.h $(GPU_SOURCE).cu $(GPU_SOURCE).h
+$(DOUBLE)/libcuda.so.1: tests/gpu/double/fake_cuda.c tests/gpu/double/fake_absent.c tests/gpu/double/double.h $(GPU_SOURCE).cu $(GPU_SOURCE).h
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)gcc -std=c11 -I. -Wall -Wextra -Werror -O2 -g -fPIC -fvisibility=hidden -x c -c $(GPU_SOURCE).cu -o $(@D)/kernels.o
-	$(Q)$(DOUBLE_COMPILE) -shared -Wl,-soname,libcuda.so.1 -o $@ $< $(@D)/kernels.o -ljansson -ldl
+	$(Q)$(DOUBLE_COMPILE) -shared -Wl,-soname,libcuda.so.1 -o $@ $(filter %.c,$^) $(@D)/kernels.o -ljansson -ldl
 $(DOUBLE)/libcudnn.so.9: tests/gpu/double/fake_cudnn.c tests/gpu/double/double.h
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)

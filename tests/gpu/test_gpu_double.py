@@ -30,6 +30,7 @@ def test_backend_agrees_with_the_reference(order):
 
 
 def config(model, **keys):
+    keys = {"tile": 32, **keys}  # what plans are timed for at the start: a small one
     lines = "\n".join(f"{key} = {value}" for key, value in keys.items())
     return f"[server]\nlisten = 127.0.0.1:0\n[model m]\npath = {GOLDENS / model}.safetensors\n{lines}\n"
 
@@ -94,6 +95,27 @@ def test_bodies_go_from_their_slots_to_the_device(start_server):
         assert locks >= (2 if wish == "yes" else 1) and told(server, "cuMemHostUnregister") == locks
         assert ("are not page-locked" in server.log_text()) == (wish == "no")
     assert all((answer == answers[0]).all() for answer in answers)
+
+
+def test_plans_are_timed_at_the_first_start_only(start_server, tmp_path):
+    """The next server reads the engines from cache_dir; one on another device measures for itself."""
+    model = "milesial_transposed"
+    channels = numpy.load(GOLDENS / f"{model}.input.npy").shape[-3]
+    tile = numpy.random.default_rng(7).uniform(-1, 1, (channels, 32, 32)).astype(numpy.float32)
+    text = config(model, devices="cuda").replace("[model m]", f"cache_dir = {tmp_path}/cache\n[model m]")
+    times = []
+    answers = []
+    for device in ["h100", "h100", "a100", "h100"]:
+        server = start_server(config=text, listen=None,
+                              env=environment(device, GPUDOUBLE_TELL="cuEventElapsedTime"))
+        answers.append(labels_of(predict(server, tile)))
+        server.stop()
+        times.append(told(server, "cuEventElapsedTime"))
+        assert ("timed in" in server.log_text()) == (times[-1] > 0)
+        assert ("read from" in server.log_text()) == (times[-1] == 0)
+    assert times[0] > 100 and times[1] == 0 and times[2] > 100 and times[3] == 0
+    assert (answers[1] == answers[0]).all() and (answers[3] == answers[0]).all()
+    assert len(list((tmp_path / "cache").glob("packed-*"))) == 2
 
 
 def test_without_a_device_it_is_said(start_server):

@@ -38,6 +38,8 @@ struct backend_options {
     uint32_t threads; /* at least 1 */
     uint32_t device;  /* GPU ordinal; ignored on a CPU */
     struct backend_preprocess preprocess;
+    uint32_t tile;              /* the usual height and width; 0: not known */
+    uint32_t max_batch;         /* tiles that come at once, at most; 0: not known */
     void (*tick)(void *opaque); /* called between layers; may be NULL */
     void *opaque;               /* of all calls here */
 

@@ -26,7 +26,7 @@ struct packed_hash {
     uint64_t high;
 };
 
-enum packed_part { PACKED_WEIGHTS, PACKED_BIAS, PACKED_SCALES };
+enum packed_part { PACKED_WEIGHTS, PACKED_BIAS, PACKED_SCALES, PACKED_ENGINE };
 
 /* One piece of the packed weights, in the table and to its writer. */
 struct packed_section {

@@ -13,6 +13,8 @@
  *
  * GPUDOUBLE_DEVICE names the description of the device; GPUDOUBLE_FAIL_AT=n lets the n-th call
  * fail, and all after it, as on a device that is lost; GPUDOUBLE_FAIL_CODE says with which code.
+ * Each plan takes a time of its own by the events' clock, whatever it really takes;
+ * GPUDOUBLE_BAD_PLANS=yes: a third of them fail when they are executed.
  * GPUDOUBLE_READ_ONLY=no: memory that the process only reads cannot be locked. GPUDOUBLE_TELL=names
  * of calls: how often they were made is said at the end.
  */
@@ -30,6 +32,7 @@ struct double_work {
     void (*run)(const void *argument);
     void *argument;
     size_t bytes;
+    uint64_t takes_ns; /* by the clock that events of the stream are read from */
 };
 
 /* For libcudnn.so.9, found by name in libcuda.so.1. 0, or a CUresult. */

@@ -372,7 +372,7 @@ bool gpudouble_owns(const void *data, size_t bytes)
 
 /* ---- streams ---- */
 
-enum kind { COPY, KERNEL, WORK, RECORD, WAIT };
+enum kind { COPY, SET, KERNEL, WORK, RECORD, WAIT };
 
 struct operation {
     struct operation *next;
@@ -380,6 +380,7 @@ struct operation {
     void *to;
     const void *from;
     size_t bytes;
+    int value;
     void (*kernel)(const void *args, uint32_t thread, uint32_t threads);
     uint32_t threads;
     struct double_work work;
@@ -395,6 +396,7 @@ struct queue {
 struct stream {
     bool used;
     bool capturing;
+    uint64_t clock_ns; /* time of what it has run */
     struct queue queue;
     struct queue captured;
 };
@@ -403,6 +405,8 @@ struct event {
     uint64_t recorded;
     uint64_t completed;
     struct stream *stream;
+    bool timed;
+    uint64_t time_ns; /* of its stream, when it came to it */
 };
 
 static struct stream streams[MOST_STREAMS];
@@ -463,6 +467,7 @@ static void perform(const struct operation *operation)
 {
     switch (operation->kind) {
     case COPY: memcpy(operation->to, operation->from, operation->bytes); break;
+    case SET: memset(operation->to, operation->value, operation->bytes); break;
     case KERNEL:
         for (uint32_t thread = 0; thread < operation->threads; thread++) {
             operation->kernel(operation->work.argument, thread, operation->threads);
@@ -506,6 +511,10 @@ static bool stream_step(struct stream *stream)
     }
     stream->queue.first = operation->next;
     perform(operation);
+    stream->clock_ns += operation->kind == WORK ? operation->work.takes_ns : 1000;
+    if (operation->kind == RECORD) {
+        operation->event->time_ns = stream->clock_ns;
+    }
     operation_free(operation);
     return true;
 }
@@ -709,6 +718,18 @@ EXPORT CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t bytes, CUst
     return copy_async(to, (const void *)(uintptr_t)from, bytes, false, stream);
 }
 
+EXPORT CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream)
+{
+    ENTER;
+    if (!memory_holds((void *)(uintptr_t)to, bytes, false)) {
+        double_abort("%zu bytes are set where the device has no memory", bytes);
+    }
+    submit(stream_of(stream),
+           &(struct operation){
+               .kind = SET, .to = (void *)(uintptr_t)to, .bytes = bytes, .value = value});
+    return CUDA_SUCCESS;
+}
+
 EXPORT CUresult cuStreamCreate(CUstream *stream, unsigned flags)
 {
     (void)flags;
@@ -742,9 +763,11 @@ EXPORT CUresult cuStreamSynchronize(CUstream stream)
 
 EXPORT CUresult cuEventCreate(CUevent *event, unsigned flags)
 {
-    (void)flags;
     ENTER;
     struct event *made = calloc(1, sizeof *made);
+    if (made != NULL) {
+        made->timed = (flags & CU_EVENT_DISABLE_TIMING) == 0;
+    }
     *event = (CUevent)made;
     return made != NULL ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
@@ -789,6 +812,19 @@ EXPORT CUresult cuEventSynchronize(CUevent event)
     ENTER;
     not_in_capture(__func__);
     run_until(e->stream, e, e->recorded);
+    return CUDA_SUCCESS;
+}
+
+EXPORT CUresult cuEventElapsedTime(float *milliseconds, CUevent begin, CUevent end)
+{
+    const struct event *from = (struct event *)begin;
+    const struct event *to = (struct event *)end;
+    ENTER;
+    if (!from->timed || !to->timed || from->completed < from->recorded ||
+        to->completed < to->recorded || from->recorded == 0 || to->recorded == 0) {
+        double_abort("a time between events that are not there yet, or have none");
+    }
+    *milliseconds = (float)(to->time_ns - from->time_ns) * 1e-6f;
     return CUDA_SUCCESS;
 }
 

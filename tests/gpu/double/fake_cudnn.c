@@ -98,6 +98,7 @@ struct record {
     int64_t count;
     void *workspace;
     struct graph *graph; /* a plan's, once it was executed */
+    uint64_t mark;       /* with it: a number of the plan's own */
 };
 
 static struct record *records[BUCKETS];
@@ -400,6 +401,15 @@ static struct graph *read_graph(const char *text, size_t size)
     return graph;
 }
 
+static uint64_t mark_of(const char *text, size_t size)
+{
+    uint64_t mark = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < size; i++) {
+        mark = (mark ^ (unsigned char)text[i]) * UINT64_C(0x100000001b3);
+    }
+    return mark >> 20;
+}
+
 static const struct graph *graph_of(struct record *record)
 {
     int64_t size = 0;
@@ -410,6 +420,7 @@ static const struct graph *graph_of(struct record *record)
         cudnnBackendGetAttribute(record->descriptor, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
                                  CUDNN_TYPE_CHAR, size, &size, text);
         record->graph = read_graph(text, (size_t)size);
+        record->mark = mark_of(text, (size_t)size);
         free(text);
     }
     return record->graph;
@@ -529,6 +540,17 @@ static void dot_pixel(const struct node *node, const struct tensor *in, const st
     }
 }
 
+/* Plans are timed on nothing but zeros. */
+static bool is_zero(const float *values, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        if (values[i] != 0.0f) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static void convolve(struct execution *e, const struct node *node)
 {
     const struct tensor *in = &e->graph->tensors[node->in];
@@ -537,6 +559,9 @@ static void convolve(struct execution *e, const struct node *node)
     const float *images = floats_of(e, node->in);
     const float *weights = floats_of(e, node->second);
     float *to = e->floats[node->out] = (float *)calloc((size_t)elements_of(out), sizeof(float));
+    if (is_zero(images, elements_of(in)) && is_zero(weights, elements_of(w))) {
+        return;
+    }
     for (int64_t n = 0; n < out->dims[0]; n++) {
         const float *image = images + n * in->strides[0];
         for (int64_t y = 0; y < out->dims[2]; y++) {
@@ -640,7 +665,14 @@ EXPORT cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescr
         e.data[i] = tensor->is_virtual ? NULL : data_of(pack_record, tensor);
     }
     check_workspace(plan, pack_record);
-    struct double_work work = {.run = run_execution, .argument = &e, .bytes = sizeof e};
+    const char *bad = getenv("GPUDOUBLE_BAD_PLANS");
+    if (bad != NULL && strcmp(bad, "yes") == 0 && plan_record->mark % 3 == 0) {
+        return CUDNN_STATUS_EXECUTION_FAILED;
+    }
+    struct double_work work = {.run = run_execution,
+                               .argument = &e,
+                               .bytes = sizeof e,
+                               .takes_ns = 100000 + plan_record->mark % 1000 * 1000};
     return submit(handle->stream, &work) == 0 ? CUDNN_STATUS_SUCCESS
                                               : CUDNN_STATUS_EXECUTION_FAILED;
 }

@@ -4,6 +4,7 @@
  */
 #include "../backends.h"
 #include "gpu_lane.h"
+#include "gpu_tuning.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -13,13 +14,15 @@
 #define LANES 2
 /* Of the device's memory, for activations. */
 #define ARENA_SHARE 4
-/* The tile that everything is made ready for at create: the usual one. */
+/* The tile that everything is made ready for at create, where nobody says which is usual. */
 #define USUAL_TILE 256u
 
 struct instance {
     struct gpu_device device;
     struct network network; /* without weights */
     struct gpu_weights weights;
+    struct gpu_tuning tuning;
+    struct gpu_choices choices; /* in tuning */
     struct gpu_shapes shapes;
     struct gpu_lane lanes[LANES];
     struct gpu_way way;
@@ -65,6 +68,7 @@ static void destroy(void *opaque)
         gpu_weights_free(device, &instance->weights);
         gpu_device_close(device);
     }
+    gpu_tuning_close(&instance->tuning);
     free(instance->network.layers);
     free(instance);
 }
@@ -86,10 +90,11 @@ static int copy_layers(const struct network *from, struct network *to)
     return 0;
 }
 
-static uint32_t usual_size(const struct network *network)
+static uint32_t usual_size(const struct network *network, uint32_t tile)
 {
     uint32_t multiple = network->size_multiple > 0 ? network->size_multiple : 1;
-    uint32_t size = USUAL_TILE > network->size_min ? USUAL_TILE : network->size_min;
+    uint32_t usual = tile > 0 ? tile : USUAL_TILE;
+    uint32_t size = usual > network->size_min ? usual : network->size_min;
     return (size + multiple - 1) / multiple * multiple;
 }
 
@@ -140,14 +145,30 @@ static int take_weights(const struct making *making)
     return code;
 }
 
+/* Which engines are fast here; it is known before the first plan is made. */
+static int tune(const struct making *making, uint32_t size)
+{
+    struct instance *made = making->instance;
+    const struct backend_options *options = &made->options;
+    uint32_t most = options->max_batch;
+    made->choices = (struct gpu_choices){.find = gpu_tuning_find, .opaque = &made->tuning};
+    return gpu_tuning_open(&made->device, &made->network, made->shapes.type, options, size,
+                           most < GPU_LANE_TILES ? most : GPU_LANE_TILES, &made->tuning);
+}
+
 static int prepare_usual(const struct making *making)
 {
     struct instance *made = making->instance;
     struct gpu_shape *shape;
-    uint32_t size = usual_size(&made->network);
+    uint32_t size = usual_size(&made->network, made->options.tile);
+    int code = tune(making, size);
+    if (code != 0) {
+        return code;
+    }
     made->shapes.device = &made->device;
     made->shapes.network = &made->network;
     made->shapes.weights = &made->weights;
+    made->shapes.choices = &made->choices;
     made->shapes.tick = made->options.tick;
     made->shapes.opaque = made->options.opaque;
     return gpu_shapes_get(&made->shapes, 1, size, size, &shape, making->error, making->error_size);

@@ -8,6 +8,7 @@
 #ifndef GPU_CONV_H
 #define GPU_CONV_H
 
+#include "gpu_engine.h"
 #include "gpu_library.h"
 #include "gpu_type.h"
 
@@ -36,18 +37,6 @@ struct gpu_conv_shape {
     int32_t relu;
 };
 
-#define GPU_MAX_KNOBS 32
-
-/* An engine with its settings: what is worth keeping of a choice. */
-struct gpu_engine {
-    int64_t id;
-    uint32_t knob_count;
-    struct {
-        int32_t type;
-        int64_t value;
-    } knobs[GPU_MAX_KNOBS];
-};
-
 struct gpu_conv {
     cudnnBackendDescriptor_t plan;
     struct gpu_engine engine;
@@ -68,6 +57,12 @@ enum gpu_tensor { GPU_IN = 1, GPU_WEIGHTS, GPU_BIAS, GPU_OUT };
  * -ENOMEM; error gets a sentence. Free with gpu_conv_free. */
 int gpu_conv_plan(const struct gpu_place *place, const struct gpu_conv_shape *shape,
                   struct gpu_conv *out, char *error, size_t error_size);
+
+/* At most `room` plans to choose among by time, in the order of cuDNN's heuristics, so that the
+ * first is what gpu_conv_plan chooses; each on tensor cores, or for float on none. Returns how
+ * many; free each with gpu_conv_free. */
+size_t gpu_conv_candidates(const struct gpu_place *place, const struct gpu_conv_shape *shape,
+                           struct gpu_conv *out, size_t room);
 
 /* The plan for an engine chosen earlier. 0, -ENOTSUP when cuDNN does not take it any more. */
 int gpu_conv_plan_for(const struct gpu_place *place, const struct gpu_conv_shape *shape,

@@ -33,6 +33,7 @@
     X(cuMemFreeHost)                                                                               \
     X(cuMemHostRegister)                                                                           \
     X(cuMemHostUnregister)                                                                         \
+    X(cuMemsetD8Async)                                                                             \
     X(cuMemcpyHtoD)                                                                                \
     X(cuMemcpyHtoDAsync)                                                                           \
     X(cuMemcpyDtoHAsync)                                                                           \
@@ -46,6 +47,7 @@
     X(cuEventDestroy)                                                                              \
     X(cuEventRecord)                                                                               \
     X(cuEventSynchronize)                                                                          \
+    X(cuEventElapsedTime)                                                                          \
     X(cuGraphInstantiateWithFlags)                                                                 \
     X(cuGraphDestroy)                                                                              \
     X(cuGraphExecDestroy)                                                                          \

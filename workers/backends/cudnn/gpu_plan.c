@@ -75,11 +75,7 @@ static int plan_step(const struct gpu_place *place, const struct gpu_conv_shape 
         gpu_conv_plan_for(place, shape, &engine, out) == 0) {
         return 0;
     }
-    int code = gpu_conv_plan(place, shape, out, error, error_size);
-    if (code == 0 && choices != NULL) {
-        choices->store(choices->opaque, shape, &out->engine);
-    }
-    return code;
+    return gpu_conv_plan(place, shape, out, error, error_size);
 }
 
 int gpu_plan_create(const struct gpu_place *place, const struct network *network,

@@ -18,12 +18,9 @@ struct gpu_plan {
 struct gpu_conv_shape gpu_plan_shape(const struct network *network, const struct gpu_layout *layout,
                                      const struct gpu_step *step);
 
-/* Engines chosen earlier, and those chosen now. find says whether it knows one for a shape; store
- * is told of every choice. Both get opaque. */
+/* Engines chosen earlier: find says whether it knows one for a shape. */
 struct gpu_choices {
     bool (*find)(void *opaque, const struct gpu_conv_shape *shape, struct gpu_engine *out);
-    void (*store)(void *opaque, const struct gpu_conv_shape *shape,
-                  const struct gpu_engine *engine);
     void *opaque;
 };
 

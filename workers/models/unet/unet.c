@@ -207,6 +207,8 @@ static int create(const struct model_dir *dir, const struct network *network, st
         .threads = setup->threads ? setup->threads : 1,
         .device = device,
         .preprocess = {dir->offset, dir->scale, dir->clip, dir->clip_low, dir->clip_high},
+        .tile = interface->tile,
+        .max_batch = interface->max_batch,
         .tick = tick,
         .opaque = unet,
         .cache_dir = source ? source->cache_dir : NULL,
