@@ -30,6 +30,7 @@ struct connection *connection_open(struct connections *connections, int fd)
     if (!connection)
         return NULL;
     connection->fd = fd;
+    connection->among = connections;
     connection->idle_since_ns = queue_now_ns();
     head_gate_init(&connection->gate);
     connection->next = connections->first;
@@ -121,10 +122,9 @@ bool connection_ended(const struct connection *connection)
     return recvfrom(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, NULL, NULL) == 0;
 }
 
-/* Between two requests, and no other will come. libmicrohttpd would not find out by itself: its
- * epoll is edge-triggered, and after a short read it waits for an edge, which never comes if the
- * end of the stream came with the last bytes. This makes one. */
-static void check_over(struct connection *connection)
+/* libmicrohttpd's epoll is edge-triggered, and after a short read it waits for an edge, which never
+ * comes if the end of the stream came with the last bytes. This makes one. */
+void connection_check_over(struct connection *connection)
 {
     if (connection_idle(connection) && connection_ended(connection))
         shutdown(connection->fd, SHUT_RD);
@@ -134,7 +134,9 @@ void connection_request_done(struct connection *connection)
 {
     connection->answered++;
     connection->idle_since_ns = queue_now_ns();
-    check_over(connection);
+    /* A socket that is watched tells of its end by itself (request_suspend.c). */
+    if (!connection->watch || connection->tls)
+        connection_check_over(connection);
     if (connection->pending.status && !connection->refused &&
         connection->answered == connection->gate.requests)
         connection_refuse_text(connection, connection->pending.status, connection->pending.reason,
@@ -142,11 +144,13 @@ void connection_request_done(struct connection *connection)
 }
 
 /* After a read that left nothing: is this all that will come of a request that is not whole? Nor
- * would libmicrohttpd find that out (see check_over). */
+ * would libmicrohttpd find that out (see
+ * connection_check_over). */
 static void check_cut(struct connection *connection, struct head_gate_report *report)
 {
     const struct head_gate *gate = &connection->gate;
-    check_over(connection); /* an empty line, which may stand before a request, is none */
+    connection_check_over(
+        connection); /* an empty line, which may stand before a request, is none */
     if (report->status || head_gate_idle(gate) || !connection_ended(connection))
         return;
     /* It has been refused already, and that is what its client is told: one request, one reason. */
@@ -184,6 +188,7 @@ static ssize_t source_read(struct connection *connection, void *buffer, size_t s
 ssize_t connection_read(struct connection *connection, void *buffer, size_t size, int flags)
 {
     if (connection->refused) {
+        connection->among->moved = true;
         errno = ECONNRESET;
         return -1;
     }
@@ -194,6 +199,7 @@ ssize_t connection_read(struct connection *connection, void *buffer, size_t size
         return -1;
     }
     ssize_t got = source_read(connection, buffer, size, flags);
+    connection->among->moved |= got >= 0 || errno != EAGAIN;
     if (got < 0 || (flags & MSG_PEEK))
         return got;
     metrics_received((size_t)got);

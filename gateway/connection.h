@@ -39,6 +39,7 @@ struct connection {
     sd_event_source *watch;  /* of its socket, while a request is suspended; NULL: none yet */
     const char *request_id;  /* its id, or NULL */
     const struct cors_grant *cors; /* its answer's, or NULL */
+    struct connections *among;
     struct connection *previous, *next;
 };
 
@@ -46,6 +47,7 @@ struct connections {
     struct connection *first, *last; /* the newest, the oldest */
     uint32_t count;
     struct crowd crowd;
+    bool moved; /* libmicrohttpd has got on with one of them in its last run */
     struct peers addresses;
 };
 
@@ -70,6 +72,10 @@ void connection_refuse_text(struct connection *connection, int status, const cha
 
 /* Every request that came in is answered, and none has begun. */
 bool connection_idle(const struct connection *connection);
+
+/* Between two requests, and no other will come: libmicrohttpd, which would not find out by itself,
+ * is told so. */
+void connection_check_over(struct connection *connection);
 
 /* The client has closed, or half-closed, and nothing is left to read. */
 bool connection_ended(const struct connection *connection);

@@ -18,6 +18,8 @@ struct front {
     void (*drain)(void *opaque);
     /* The configuration has changed; NULL: nothing to do. */
     void (*reconfigure)(void *opaque);
+    /* Jobs wait, and one of them may do so for long. NULL: nothing to do. */
+    void (*rescan)(void *opaque);
     /* After each event that the loop has handled. */
     void (*turn_over)(void *opaque);
     /* The drain's time is over: refuse what is not whole. NULL: nothing to do. */
@@ -36,6 +38,7 @@ struct gateway {
     struct baton_line batons;
     struct front front;
     sd_event_source *life, *rescan, *delay_timer, *drain_timer;
+    bool several_cores; /* a worker can run while this process does */
     bool rescan_armed;
     bool ending;   /* told to end: /health says so to balancers, but requests are still taken for
                       drain_delay_ms */

@@ -34,8 +34,9 @@
 #define PATIENCE_WHEN_FULL_NS UINT64_C(1000000000)
 #define ROUNDS_A_TURN         8
 /* libmicrohttpd reads a body in pieces of half of it, and clears all of it after each request: of
- * 128 KiB that took a third of a tiny request's time. */
-#define CONNECTION_MEMORY ((size_t)48 << 10)
+ * 128 KiB that took a third of a tiny request's time. More than 32 KiB it would map for each
+ * connection. The largest head that the gate lets through, and its answer's, fit. */
+#define CONNECTION_MEMORY ((size_t)32 << 10)
 
 /* ---- libmicrohttpd's callbacks ---- */
 
@@ -81,6 +82,7 @@ static void on_connection(void *opaque, struct MHD_Connection *mhd, void **conte
                           enum MHD_ConnectionNotificationCode code)
 {
     struct http *http = opaque;
+    http->connections.moved = true;
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         const union MHD_ConnectionInfo *info = MHD_get_connection_info(
             mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
@@ -115,9 +117,17 @@ static void on_request_done(void *opaque, struct MHD_Connection *mhd, void **req
 
 static void daemons_run(struct http *http)
 {
+    http->connections.moved = false;
     for (int i = 0; i < 2; i++)
         if (http->daemons[i])
             MHD_run(http->daemons[i]);
+}
+
+/* While a request is kept at hand, libmicrohttpd says that it wants to run. It does not if its last
+ * run got on with nothing and no answer is on its way. */
+static bool only_waits(const struct http *http)
+{
+    return http->kept_count && !http->connections.moved && !http->answering;
 }
 
 /* The sooner of the times at which they want to run. False: none of them does. */
@@ -127,6 +137,8 @@ static bool daemons_timeout(struct http *http, uint64_t *timeout_ms)
     for (int i = 0; i < 2; i++) {
         MHD_UNSIGNED_LONG_LONG one_ms = 0;
         if (!http->daemons[i] || MHD_get_timeout(http->daemons[i], &one_ms) != MHD_YES)
+            continue;
+        if (one_ms == 0 && i == 0 && only_waits(http))
             continue;
         if (!timed || one_ms < *timeout_ms)
             *timeout_ms = one_ms;
@@ -232,6 +244,13 @@ static void turn_over(void *opaque)
          round++) {
         http->resumed = false;
         daemons_run(http);
+        timed = daemons_timeout(http, &timeout_ms);
+    }
+    /* A large answer, or a slow reader: no telling what it is that libmicrohttpd wants. */
+    if (http->kept_count && timed && timeout_ms == 0 && !http->resumed &&
+        !http->connections.moved) {
+        request_suspend_kept(http);
+        http->suspend_all = true;
         timed = daemons_timeout(http, &timeout_ms);
     }
     /* Of those that were resumed libmicrohttpd's timeout does not speak. */
@@ -631,6 +650,13 @@ static int auth_socket(void)
     return socket && type == SOCK_SEQPACKET ? SEAT_FD_AUTH : -1;
 }
 
+static void rescan(void *opaque)
+{
+    struct http *http = opaque;
+    request_suspend_kept(http);
+    http->suspend_all = false;
+}
+
 static void reconfigure(void *opaque)
 {
     struct http *http = opaque;
@@ -681,6 +707,7 @@ int http_open(struct http *http, struct gateway *gateway)
         .give_up = give_up,
         .drained = drained,
         .reconfigure = reconfigure,
+        .rescan = rescan,
         .turn_over = turn_over,
     };
     return 0;

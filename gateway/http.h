@@ -11,6 +11,9 @@
 #include "gateway/linger.h"
 #include "gateway/openapi.h"
 
+/* So many requests wait without being suspended at a time; others are suspended at once. */
+#define HTTP_KEPT_MAX 256
+
 struct http {
     struct gateway *gateway;
     /* libmicrohttpd's daemons: connections of one are plain, those of the other TLS. NULL where no
@@ -37,6 +40,11 @@ struct http {
     bool accepting, sweeping;
     bool full;    /* it does not accept, since there are as many connections as may be */
     bool resumed; /* a connection was resumed: libmicrohttpd must run */
+    /* Requests that wait for their jobs without being suspended (request_wait). */
+    struct request *kept[HTTP_KEPT_MAX];
+    uint32_t kept_count;
+    uint32_t answering; /* answers that libmicrohttpd has, and has not sent yet */
+    bool suspend_all;   /* until the next rescan each request is suspended that waits */
 };
 
 /* Serve on the listening sockets of the seat. Sets gateway->front. 0, or -errno after a log line.

@@ -43,6 +43,7 @@ struct job {
     job_ready *ready;
     void *opaque;
     bool handed_over; /* to a worker, past the broker, who does not know of it yet */
+    bool lone;        /* was handed over */
     bool wanting;     /* the front has taken all there was */
     struct items items;
     struct body_reader reader;
@@ -365,7 +366,7 @@ static void hand_over(struct job *job)
 {
     const struct queue *queue = &job->jobs->seat->queue;
     uint16_t worker = handover_find(queue, job->slot);
-    job->handed_over = worker != 0;
+    job->handed_over = job->lone = worker != 0;
     if (worker)
         seat_wake(queue, worker);
     else
@@ -499,6 +500,13 @@ static void job_tell(const struct job *job, const struct job_outcome *outcome)
               log_real("forward_ms", outcome->times.forward_ms));
 }
 
+uint64_t jobs_lone_ns(const struct jobs *jobs)
+{
+    bool lone = jobs->waiting_count == 1 && jobs->receiving_count == 0 && jobs->waiting[0]->lone &&
+                jobs->waiting[0]->state == JOB_WAITING;
+    return lone ? jobs->lone_ns : 0;
+}
+
 static void job_answer(struct job *job, struct job_outcome *outcome)
 {
     job_done *done = job->done;
@@ -617,12 +625,24 @@ static bool job_has_stream(const struct job *job, const struct queue_slot *slot,
 }
 
 /* The slot is in DONE or FAILED: take it, copy the answer out, give it back, tell the front. */
+/* By the worker's own end, so that it does not matter whether this process slept meanwhile. */
+static void learn_lone(const struct job *job, const struct queue_slot *slot)
+{
+    uint64_t *lately_ns = &job->jobs->lone_ns;
+    uint64_t ended_ns = atomic_load_explicit(&slot->finished_ns, memory_order_relaxed);
+    if (!job->lone || ended_ns <= job->accepted_ns)
+        return;
+    uint64_t took_ns = ended_ns - job->accepted_ns;
+    *lately_ns = *lately_ns ? *lately_ns - *lately_ns / 8 + took_ns / 8 : took_ns;
+}
+
 static void job_take_answer(struct job *job, uint64_t word)
 {
     struct queue *queue = &job->jobs->seat->queue;
     const struct queue_slot *slot = &queue->slots[job->slot];
     bool failed = queue_word_state(word) == QUEUE_FAILED;
     uint64_t sending;
+    learn_lone(job, slot);
     if (!job_move(job, word, QUEUE_SEND, job->jobs->seat->index, &sending))
         return; /* the next look sees what became of it */
     if (job_has_stream(job, slot, failed)) {

@@ -62,6 +62,7 @@ struct jobs {
     struct job *waiting[QUEUE_MAX_SLOTS]; /* WAITING and FORGOTTEN, in no order */
     uint32_t waiting_count;
     uint32_t receiving_count;
+    uint64_t lone_ns; /* how long jobs that were handed to a worker directly have taken lately */
 };
 
 struct job_order {
@@ -95,6 +96,10 @@ int job_feed(struct job *job, const void *bytes, size_t size, struct problem *pr
 /* The body is whole: hand the job over. 0: `done` will be called. -1 with *problem; then only
  * job_drop may follow. */
 int job_submit(struct job *job, struct problem *problem);
+
+/* One job is under way, with a worker that was woken for it, and nothing else: how long that takes,
+ * by the last few of that kind, or 0. */
+uint64_t jobs_lone_ns(const struct jobs *jobs);
 
 /* After each turn: tell the broker of what has been submitted. */
 void jobs_pass_baton(struct jobs *jobs);

@@ -209,11 +209,19 @@ static enum MHD_Result request_body(struct request *request, const char *bytes, 
     return request_refuse(request, &problem);
 }
 
+void request_has_answer(struct request *request)
+{
+    request->answering = true;
+    request->http->answering++;
+}
+
 /* What libmicrohttpd has no memory for goes past it. */
 static enum MHD_Result request_answer(struct request *request)
 {
-    if (answer_queue(&request->answer, request->mhd) == MHD_YES)
+    if (answer_queue(&request->answer, request->mhd) == MHD_YES) {
+        request_has_answer(request);
         return MHD_YES;
+    }
     if (!request->answer.queued)
         connection_refuse(request->connection, &request->answer, false);
     return MHD_NO;
@@ -233,7 +241,7 @@ static enum MHD_Result request_submit(struct request *request)
     decoder_close(request->decoder);
     request->decoder = NULL;
     request->state = REQUEST_WAITING;
-    request_suspend(request);
+    request_wait(request);
     return MHD_YES;
 }
 
@@ -258,6 +266,9 @@ enum MHD_Result request_handle(void *opaque, struct MHD_Connection *mhd, const c
                                size_t *upload_size, void **context)
 {
     struct request *request = *context;
+    if (request && request->kept)
+        return MHD_YES;
+    ((struct http *)opaque)->connections.moved = true;
     if (!request) {
         request = request_make(opaque, mhd, version);
         *context = request;
@@ -286,6 +297,8 @@ void request_end(struct request *request)
     connection->request = NULL;
     connection->request_id = NULL;
     connection->cors = NULL;
+    request->http->connections.moved = true;
+    request->http->answering -= request->answering;
     free(request);
     connection_request_done(connection);
 }
@@ -315,6 +328,6 @@ void request_turn_away(struct request *request)
 
 void request_give_up(struct request *request)
 {
-    if (request->suspended)
+    if (request->suspended || request->kept)
         request_gone(request);
 }

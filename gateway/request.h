@@ -42,6 +42,10 @@ struct answer *request_refusal(struct request *request);
  * to be. */
 void request_turn_away(struct request *request);
 
+/* Those that wait without being so are suspended from now on. */
+struct http;
+void request_suspend_kept(struct http *http);
+
 /* Close a waiting request without an answer: the process ends. */
 void request_give_up(struct request *request);
 

@@ -51,10 +51,18 @@ struct request {
     enum job_form form;
     struct stream_text text; /* of a stream: the item that is going out */
     bool suspended;
+    bool kept;        /* waits without being suspended */
+    bool answering;   /* libmicrohttpd has its answer */
+    uint32_t kept_at; /* in http->kept */
     bool finished;    /* a stream, to its clean end */
     bool half_closed; /* the client ended its own side before the answer began */
     sd_event_source *probe;
 };
+
+/* ---- request.c ---- */
+
+/* libmicrohttpd has taken its answer, and sends it. */
+void request_has_answer(struct request *request);
 
 /* ---- request_suspend.c ---- */
 
@@ -62,13 +70,16 @@ struct request {
  * client that leaves. */
 void request_suspend(struct request *request);
 
+/* Its job is under way: the connection is kept at hand, or suspended. */
+void request_wait(struct request *request);
+
 /* In that state from now on; libmicrohttpd calls request_handle for it at its next run. */
 void request_resume(struct request *request, enum request_state state);
 
 /* Nobody waits for it any more: its job is dropped, the connection closed at the next run. */
 void request_gone(struct request *request);
 
-/* No longer watched as a suspended one. */
+/* No longer watched as a suspended one, and not kept. */
 void request_unwatch(struct request *request);
 
 /* ---- request_refuse.c ---- */

@@ -57,5 +57,8 @@ enum MHD_Result request_begin_stream(struct request *request)
     request_set_timing(answer, &(struct job_times){.receive_ms = 0});
     if (MHD_set_connection_option(request->mhd, MHD_CONNECTION_OPTION_TIMEOUT, stall_s) != MHD_YES)
         return MHD_NO;
-    return answer_queue_stream(answer, request->mhd, stream_read, request);
+    if (answer_queue_stream(answer, request->mhd, stream_read, request) != MHD_YES)
+        return MHD_NO;
+    request_has_answer(request);
+    return MHD_YES;
 }

@@ -13,6 +13,12 @@
  *
  * In the middle of an answer nothing harmless can be sent: there, who ends his side has left,
  * unless it was ended before the answer began.
+ *
+ * To suspend a connection and to resume it costs libmicrohttpd two system calls and a round of its
+ * lists, more than a job may take that does next to nothing. So a request that begins to wait is
+ * only kept at hand: libmicrohttpd keeps it among those that have something to do, and asks for its
+ * answer at each run. That makes its runs longer and its time-out 0 (http.c knows), so that there
+ * are not many of them, and the next rescan suspends those that still wait.
  */
 #include "gateway/request_parts.h"
 
@@ -26,10 +32,30 @@ static void connection_unwatch(struct connection *connection)
     connection->watch = sd_event_source_disable_unref(connection->watch);
 }
 
+static void request_keep(struct request *request)
+{
+    struct http *http = request->http;
+    request->kept = true;
+    request->kept_at = http->kept_count;
+    http->kept[http->kept_count++] = request;
+}
+
+static void request_let_go(struct request *request)
+{
+    struct http *http = request->http;
+    if (!request->kept)
+        return;
+    struct request *last = http->kept[--http->kept_count];
+    http->kept[request->kept_at] = last;
+    last->kept_at = request->kept_at;
+    request->kept = false;
+}
+
 /* The watch stays for the connection's next request; not if it has told of an end already, which it
  * does once. */
 void request_unwatch(struct request *request)
 {
+    request_let_go(request);
     request->probe = sd_event_source_disable_unref(request->probe);
     if (request->half_closed)
         connection_unwatch(request->connection);
@@ -40,9 +66,10 @@ void request_resume(struct request *request, enum request_state state)
     request_unwatch(request);
     oauth_forget(&request->http->oauth, &request->waiter);
     request->state = state;
-    request->suspended = false;
     request->http->resumed = true;
-    MHD_resume_connection(request->mhd);
+    if (request->suspended)
+        MHD_resume_connection(request->mhd);
+    request->suspended = false;
 }
 
 void request_gone(struct request *request)
@@ -73,9 +100,10 @@ static int on_watch(sd_event_source *source, int fd, uint32_t events, void *opaq
     struct connection *connection = opaque;
     struct request *request = connection->request;
     bool ended = events & EPOLLRDHUP;
-    /* libmicrohttpd reads this end itself, or the next request finds it anew. */
+    /* libmicrohttpd reads this end itself or is told of it, or the next request finds it anew. */
     if (!request || !request->suspended) {
         connection_unwatch(connection);
+        connection_check_over(connection);
         return 0;
     }
     if ((events & (EPOLLERR | EPOLLHUP)) ||
@@ -90,13 +118,39 @@ static int on_watch(sd_event_source *source, int fd, uint32_t events, void *opaq
     return 0;
 }
 
-void request_suspend(struct request *request)
+/* Its client may leave unnoticed if that fails; the deadline ends it. */
+static void request_watch(struct request *request)
 {
     struct connection *connection = request->connection;
-    request->suspended = true;
-    MHD_suspend_connection(request->mhd);
     if (!connection->watch &&
         sd_event_add_io(request->http->gateway->event, &connection->watch, connection->fd,
                         EPOLLRDHUP | EPOLLET, on_watch, connection) < 0)
-        connection->watch = NULL; /* its client may leave unnoticed; the deadline ends it */
+        connection->watch = NULL;
+}
+
+void request_suspend(struct request *request)
+{
+    request->suspended = true;
+    MHD_suspend_connection(request->mhd);
+    request_watch(request);
+}
+
+void request_wait(struct request *request)
+{
+    struct http *http = request->http;
+    if (request->connection->tls || http->suspend_all || http->kept_count == HTTP_KEPT_MAX) {
+        request_suspend(request);
+        return;
+    }
+    request_keep(request);
+    request_watch(request);
+}
+
+void request_suspend_kept(struct http *http)
+{
+    while (http->kept_count) {
+        struct request *request = http->kept[http->kept_count - 1];
+        request_let_go(request);
+        request_suspend(request);
+    }
 }

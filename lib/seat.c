@@ -217,10 +217,11 @@ void seat_wake_seat(uint32_t seat)
     (void)written;
 }
 
-void seat_awake(const struct seat *seat)
+bool seat_awake(const struct seat *seat)
 {
-    atomic_exchange_explicit(&seat->queue.processes[seat->index].attention, QUEUE_AWAKE,
-                             memory_order_acq_rel);
+    return atomic_exchange_explicit(&seat->queue.processes[seat->index].attention, QUEUE_AWAKE,
+                                    memory_order_acq_rel) &
+           QUEUE_CALLED;
 }
 
 /* Both sides swap the same word, so one of them sees the other: who called before this is seen
@@ -229,6 +230,13 @@ bool seat_asleep(const struct seat *seat)
 {
     return atomic_exchange_explicit(&seat->queue.processes[seat->index].attention, 0,
                                     memory_order_acq_rel) &
+           QUEUE_CALLED;
+}
+
+bool seat_called(const struct seat *seat)
+{
+    return atomic_load_explicit(&seat->queue.processes[seat->index].attention,
+                                memory_order_acquire) &
            QUEUE_CALLED;
 }
 

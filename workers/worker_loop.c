@@ -13,11 +13,14 @@
 #define RESCAN_IDLE_MS 1000
 /* Nobody wakes a worker because a client has left, or a gateway. */
 #define RESCAN_BUSY_MS 50
+/* So often signals and the like are looked for while there are jobs. */
+#define LOOK_NS UINT64_C(1000000)
 
 struct loop {
     struct worker *worker;
     sd_event *event;
-    bool retiring; /* SIGTERM: no new leases, finish those there are */
+    bool retiring;      /* SIGTERM: no new leases, finish those there are */
+    uint64_t looked_ns; /* when events were looked for */
     uint64_t orphan_end_ns;
     uint32_t drain_timeout_ms;
 };
@@ -113,6 +116,17 @@ static bool may_leave(const struct loop *loop)
            (seat_gateways_gone() || queue_now_ns() >= loop->orphan_end_ns);
 }
 
+/* There were jobs, so there may be more: straight on to the slots, without the system calls of a
+ * turn of the loop? */
+static bool goes_on(struct loop *loop)
+{
+    uint64_t now_ns = queue_now_ns();
+    if (now_ns - loop->looked_ns < LOOK_NS)
+        return true;
+    loop->looked_ns = now_ns;
+    return false;
+}
+
 static int run(struct loop *loop)
 {
     for (;;) {
@@ -124,6 +138,8 @@ static int run(struct loop *loop)
             return 0;
         uint64_t wait_ms = loop->worker->orphaned || pending ? RESCAN_BUSY_MS : RESCAN_IDLE_MS;
         seat_tick(loop->worker->seat);
+        if (result.jobs && pending == 0 && goes_on(loop))
+            continue;
         bool again = seat_asleep(loop->worker->seat) || result.jobs;
         int handled = sd_event_run(loop->event, again ? 0 : wait_ms * 1000);
         seat_awake(loop->worker->seat);

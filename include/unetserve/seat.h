@@ -89,10 +89,13 @@ void seat_ready(struct seat *seat);
 bool seat_gateways_gone(void);
 
 /* "I shall look at my slots before I sleep": until seat_asleep nobody has to write to this
- * process's eventfd. After seat_asleep it is written again; true: somebody has called meanwhile, so
- * look once more before sleeping. */
-void seat_awake(const struct seat *seat);
+ * process's eventfd. After seat_asleep it is written again. True, of both: somebody has called
+ * since the last of these calls, so look once more before sleeping. */
+bool seat_awake(const struct seat *seat);
 bool seat_asleep(const struct seat *seat);
+
+/* The same question between the two, at the cost of a look. */
+bool seat_called(const struct seat *seat);
 
 /* "Look at your slots": to the process with that index, if it is there. A write to its eventfd if
  * it sleeps. Never blocks, never fails. */

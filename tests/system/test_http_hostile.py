@@ -117,6 +117,21 @@ def test_half_closed_after_requests_is_closed(start_server, simple_model):
         assert read_all(client).count(b"\r\n\r\nok") == 3
 
 
+def test_half_closed_after_predictions_is_closed(start_server, simple_model):
+    """Between two requests, and together with the last one, on a connection that has waited for a job before."""
+    server = start_server(simple_model, config="[server]\nheader_timeout_ms = 3600000\n")
+    request = b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{"input":4.0}'
+    for last in (b"", request, request * 2):
+        with connect(server) as client:
+            client.sendall(request)
+            answer = b""
+            while not answer.endswith(b'{"output":80.0}'):
+                answer += client.recv(4096)
+            client.sendall(last)
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(client).count(b'{"output":80.0}') == last.count(b"POST")
+
+
 def test_requests_before_the_cut_are_answered(simple):
     with connect(simple) as client:
         client.sendall(b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{"input":4.0}' + HEAD)

@@ -233,6 +233,33 @@ static void test_handed_over(void **state)
         job_drop(bench.jobs.waiting[0]);
 }
 
+/* Expected soon: a lone one with a worker, once such a job has come back; never one of several. */
+static void test_expected_soon(void **state)
+{
+    (void)state;
+    atomic_store(&bench.seat.queue.processes[bench.worker].ready, 1);
+    atomic_store(&bench.seat.queue.processes[bench.worker].model_generation, 1);
+    submit_tile(0);
+    assert_int_equal(bench.batons, 0);
+    assert_int_equal(jobs_lone_ns(&bench.jobs), 0);
+    uint32_t slot = 0;
+    while (queue_word_state(queue_word(&bench.seat.queue, slot)) != QUEUE_READY)
+        slot++;
+    const struct queue_slot *entry = &bench.seat.queue.slots[slot];
+    move(slot, QUEUE_WORKER, QUEUE_RUN, bench.worker);
+    finish_with_labels(slot, TILE * TILE);
+    uint64_t took_ns = atomic_load(&entry->finished_ns) - atomic_load(&entry->accepted_ns);
+    jobs_collect(&bench.jobs);
+    assert_int_equal(bench.answers, 1);
+    assert_int_equal(jobs_lone_ns(&bench.jobs), 0);
+    submit_tile(0);
+    assert_int_equal(jobs_lone_ns(&bench.jobs), took_ns);
+    submit_tile(0);
+    assert_int_equal(jobs_lone_ns(&bench.jobs), 0);
+    while (bench.jobs.waiting_count)
+        job_drop(bench.jobs.waiting[0]);
+}
+
 static void test_answer(void **state)
 {
     (void)state;
@@ -613,6 +640,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         JOB_TEST(test_upload_is_told),
         JOB_TEST(test_handed_over),
+        JOB_TEST(test_expected_soon),
         JOB_TEST(test_answer),
         JOB_TEST(test_senseless_output),
         JOB_TEST(test_refusal_and_failure),
