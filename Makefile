@@ -51,15 +51,16 @@ AUTH       := $(filter-out auth/main.c,$(call sources,auth))
 SUPERVISOR := $(filter-out supervisor/main.c,$(call sources,supervisor))
 GPU        := $(filter-out gpu/main.c,$(call sources,gpu))
 WORKER     := $(filter-out workers/main.c,$(call sources,workers))
-UNET       := $(filter-out workers/models/unet/plugin.c,$(call sources,workers/models/unet workers/backends workers/backends/reference workers/backends/onednn $(if $(HAVE_CUDA),workers/backends/cudnn)))
+UNET       := $(filter-out workers/models/unet/plugin.c,$(call sources,workers/models/unet workers/backends workers/backends/reference workers/backends/onednn workers/backends/amx $(if $(HAVE_CUDA),workers/backends/cudnn)))
 IMAGES     := $(call sources,workers/images)
 EXTENSION  := $(call sources,python/extension)
 PACKAGE    := $(wildcard python/unetserve/*.py python/unetserve/*/*.py)
 UNETCTL    := $(call sources,lib/client/unetctl)
 EXAMPLES   := $(call sources,workers/models/examples)
+AMXMODEL   := $(call sources,tests/amx)
 LOAD       := $(filter-out bench/load/main.c,$(call sources,bench/load))
 
-ARCHIVES   := lib client gateway broker auth gpu supervisor worker images unet load
+ARCHIVES   := lib client gateway broker auth gpu supervisor worker images unet load amxmodel
 archive_lib        := $(LIB)
 archive_client     := $(CLIENT)
 archive_gateway    := $(GATEWAY)
@@ -71,6 +72,7 @@ archive_worker     := $(WORKER)
 archive_images     := $(IMAGES)
 archive_unet       := $(UNET)
 archive_load       := $(LOAD)
+archive_amxmodel   := $(AMXMODEL)
 
 PROGRAMS   := unetserve unetserve-gateway unetserve-broker unetserve-auth unetserve-gpu unetserve-worker unetctl
 PLUGINS    := unet $(notdir $(EXAMPLES:.c=))

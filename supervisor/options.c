@@ -22,7 +22,7 @@ const char options_help[] =
     "  --workers N|MIN-MAX     worker processes for each model\n"
     "  --device auto|cpu|cuda  where models run\n"
     "  --precision P           auto, f32, bf16, f16 or int8\n"
-    "  --backend B             auto, reference, onednn or cudnn\n"
+    "  --backend B             auto, reference, onednn, amx or cudnn\n"
     "  --gateways N            processes that speak HTTP\n"
     "  --run-dir DIR           where the sockets between processes lie\n"
     "  --log-format text|json  log lines on stderr\n"

@@ -136,7 +136,7 @@ static int find(const char *device, const char *backend)
     wish.backend = backend;
     error[0] = '\0';
     uint32_t number = 0;
-    int result = unet_find_backend(&wish, &found, &number, error, sizeof error);
+    int result = unet_find_backend(&wish, NULL, NULL, &found, &number, error, sizeof error);
     assert_true((result == 0) == (found != NULL));
     assert_true((result == 0) == (error[0] == '\0'));
     return result;

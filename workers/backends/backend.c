@@ -9,7 +9,7 @@
 
 const struct backend *const *backend_list(void)
 {
-    static const struct backend *const list[] = {&backend_onednn, &backend_reference,
+    static const struct backend *const list[] = {&backend_amx, &backend_onednn, &backend_reference,
 #ifdef UNETSERVE_CUDNN
                                                  &backend_cudnn,
 #endif
@@ -17,18 +17,25 @@ const struct backend *const *backend_list(void)
     return list;
 }
 
-const struct backend *backend_find(const char *name)
+const struct backend *backend_choose(const char *name, const struct network *network,
+                                     const char *precision)
 {
     char reason[256];
     for (const struct backend *const *at = backend_list(); *at; at++) {
         if (strcmp(name, "auto") == 0) {
-            if ((*at)->probe(reason, sizeof reason) == 0)
+            bool suits = !network || !(*at)->suits || (*at)->suits(network, precision);
+            if (suits && (*at)->probe(reason, sizeof reason) == 0)
                 return *at;
         } else if (strcmp((*at)->name, name) == 0) {
             return *at;
         }
     }
     return NULL;
+}
+
+const struct backend *backend_find(const char *name)
+{
+    return backend_choose(name, NULL, NULL);
 }
 
 int backend_load(const struct network *network, const struct backend_options *options,

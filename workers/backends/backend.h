@@ -89,6 +89,10 @@ struct backend {
      */
     int (*probe)(char *error, size_t error_size);
 
+    /* Does it take this network in that precision? "auto" asks only a backend that does. NULL: all.
+     */
+    bool (*suits)(const struct network *network, const char *precision);
+
     /* Prepare for a network: weights are converted and packed, nothing of *network is kept. Where
      * options->load is there, its layers may lack weights and bias. 0, -EINVAL, -ENOMEM, -ENODEV,
      * or what options->load says. */
@@ -110,6 +114,10 @@ struct backend {
  * whose probe succeeds), NULL if there is none. */
 const struct backend *const *backend_list(void);
 const struct backend *backend_find(const char *name);
+
+/* As backend_find, where "auto" is the first that also suits the network in that precision. */
+const struct backend *backend_choose(const char *name, const struct network *network,
+                                     const char *precision);
 
 /* The network with weights: network itself, or what options->load gives. Errors as for load. */
 int backend_load(const struct network *network, const struct backend_options *options,

@@ -3,9 +3,9 @@
 #include "onednn_packed.h"
 #include "onednn_parallel.h"
 #include "onednn_precision.h"
+#include "workers/backends/packed_share.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,9 +20,6 @@
 #define ARENA_BYTES_A_THREAD ((size_t)50 << 20)
 /* More tiles than any caller can mean. */
 #define MOST_TILES 65536u
-/* How long a worker waits for another one that packs the same weights, before it packs its own. */
-#define PACKING_WAIT_MS 30000u
-#define NOTE_BYTES      512
 
 struct cached_plan {
     struct onednn_plan plan; /* layout.count 0: empty */
@@ -407,89 +404,29 @@ static int make_private(const struct making *making, struct instance **out)
 
 /* ---- packed weights that all workers share ---- */
 
-static void say(const struct making *making, int level, const char *text)
+static int adopt_shared(void *opaque, const struct packed_map *packed, void **out)
 {
-    if (making->options->log != NULL && text[0] != '\0') {
-        making->options->log(making->options->opaque, level, text);
-    }
+    const struct making *making = (const struct making *)opaque;
+    struct instance *made = NULL;
+    int code = make_instance(making, making->network, packed, &made);
+    *out = made;
+    return code;
 }
 
-/* From the file, if it is there and good. If not, text says what is wrong with it. */
-static int make_shared(const struct making *making, const struct packed_hash *key,
-                       struct instance **out, char *text, size_t size)
+static int pack_own(void *opaque, void **out)
 {
-    const char *directory = making->options->cache_dir;
-    struct packed_map packed;
-    int code = packed_cache_map(directory, key, &packed, text, size);
-    if (code != 0) {
-        return code;
-    }
-    size_t bytes = packed.view.bytes;
-    code = make_instance(making, making->network, &packed, out);
-    if (code != 0) {
-        packed_cache_unmap(&packed);
-        snprintf(text, size, "packed weights in %s do not fit: %s", directory, strerror(-code));
-        return code;
-    }
-    snprintf(text, size, "packed weights mapped from %s, %zu bytes", directory, bytes);
-    say(making, 6, text);
-    return 0;
+    struct instance *made = NULL;
+    int code = make_private((const struct making *)opaque, &made);
+    *out = made;
+    return code;
 }
 
-/* Pack, write the file, and go over to it, so that this worker too has no copy of its own. */
-static int make_and_share(const struct making *making, const struct packed_hash *key,
-                          struct packed_draft *draft, struct instance **out)
+static int write_shared(void *opaque, void *made, struct packed_draft *draft, char *note,
+                        size_t note_size)
 {
-    char text[NOTE_BYTES] = "";
-    struct instance *shared = NULL;
-    int code = make_private(making, out);
-    if (code != 0) {
-        packed_cache_abandon(draft);
-        return code;
-    }
-    if (onednn_packed_write(&(*out)->network, (*out)->weights, draft, text, sizeof text) != 0) {
-        say(making, 4, text);
-        return 0;
-    }
-    snprintf(text, sizeof text, "packed weights written to %s", making->options->cache_dir);
-    say(making, 6, text);
-    if (make_shared(making, key, &shared, text, sizeof text) != 0) {
-        say(making, 4, text);
-        return 0;
-    }
-    destroy(*out);
-    *out = shared;
-    (void)malloc_trim(0); /* a worker that packed shall not be larger than the others for ever */
-    return 0;
-}
-
-static int make_cached(const struct making *making, struct instance **out)
-{
-    char text[NOTE_BYTES] = "";
-    char reason[NOTE_BYTES] = "";
-    const struct backend_options *options = making->options;
-    struct packed_hash key = onednn_packed_key(making->network, options, making->type,
-                                               usual_size(making->network));
-    struct packed_draft draft;
-    int code = make_shared(making, &key, out, text, sizeof text);
-    if (code == 0) {
-        return 0;
-    }
-    code = packed_cache_begin(options->cache_dir, &key, PACKING_WAIT_MS, options->tick,
-                              options->opaque, &draft, reason, sizeof reason);
-    if (code == 0 && make_shared(making, &key, out, text, sizeof text) == 0) {
-        packed_cache_abandon(&draft); /* another finished between our look and our lock */
-        return 0;
-    }
-    if (code == 0) {
-        say(making, 4, text);
-        return make_and_share(making, &key, &draft, out);
-    }
-    if (code == -EEXIST && make_shared(making, &key, out, reason, sizeof reason) == 0) {
-        return 0;
-    }
-    say(making, 4, reason);
-    return make_private(making, out);
+    const struct instance *instance = (const struct instance *)made;
+    (void)opaque;
+    return onednn_packed_write(&instance->network, instance->weights, draft, note, note_size);
 }
 
 static int create(const struct network *network, const struct backend_options *options,
@@ -506,11 +443,13 @@ static int create(const struct network *network, const struct backend_options *o
         snprintf(error, error_size, "a network needs a layer, and a backend a thread");
         return -EINVAL;
     }
-    struct instance *made = NULL;
     making.type = precision.type;
     making.integer = precision.integer;
     onednn_parallel_set_threads(options->threads);
-    code = options->cache_dir != NULL ? make_cached(&making, &made) : make_private(&making, &made);
+    struct packed_hash key = onednn_packed_key(network, options, making.type, usual_size(network));
+    struct packed_maker maker = {&making, adopt_shared, pack_own, write_shared, destroy};
+    void *made = NULL;
+    code = packed_share(options, &key, &maker, &made);
     if (code == 0) {
         *instance = made;
     }

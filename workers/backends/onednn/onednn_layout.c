@@ -1,21 +1,12 @@
 #include "onednn_layout.h"
 
+#include "workers/backends/arena.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define ALIGN_BYTES 4096u
-#define NO_PARENT   UINT32_MAX
-
-/* A stretch of the arena, in use from step `first` to step `last`. Step 0 loads the input, step i +
- * 1 is layer i. */
-struct block {
-    size_t bytes;
-    size_t first;
-    size_t last;
-    size_t offset;
-    size_t *result;
-};
+#define NO_PARENT UINT32_MAX
 
 struct planner {
     const struct network *network;
@@ -23,9 +14,11 @@ struct planner {
     uint32_t *parent; /* a value's concatenation, NO_PARENT for a root */
     bool *packed;     /* read by a convolution, or stored: must be its own root */
     bool *read;
-    struct block *blocks; /* value_count roots first, then what layers need besides */
+    /* value_count roots first, then what layers need besides. Step 0 loads the input, step i + 1 is
+     * layer i. */
+    struct arena_block *blocks;
     size_t block_count;
-    struct block **order;
+    struct arena_block **order;
 };
 
 static uint32_t input_of(const struct planner *p, size_t layer, int which)
@@ -199,7 +192,7 @@ static void find_roots(const struct planner *p)
 
 static void use(const struct planner *p, uint32_t value, size_t step)
 {
-    struct block *block = &p->blocks[p->layout->values[value].root];
+    struct arena_block *block = &p->blocks[p->layout->values[value].root];
     block->first = step < block->first ? step : block->first;
     block->last = step > block->last ? step : block->last;
 }
@@ -213,7 +206,7 @@ static size_t value_bytes(const struct onednn_layout *layout, const struct onedn
 
 static void besides(struct planner *p, size_t bytes, size_t step, size_t *result)
 {
-    p->blocks[p->block_count++] = (struct block){
+    p->blocks[p->block_count++] = (struct arena_block){
         .bytes = bytes, .first = step, .last = step, .result = result};
 }
 
@@ -240,9 +233,10 @@ static void find_lifetimes(struct planner *p, enum onednn_type type)
     for (size_t i = 0; i < layout->value_count; i++) {
         struct onednn_value *value = &layout->values[i];
         bool own = value->root == i && value->same_as == i;
-        p->blocks[p->block_count++] = (struct block){.bytes = own ? value_bytes(layout, value) : 0,
-                                                     .first = SIZE_MAX,
-                                                     .result = &value->offset};
+        p->blocks[p->block_count++] = (struct arena_block){.bytes = own ? value_bytes(layout, value)
+                                                                        : 0,
+                                                           .first = SIZE_MAX,
+                                                           .result = &value->offset};
     }
     use(p, 0, 0);
     for (size_t i = 0; i < p->network->layer_count; i++) {
@@ -268,67 +262,14 @@ static void find_lifetimes(struct planner *p, enum onednn_type type)
     }
 }
 
-static int larger_first(const void *a, const void *b)
-{
-    const struct block *x = *(const struct block *const *)a;
-    const struct block *y = *(const struct block *const *)b;
-    if (x->bytes != y->bytes) {
-        return x->bytes > y->bytes ? -1 : 1;
-    }
-    return x < y ? -1 : x > y;
-}
-
-/* First fit among the blocks that are already placed (order[0..placed), by offset) and live at the
- * same time. */
-static size_t first_fit(const struct planner *p, size_t placed, const struct block *block)
-{
-    size_t offset = 0;
-    for (size_t i = 0; i < placed; i++) {
-        const struct block *other = p->order[i];
-        if (other->last < block->first || other->first > block->last) {
-            continue;
-        }
-        if (other->offset >= offset + block->bytes) {
-            break;
-        }
-        size_t end = other->offset + other->bytes;
-        offset = end > offset ? end : offset;
-    }
-    return offset;
-}
-
-static void place(const struct planner *p)
-{
-    for (size_t i = 0; i < p->block_count; i++) {
-        p->blocks[i].bytes = (p->blocks[i].bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
-        p->order[i] = &p->blocks[i];
-    }
-    qsort(p->order, p->block_count, sizeof(struct block *), larger_first);
-    for (size_t i = 0; i < p->block_count && p->order[i]->bytes > 0; i++) {
-        struct block *block = p->order[i];
-        block->offset = first_fit(p, i, block);
-        *block->result = block->offset;
-        size_t end = block->offset + block->bytes;
-        if (end > p->layout->arena_bytes) {
-            p->layout->arena_bytes = end;
-        }
-        size_t at = i;
-        while (at > 0 && p->order[at - 1]->offset > block->offset) {
-            p->order[at] = p->order[at - 1];
-            at--;
-        }
-        p->order[at] = block;
-    }
-}
-
 static int plan(struct planner *p, enum onednn_type type)
 {
     size_t values = p->layout->value_count;
     p->parent = (uint32_t *)malloc(values * sizeof *p->parent);
     p->packed = (bool *)calloc(values, sizeof *p->packed);
     p->read = (bool *)calloc(values, sizeof *p->read);
-    p->blocks = (struct block *)calloc(2 * values + 1, sizeof *p->blocks);
-    p->order = (struct block **)calloc(2 * values + 1, sizeof(struct block *));
+    p->blocks = (struct arena_block *)calloc(2 * values + 1, sizeof *p->blocks);
+    p->order = (struct arena_block **)calloc(2 * values + 1, sizeof(struct arena_block *));
     bool allocated = p->parent != NULL && p->packed != NULL && p->read != NULL &&
                      p->blocks != NULL && p->order != NULL;
     if (!allocated || p->layout->values == NULL || p->layout->layers == NULL) {
@@ -344,7 +285,7 @@ static int plan(struct planner *p, enum onednn_type type)
     find_readers(p);
     find_roots(p);
     find_lifetimes(p, type);
-    place(p);
+    p->layout->arena_bytes = arena_place(p->blocks, p->order, p->block_count);
     return 0;
 }
 

@@ -1,6 +1,7 @@
 #include "onednn_packed.h"
 
-#include <errno.h>
+#include "workers/backends/packed_share.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,49 +82,26 @@ struct packed_hash onednn_packed_key(const struct network *network,
 
 /* ---- writing ---- */
 
-struct collection {
-    struct packed_section *sections;
-    const void **pieces;
-    size_t count;
-};
-
-static void collect(struct collection *to, uint32_t layer, enum packed_part part,
-                    struct packed_hash form, const void *data, size_t bytes)
-{
-    to->sections[to->count] = (struct packed_section){
-        .layer = layer, .part = (uint32_t)part, .form = form, .bytes = bytes};
-    to->pieces[to->count++] = data;
-}
-
 int onednn_packed_write(const struct network *network, const struct onednn_weights *weights,
                         struct packed_draft *draft, char *note, size_t note_size)
 {
     static const struct packed_hash plain = {0, 0};
-    size_t most = 3 * network->layer_count;
-    struct collection all = {
-        .sections = (struct packed_section *)calloc(most, sizeof *all.sections),
-        .pieces = (const void **)calloc(most, sizeof *all.pieces)};
-    int error = -ENOMEM;
-    if (all.sections == NULL || all.pieces == NULL) {
-        snprintf(note, note_size, "out of memory");
-        packed_cache_abandon(draft);
-    } else {
-        for (size_t i = 0; i < network->layer_count; i++) {
-            const struct onednn_weights *own = &weights[i];
-            const struct onednn_form *first = &own->forms[0];
-            if (first->memory != NULL) {
-                collect(&all, (uint32_t)i, PACKED_WEIGHTS, onednn_form_hash(&first->desc),
-                        first->data, dnnl_memory_desc_get_size(&first->desc));
-                size_t bytes = (size_t)own->dims[0] * sizeof(float);
-                collect(&all, (uint32_t)i, PACKED_BIAS, plain, own->bias, bytes);
-                if (own->scales != NULL) {
-                    collect(&all, (uint32_t)i, PACKED_SCALES, plain, own->scales, bytes);
-                }
-            }
+    struct packed_collection all;
+    packed_collection_begin(&all, 3 * network->layer_count);
+    for (size_t i = 0; i < network->layer_count; i++) {
+        const struct onednn_weights *own = &weights[i];
+        const struct onednn_form *first = &own->forms[0];
+        if (first->memory == NULL) {
+            continue;
         }
-        error = packed_cache_commit(draft, all.sections, all.pieces, all.count, note, note_size);
+        uint32_t layer = (uint32_t)i;
+        packed_collect(&all, layer, PACKED_WEIGHTS, onednn_form_hash(&first->desc), first->data,
+                       dnnl_memory_desc_get_size(&first->desc));
+        size_t bytes = (size_t)own->dims[0] * sizeof(float);
+        packed_collect(&all, layer, PACKED_BIAS, plain, own->bias, bytes);
+        if (own->scales != NULL) {
+            packed_collect(&all, layer, PACKED_SCALES, plain, own->scales, bytes);
+        }
     }
-    free(all.sections);
-    free((void *)all.pieces);
-    return error;
+    return packed_collection_commit(&all, draft, note, note_size);
 }

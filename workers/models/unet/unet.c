@@ -81,15 +81,16 @@ static int check_backend(const struct unetserve_setup *setup, const char *name,
     return 0;
 }
 
-int unet_find_backend(const struct unetserve_setup *setup, const struct backend **out,
-                      uint32_t *device, char *error, size_t error_size)
+int unet_find_backend(const struct unetserve_setup *setup, const struct network *network,
+                      const char *precision, const struct backend **out, uint32_t *device,
+                      char *error, size_t error_size)
 {
     const char *name;
     uint32_t number;
     int failure = choose_backend(setup, &name, &number, error, error_size);
     if (failure)
         return failure;
-    const struct backend *backend = backend_find(name);
+    const struct backend *backend = backend_choose(name, network, precision);
     failure = check_backend(setup, name, backend, error, error_size);
     if (failure)
         return failure;
@@ -195,7 +196,8 @@ static int create(const struct model_dir *dir, const struct network *network, st
     if (!failure)
         failure = check_precision(setup->precision, error, error_size);
     if (!failure)
-        failure = unet_find_backend(setup, &unet->backend, &device, error, error_size);
+        failure = unet_find_backend(setup, network, choose_precision(dir, setup), &unet->backend,
+                                    &device, error, error_size);
     if (!failure)
         failure = allocate(unet, interface);
     if (!failure && source)
@@ -245,7 +247,7 @@ int unet_describe(const struct unetserve_setup *setup, struct unetserve_interfac
     struct source source;
     const struct backend *backend;
     uint32_t device;
-    int failure = unet_find_backend(setup, &backend, &device, error, error_size);
+    int failure = unet_find_backend(setup, NULL, NULL, &backend, &device, error, error_size);
     if (!failure)
         failure = check_precision(setup->precision, error, error_size);
     if (!failure)

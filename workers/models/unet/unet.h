@@ -25,8 +25,9 @@ int unet_interface(const struct model_dir *dir, const struct network *network,
 
 /* The backend that setup's device and backend name, and the device's number. 0; -ENODEV: not in
  * this build or not able to run here; -EINVAL: no such. */
-int unet_find_backend(const struct unetserve_setup *setup, const struct backend **out,
-                      uint32_t *device, char *error, size_t error_size);
+int unet_find_backend(const struct unetserve_setup *setup, const struct network *network,
+                      const char *precision, const struct backend **out, uint32_t *device,
+                      char *error, size_t error_size);
 
 /* Put a network on its backend. Nothing of network, dir and setup is kept but setup->host. Errors
  * as for setup. */
