@@ -297,8 +297,11 @@ checkers: build/checkers/.done
 build/checkers/.done: tests/requirements.txt
 	@$(PYTHON) -m venv build/checkers && build/checkers/bin/pip install -q --disable-pip-version-check -r $< && touch $@
 
+# The tests of whole systems wait more than they compute: more of them run at a time than there are cores, where pytest-xdist
+# is. PYTEST='-n 0': one after the other.
+TEST_JOBS ?= $(shell expr $(JOBS) + 2)
 system: outputs test-plugins wheel
-	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) -m pytest -q tests/system $(PYTEST)
+	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) -m pytest -q $(if $(shell $(PYTHON) -c 'import xdist' 2>&1),,-n $(TEST_JOBS)) tests/system $(PYTEST)
 
 # ---- GPU -------------------------------------------------------------------------------------------------------------
 # The cuDNN backend on a double of a GPU (tests/gpu/double/double.h), then whole workers on it through HTTP.

@@ -6,7 +6,7 @@ set -eu
 packages_server="gcc make libc6-dev libzmq3-dev libmsgpack-dev libmicrohttpd-dev libgnutls28-dev libjansson-dev libsystemd-dev libseccomp-dev libinih-dev
  libdnnl-dev libzip-dev libpng-dev libtiff-dev libxxhash-dev zlib1g-dev libzstd-dev libcjose-dev libssl-dev libcurl4-openssl-dev"
 packages_build="$packages_server python3-dev curl libgdal-dev"
-packages_test="libcmocka-dev python3 python3-wheel python3-pip python3-pytest python3-requests python3-httpx python3-numpy python3-zmq python3-msgpack python3-yaml python3-jwt python3-cryptography python3-venv curl gdal-bin qemu-user zstd"
+packages_test="libcmocka-dev python3 python3-wheel python3-pip python3-pytest python3-pytest-xdist python3-requests python3-httpx python3-numpy python3-zmq python3-msgpack python3-yaml python3-jwt python3-cryptography python3-venv curl gdal-bin qemu-user zstd"
 packages_lint="clang clang-tidy clang-format cppcheck shellcheck libclang-rt-14-dev mandoc"
 packages_bench="python3 python3-numpy python3-venv python3-pip g++"
 packages_container="buildah debootstrap"

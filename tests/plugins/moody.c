@@ -1,9 +1,11 @@
 /*
  * A model that is what the file PATH.mood says: its interface has that text as its version, and its
- * answers are that text, after as many milliseconds as the request's number says. With the mood
- * "fail" it can be described but not set up; with "slow..." a description takes a minute. As long
- * as the file PATH.hold has the mood that it found, it is not set up.
+ * answers are that text, after as many milliseconds as the request's number says, or for "held N"
+ * when gate.h lets it. With the mood "fail" it can be described but not set up; with "slow..." a
+ * description takes an hour. As long as the file PATH.hold has the mood that it found, it is not
+ * set up.
  */
+#include "tests/plugins/gate.h"
 #include "unetserve/model.h"
 
 #include <errno.h>
@@ -13,7 +15,9 @@
 #include <time.h>
 
 struct moody {
+    const struct unetserve_host *host;
     char mood[32];
+    int gate;
 };
 
 static void text_read(const char *path, const char *which, char mood[32])
@@ -51,9 +55,17 @@ static int describe(const struct unetserve_setup *setup, struct unetserve_interf
     char mood[32];
     text_read(setup->path, "mood", mood);
     if (strncmp(mood, "slow", 4) == 0)
-        wait_ms(60000);
+        wait_ms(3600000);
     interface_fill(mood, interface);
     return 0;
+}
+
+static void teardown(void *model)
+{
+    struct moody *moody = model;
+    if (moody->gate >= 0)
+        close(moody->gate);
+    free(moody);
 }
 
 static int setup(const struct unetserve_setup *options, void **model,
@@ -63,15 +75,17 @@ static int setup(const struct unetserve_setup *options, void **model,
     char held[32];
     if (!moody)
         return -ENOMEM;
+    moody->host = options->host;
+    moody->gate = gate_open(options->path);
     text_read(options->path, "mood", moody->mood);
     text_read(options->path, "hold", held);
-    for (int i = 0; i < 6000 && held[0] && strcmp(held, moody->mood) == 0; i++) {
+    for (int i = 0; i < 360000 && held[0] && strcmp(held, moody->mood) == 0; i++) {
         wait_ms(10);
         text_read(options->path, "hold", held);
     }
     if (strcmp(moody->mood, "fail") == 0) {
         snprintf(error, error_size, "not in the mood");
-        free(moody);
+        teardown(moody);
         return -EINVAL;
     }
     interface_fill(moody->mood, interface);
@@ -86,16 +100,16 @@ static int predict(void *model, struct unetserve_item *const *items, size_t coun
         char text[16] = "";
         memcpy(text, items[i]->input,
                items[i]->input_bytes < sizeof text ? items[i]->input_bytes : sizeof text - 1);
+        while (strncmp(text, "held", 4) == 0 &&
+               gate_holds(moody->gate, (unsigned)strtoul(text + 4, NULL, 10))) {
+            wait_ms(5);
+            moody->host->tick(moody->host);
+        }
         wait_ms(strtol(text, NULL, 10));
         items[i]->output_bytes = strlen(moody->mood);
         memcpy(items[i]->output, moody->mood, items[i]->output_bytes);
     }
     return 0;
-}
-
-static void teardown(void *model)
-{
-    free(model);
 }
 
 const struct unetserve_model_ops *unetserve_model(void)

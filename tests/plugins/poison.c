@@ -16,10 +16,10 @@
  *
  * so that the first word of a request says what it does to its worker.
  */
+#include "tests/plugins/gate.h"
 #include "unetserve/model.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,10 +55,7 @@ static int setup(const struct unetserve_setup *options, void **model,
     struct poison *poison = malloc(sizeof *poison);
     if (!poison)
         return -ENOMEM;
-    /* Opened now: there are no files in the sandbox that a model serves in. */
-    char path[4096];
-    snprintf(path, sizeof path, "%s.gate", options->path);
-    *poison = (struct poison){options->host, open(path, O_RDONLY | O_CLOEXEC)};
+    *poison = (struct poison){options->host, gate_open(options->path)};
     *model = poison;
     return describe(options, interface, error, error_size);
 }
@@ -85,11 +82,6 @@ static void wait_ms(const struct unetserve_host *host, unsigned ms, bool ticking
         if (ticking)
             host->tick(host);
     }
-}
-
-static bool is_held(int gate, unsigned number)
-{
-    return lseek(gate, 0, SEEK_END) <= (off_t)number;
 }
 
 static int decode_request(void *model, struct unetserve_item *item)
@@ -141,7 +133,7 @@ static int misbehave(const struct poison *poison, const struct unetserve_item *i
         wait_ms(host, number_after(item, "slow"), true);
     if (says(item, "mute"))
         wait_ms(host, number_after(item, "mute"), false);
-    while (says(item, "held") && is_held(poison->gate, number_after(item, "held")))
+    while (says(item, "held") && gate_holds(poison->gate, number_after(item, "held")))
         wait_ms(host, STEP_MS, true);
     return says(item, "fail") ? -EINVAL : 0;
 }

@@ -5,13 +5,14 @@
  *     wide N      N items of 30,000 bytes, and a line in the log for every tenth
  *     hold        one item; then nothing, with signs of progress, until its client leaves
  *     drip        an item every 20 ms until its client leaves
- *     crash N     N items, and when they have had time to go out, SIGSEGV
+ *     crash N     N items, and when gate.h lets it, SIGSEGV
  *     fail N      N items, then predict fails
  *     refuse N    N items, then the model refuses
  *     lines       one item of several lines
  *     huge        an item that is larger than the ring
  *     later N     N items from a timer, while the request is pending
  */
+#include "tests/plugins/gate.h"
 #include "unetserve/model.h"
 
 #include <errno.h>
@@ -26,6 +27,8 @@
 
 #define STEP_MS 5
 #define WIDE    30000
+
+static int gate = -1;
 
 static int describe(const struct unetserve_setup *setup, struct unetserve_interface *interface,
                     char *error, size_t error_size)
@@ -47,6 +50,7 @@ static int setup(const struct unetserve_setup *options, void **model,
                  struct unetserve_interface *interface, char *error, size_t error_size)
 {
     *model = (void *)options->host;
+    gate = gate_open(options->path);
     return describe(options, interface, error, error_size);
 }
 
@@ -215,7 +219,8 @@ static int flow(const struct unetserve_host *host, struct unetserve_item *item)
         return begin_later(host, item, number);
     if (says(item, "crash", &number)) {
         error = count(host, item, number);
-        wait_ms(host, 300);
+        while (gate_holds(gate, 0))
+            wait_ms(host, STEP_MS);
         raise(SIGSEGV);
         return error;
     }

@@ -21,6 +21,9 @@ class Trouble(ls.LitAPI):
         self.jobs += 1
         if what == "sleep":
             time.sleep(request["seconds"])
+        elif what == "wait":
+            while not os.path.exists(request["until"]):
+                time.sleep(0.01)
         elif what == "spin":
             while True:
                 pass

@@ -16,6 +16,8 @@ import urllib.parse
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from conftest import WAIT_S
+
 SECRET = "between the two of us"
 
 
@@ -59,7 +61,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def give(self, document):
         provider = self.server.provider
-        provider.gate.wait(60)
+        provider.gate.wait(WAIT_S)
         if provider.broken == "redirect":
             self.answer(302, b"", [("Location", provider.url + "/elsewhere")])
         elif provider.broken == "huge":
@@ -118,7 +120,7 @@ class IdentityProvider:
     def stop(self):
         self.server.shutdown()
         self.server.server_close()
-        self.thread.join(30)
+        self.thread.join(WAIT_S)
 
     def __enter__(self):
         return self

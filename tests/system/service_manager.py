@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 
-from conftest import BUILD, CHECKOUT, READY_WAIT_S, process_alive, wait_until
+from conftest import BUILD, CHECKOUT, WAIT_S, process_alive, wait_until
 
 UNIT = CHECKOUT / "packaging" / "systemd" / "unetserve.service"
 READY_LINE = re.compile(rb"ready on http://127\.0\.0\.1:(\d+)")
@@ -74,7 +74,7 @@ class ServiceManager:
             if pid and process_alive(pid):
                 os.kill(pid, signal.SIGKILL)
         if self.keeper.ident:
-            self.keeper.join(30)
+            self.keeper.join(WAIT_S)
         self.notify.close()
         self.empty_store()
 
@@ -114,7 +114,7 @@ class ServiceManager:
         return found
 
     def wait_ready(self, times):
-        wait_until(lambda: self.ready >= times or (self.exits and self.stopping), READY_WAIT_S,
+        wait_until(lambda: self.ready >= times or (self.exits and self.stopping), WAIT_S,
                    f"READY=1 number {times}:\n{self.log_text()[-4000:]}")
 
     def kill_main(self):
@@ -127,7 +127,7 @@ class ServiceManager:
         """As `systemctl stop`: and when all is over the store is emptied."""
         self.stopping = True
         os.kill(self.pid, signal.SIGTERM)
-        self.keeper.join(60)
+        self.keeper.join(WAIT_S)
         assert not self.keeper.is_alive() and self.exits[-1] == 0, self.log_text()[-4000:]
 
     def empty_store(self):

@@ -6,9 +6,8 @@ import subprocess
 import pytest
 import requests
 
-from conftest import BUILD, wait_until
+from conftest import BUILD, WAIT_S, wait_until
 
-WAIT_S = 30
 SLOWEST = "rate_limit = 0.001\nrate_burst = 3\n"
 
 

@@ -9,12 +9,12 @@ import threading
 import numpy
 import pytest
 
-from conftest import BUILD, wait_until
+from conftest import BUILD, WAIT_S, wait_until
 from protocol_client import endpoint_of
 
 
 def batch(*words, code=0):
-    done = subprocess.run([BUILD / "unetctl", "batch", *map(str, words)], capture_output=True, text=True, timeout=240,
+    done = subprocess.run([BUILD / "unetctl", "batch", *map(str, words)], capture_output=True, text=True, timeout=WAIT_S,
                           check=False)
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     return done
@@ -47,7 +47,7 @@ def test_a_directory_and_again(server, tiles, tmp_path, transport):
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == [f"t{i}.npy.npy" for i in range(6)]
     one = tmp_path / "one.npy"
-    subprocess.run([BUILD / "unetctl", "predict", tiles / "t3.npy", "-o", one, *where], check=True, timeout=120,
+    subprocess.run([BUILD / "unetctl", "predict", tiles / "t3.npy", "-o", one, *where], check=True, timeout=WAIT_S,
                    stdout=subprocess.DEVNULL)
     assert (numpy.load(one) == numpy.load(tmp_path / "out" / "t3.npy.npy")).all()
     (tmp_path / "out" / "t2.npy.npy").unlink()
@@ -91,7 +91,7 @@ def test_a_bar_on_a_terminal_and_a_summary(server, tiles, tmp_path):
         except OSError:
             pass  # the last one to hold the terminal has gone
         os.close(ours)
-        out, _ = process.communicate(timeout=240)
+        out, _ = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0 and "6 done, 0 skipped, 0 failed" in out
     bars = shown.decode().split("\r")[1:]
     assert [bar.rpartition("] ")[2] for bar in bars] == [f"{i} of 6" for i in range(1, 7)]
@@ -155,9 +155,9 @@ def test_sigint_finishes_and_says_how_to_go_on(server, tiles, tmp_path):
     words = [tiles, "-o", tmp_path / "out", "--format", "npy", "--jobs", "1", "--url", server.url]
     with subprocess.Popen([BUILD / "unetctl", "batch", *map(str, words)], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as process:
-        wait_until(lambda: list((tmp_path / "out").glob("*.npy")), 60, "the first mask")
+        wait_until(lambda: list((tmp_path / "out").glob("*.npy")), WAIT_S, "the first mask")
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == 75 and "goes on" in err
     finished = len(list((tmp_path / "out").glob("*.npy")))
     assert f"{finished} done" in out and 0 < finished < 306 and not list((tmp_path / "out").glob(".*"))

@@ -30,9 +30,9 @@ def batching_server(start_server, demo_model):
     def start(plugin=None, wait="always", size=4, window_ms=WINDOW_MS):
         paths = {None: demo_model, "batched": BUILD / "models" / "batched.so",
                  "poison": BUILD / "tests" / "models" / "poison.so"}
-        return start_server(config=f"[model m]\npath = {paths[plugin]}\nroute = /predict\n"
+        return start_server(config=f"[server]\nheader_timeout_ms = 86400000\n[model m]\npath = {paths[plugin]}\nroute = /predict\n"
                                    f"max_batch_size = {size}\nbatch_timeout_ms = {window_ms}\n"
-                                   f"batch_wait = {wait}\ntimeout_ms = 240000\nprecision = f32\n")
+                                   f"batch_wait = {wait}\ntimeout_ms = 86400000\nrun_timeout_ms = 3600000\nprecision = f32\n")
 
     return start
 
@@ -130,7 +130,7 @@ def test_who_has_not_the_time_takes_the_others_along(batching_server, pool):
     server = batching_server("batched")
     held = pool.submit(post, server, {"input": 2.0})
     wait_slots(server, READY=1)
-    hurried = post(server, {"input": 3.0}, {"X-Unetserve-Timeout-Ms": "45000"})
+    hurried = post(server, {"input": 3.0}, {"X-Unetserve-Timeout-Ms": "20000"})
     assert hurried.json() == {"output": 9.0}
     assert held.result().json() == {"output": 4.0}
     assert runs(server) == (1, 2)
@@ -241,9 +241,11 @@ def test_nobody_waits_for_nobody(batching_server, scene):
 def test_a_request_waits_for_a_body_that_is_coming(batching_server, pool, scene):
     server = batching_server(wait="receiving")
     tile = scene[:, :96, :96]
+    begun = time.monotonic()
     upload = Upload(server, tile)
     time.sleep(3)
-    upload.send(0.1)  # at this speed it takes half a minute
+    took = time.monotonic() - begun
+    upload.send(took / (took + 40))  # at this speed it takes 40 seconds more
     held = pool.submit(post_tile, server, tile)
     wait_until(lambda: held.done() or slots(server)["READY"], WAIT_S, "the other request")
     time.sleep(1)

@@ -12,6 +12,7 @@ import pytest
 import requests
 import zmq
 
+from conftest import WAIT_S
 from protocol_client import Client, endpoint_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -204,6 +205,6 @@ def test_library_answers_as_http_does(server):
     library.unetserve_client_close(handle)
     body = io.BytesIO()
     numpy.save(body, SCENE)
-    reply = requests.post(server.url + "/predict", data=body.getvalue(), timeout=60,
+    reply = requests.post(server.url + "/predict", data=body.getvalue(), timeout=WAIT_S,
                           headers={"Content-Type": "application/x-npy", "Accept": "application/x-npy"})
     assert (numpy.load(io.BytesIO(reply.content)) == mask).all()

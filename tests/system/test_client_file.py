@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from conftest import BUILD
+from conftest import BUILD, WAIT_S
 
 numpy = pytest.importorskip("numpy")
 KEY = "open-sesame"
@@ -12,11 +12,11 @@ KEY = "open-sesame"
 
 def write(server, path, *more):
     return subprocess.run([BUILD / "unetctl", "client", "--url", server.url, "-o", path, *more], capture_output=True,
-                          text=True, timeout=60, check=False)
+                          text=True, timeout=WAIT_S, check=False)
 
 
 def run(path, *words, env=None):
-    return subprocess.run(["/usr/bin/python3", "-I", path, *map(str, words)], capture_output=True, text=True, timeout=120,
+    return subprocess.run(["/usr/bin/python3", "-I", path, *map(str, words)], capture_output=True, text=True, timeout=WAIT_S,
                           env={"PATH": "/usr/bin", **(env or {})}, check=False)
 
 
@@ -86,18 +86,18 @@ def test_without_a_server(start_server, tmp_path):
     with_server = start_server(model)
     words = [BUILD / "unetctl", "client", "--url", with_server.url, "-o", client]
     for more, code in (["--model", model], 0), (["--model", model], 73), (["--model", model, "--force"], 0):
-        done = subprocess.run([*words, *more], capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run([*words, *more], capture_output=True, text=True, timeout=WAIT_S, check=False)
         assert done.returncode == code, done.stderr
         assert [path.name for path in tmp_path.iterdir()] == ["client.py"]
     offline = client.read_text()
     assert write(with_server, client, "--force").returncode == 0 and client.read_text() == offline
     assert run(client).stdout == 'Status: 200\nResponse:\n {"output":80.0}\n'
-    done = subprocess.run([*words, "--model", tmp_path / "none.so", "--force"], capture_output=True, text=True, timeout=120,
+    done = subprocess.run([*words, "--model", tmp_path / "none.so", "--force"], capture_output=True, text=True, timeout=WAIT_S,
                           check=False)
     assert done.returncode == 66 and client.read_text() == offline and len(list(tmp_path.iterdir())) == 1
 
 
 def test_no_server(tmp_path):
     done = subprocess.run([BUILD / "unetctl", "client", "--url", "http://127.0.0.1:9", "-o", tmp_path / "client.py"],
-                          capture_output=True, text=True, timeout=60, check=False)
+                          capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert done.returncode not in (0, 64) and done.stderr.count("\n") == 1 and not (tmp_path / "client.py").exists()

@@ -8,6 +8,8 @@ import subprocess
 import numpy
 import pytest
 
+from conftest import WAIT_S
+
 NPY = {"Content-Type": "application/x-npy"}
 
 
@@ -20,7 +22,7 @@ def ask(start_server, demo_model):
             servers[config] = start_server(demo_model, config="[server]\n" + config)
         file = io.BytesIO()
         numpy.save(file, tile)
-        connection = http.client.HTTPConnection("127.0.0.1", servers[config].port, timeout=120)
+        connection = http.client.HTTPConnection("127.0.0.1", servers[config].port, timeout=WAIT_S)
         if accept_encoding is not None:
             headers["Accept-Encoding"] = accept_encoding
         # http.client asks for identity by itself.
@@ -39,7 +41,7 @@ def ask(start_server, demo_model):
 def unpack_zstd(body, tmp_path):
     path = tmp_path / "body.zst"
     path.write_bytes(body)
-    return subprocess.run(["zstd", "-dc", path], check=True, capture_output=True, timeout=60).stdout
+    return subprocess.run(["zstd", "-dc", path], check=True, capture_output=True, timeout=WAIT_S).stdout
 
 
 def test_codings(ask, scene, tmp_path):
@@ -100,7 +102,7 @@ def test_large_answers_go_out_in_pieces(ask, scene, tmp_path):
 
 def test_pages(start_server, simple_model):
     server = start_server(simple_model)
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT_S)
     connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
     answer = connection.getresponse()
     assert answer.getheader("Content-Encoding") == "gzip"

@@ -9,14 +9,13 @@ import pathlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
 
 import numpy
 import pytest
 import requests
 
-from conftest import BUILD, CHECKOUT, SLOW, process_alive, wait_until
+from conftest import BUILD, CHECKOUT, SLOW, WAIT_S, process_alive, wait_until
 
 UNETCTL = BUILD / "unetctl"
 MODEL = CHECKOUT / "packaging" / "models" / "s2-worldcover"
@@ -24,7 +23,7 @@ CHECKERS = pathlib.Path(os.environ.get("UNETSERVE_CHECKERS", CHECKOUT / "build" 
 
 
 def dockerize(directory, *arguments):
-    return subprocess.run([UNETCTL, "dockerize", *arguments], cwd=directory, capture_output=True, text=True, timeout=60,
+    return subprocess.run([UNETCTL, "dockerize", *arguments], cwd=directory, capture_output=True, text=True, timeout=WAIT_S,
                           check=False)
 
 
@@ -81,7 +80,7 @@ def test_the_linter_has_nothing_to_say(project, flags):
     if not linter.exists():
         pytest.skip("no hadolint: make checkers")
     assert dockerize(project, "land-cover", "--source", CHECKOUT, *flags).returncode == 0
-    done = subprocess.run([linter, project / "Dockerfile"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([linter, project / "Dockerfile"], capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 0, done.stdout
 
 
@@ -155,10 +154,8 @@ def find_server(port):
     return None
 
 
-def test_the_image_serves_as_its_own_user(buildah, project):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def test_the_image_serves_as_its_own_user(buildah, project, other_port):
+    port = other_port
     assert dockerize(project, "land-cover", "--port", str(port), "--source", CHECKOUT).returncode == 0
     buildah("bud", "--format", "docker", "--network", "host", "--pull-never", "--build-context", f"unetserve={CHECKOUT}",
             "-t", "land-cover", str(project))
@@ -174,20 +171,20 @@ def test_the_image_serves_as_its_own_user(buildah, project):
         def healthy():
             assert server.poll() is None, server.stdout.read()
             done = subprocess.run([*buildah.command, "run", container, "--", *image["Healthcheck"]["Test"][1:]],
-                                  env=buildah.environment, capture_output=True, text=True, timeout=60, check=False)
+                                  env=buildah.environment, capture_output=True, text=True, timeout=WAIT_S, check=False)
             return done.returncode == 0 and done.stdout == "ok\n"
 
-        wait_until(healthy, 120, "health")
+        wait_until(healthy, WAIT_S, "health")
         pid = find_server(port)
         children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         assert len(children) >= 3
         assert {os.stat(f"/proc/{one}").st_uid for one in [pid, *children]} == {10001}
         tile = numpy.full((12, 64, 64), 1200, numpy.uint16)
-        answer = requests.post(url + "/predict", json={"image": tile.tolist()}, timeout=60)
+        answer = requests.post(url + "/predict", json={"image": tile.tolist()}, timeout=WAIT_S)
         assert answer.status_code == 200 and numpy.array(answer.json()["output"]).shape == (64, 64)
     finally:
         pid = find_server(port)
         if pid:
             os.kill(pid, signal.SIGTERM)
-        assert server.wait(60) == 0
+        assert server.wait(WAIT_S) == 0
     assert not process_alive(pid)

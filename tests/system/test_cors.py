@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from conftest import wait_until
+from conftest import WAIT_S, wait_until
 
 ORIGIN = "https://maps.example.org"
 LISTED = f"[server]\ncors_allow_origins = {ORIGIN}, http://localhost:3000\ncors_allow_headers = X-API-Key\n"
@@ -16,7 +16,7 @@ PREFLIGHT = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST",
 
 def exchange(server, data):
     """Status, headers (names in lower case; a repeated one is an error) and body of one answer to raw bytes."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S) as client:
         client.sendall(data)
         answer = b""
         while piece := client.recv(65536):
@@ -118,7 +118,7 @@ def test_refusals_can_be_read(listed):
 
 
 def test_cut_body_can_be_read(listed):
-    with socket.create_connection(("127.0.0.1", listed.port), timeout=30) as client:
+    with socket.create_connection(("127.0.0.1", listed.port), timeout=WAIT_S) as client:
         client.sendall(f"POST /predict HTTP/1.1\r\nHost: x\r\nOrigin: {ORIGIN}\r\nX-API-Key: secret\r\n"
                        "Content-Length: 100\r\nExpect: 100-continue\r\n\r\n".encode())
         assert client.recv(25, socket.MSG_WAITALL) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -165,7 +165,7 @@ def test_reload_takes_it_up(start_server, simple_model):
     assert preflight(server)[0] == 405
     (server.directory / "unetserve.conf").write_text(OPEN)
     server.send(signal.SIGHUP)
-    wait_until(lambda: preflight(server)[0] == 200, 30, "the new configuration")
+    wait_until(lambda: preflight(server)[0] == 200, WAIT_S, "the new configuration")
 
 
 def test_wrong_origins_are_refused_at_the_start(run_unetserve, simple_model, tmp_path):

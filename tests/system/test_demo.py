@@ -9,6 +9,8 @@ import subprocess
 import numpy
 import pytest
 
+from conftest import WAIT_S
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("UNETSERVE_BUILD", ROOT / "build"))
 CHIPS = ROOT.parent / "shared" / "data" / "sentinel2"
@@ -93,11 +95,11 @@ def test_demo_fails_honestly(tmp_path):
 def test_scene_is_the_same_every_time(tmp_path):
     for name in "ab":
         subprocess.run([BUILD / "demo" / "make-scene", ROOT / "tests" / "goldens" / "spectra.json",
-                        tmp_path / f"{name}.npy", tmp_path / f"{name}-truth.npy", "3"], check=True, timeout=60)
+                        tmp_path / f"{name}.npy", tmp_path / f"{name}-truth.npy", "3"], check=True, timeout=WAIT_S)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
     scene, truth = numpy.load(tmp_path / "a.npy"), numpy.load(tmp_path / "a-truth.npy")
     assert scene.shape == (12, 256, 256) and scene.dtype == numpy.uint16 and scene.max() <= 10000
     assert len(numpy.unique(truth)) >= 5
     other = subprocess.run([BUILD / "demo" / "make-scene", tmp_path / "a.npy", tmp_path / "c.npy"],
-                           capture_output=True, timeout=60)
+                           capture_output=True, timeout=WAIT_S)
     assert other.returncode == 65

@@ -13,7 +13,7 @@ import subprocess
 import pytest
 import requests
 
-from conftest import BUILD, wait_until
+from conftest import BUILD, WAIT_S, wait_until
 
 numpy = pytest.importorskip("numpy")
 KEY = "open-sesame"
@@ -33,7 +33,7 @@ class Browser:
         self.session = self.call("post", "/session", wanted)["sessionId"]
 
     def call(self, verb, path, body=None):
-        answer = requests.request(verb, self.base + path, json=body, timeout=120)
+        answer = requests.request(verb, self.base + path, json=body, timeout=WAIT_S)
         assert answer.status_code == 200, answer.text[:2000]
         return answer.json()["value"]
 
@@ -44,7 +44,7 @@ class Browser:
         return self.do("execute/sync", script=script, args=list(arguments))
 
     def until(self, script, what):
-        return wait_until(lambda: self.run(script), 60, what)
+        return wait_until(lambda: self.run(script), WAIT_S, what)
 
     def element(self, selector):
         return next(iter(self.do("element", using="css selector", value=selector).values()))
@@ -66,13 +66,11 @@ class Browser:
 
 
 @pytest.fixture
-def open_browser(tmp_path):
+def open_browser(tmp_path, other_port):
     program = shutil.which("chromedriver")
     if not program or not shutil.which("chromium"):
         pytest.skip("no chromium and chromium-driver: packaging/install-deps.sh browser")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = other_port
     driver = subprocess.Popen([program, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     base = f"http://127.0.0.1:{port}"
     browsers = []
@@ -88,13 +86,13 @@ def open_browser(tmp_path):
         return browsers[-1]
 
     try:
-        wait_until(listens, 60, "chromedriver")
+        wait_until(listens, WAIT_S, "chromedriver")
         yield start
     finally:
         for browser in browsers:
             browser.close()
         driver.terminate()
-        driver.wait(30)
+        driver.wait(WAIT_S)
 
 
 def write_tiff(path, image):
@@ -120,9 +118,9 @@ def shares(url, image):
     """The legend that there must be, as the page words it."""
     body = io.BytesIO()
     numpy.save(body, image)
-    mask = numpy.load(io.BytesIO(requests.post(url + "/predict", data=body.getvalue(), timeout=60, headers={
+    mask = numpy.load(io.BytesIO(requests.post(url + "/predict", data=body.getvalue(), timeout=WAIT_S, headers={
         "Content-Type": "application/x-npy", "Accept": "application/x-npy"}).content))
-    names = [one["name"] for one in requests.get(url + "/info", timeout=10).json()["model"]["classes"]]
+    names = [one["name"] for one in requests.get(url + "/info", timeout=WAIT_S).json()["model"]["classes"]]
     counts = numpy.bincount(mask.ravel(), minlength=len(names))
     return {name: count / mask.size for name, count in zip(names, counts) if count}
 
@@ -135,13 +133,13 @@ def shown(browser):
 
 def test_the_page_is_alone(start_server, simple_model):
     server = start_server(simple_model)
-    answer = requests.get(server.url + "/docs", timeout=10)
+    answer = requests.get(server.url + "/docs", timeout=WAIT_S)
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     nonce = re.search(r"script-src 'nonce-([0-9a-f]{32})'", answer.headers["Content-Security-Policy"]).group(1)
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert answer.text.count(f'nonce="{nonce}"') == 2 and "@" not in re.sub(r"@(media|tile)", "", answer.text)
     assert not re.search(r"""(src|href)=["']?(https?:)?//|url\(|@import""", answer.text)
-    assert nonce not in requests.get(server.url + "/docs", timeout=10).text
+    assert nonce not in requests.get(server.url + "/docs", timeout=WAIT_S).text
 
 
 def test_a_document_is_sent_and_its_answer_shown(start_server, open_browser):
@@ -154,7 +152,7 @@ def test_a_document_is_sent_and_its_answer_shown(start_server, open_browser):
     assert browser.until(status, "an answer").startswith("401")
     browser.write("#key", KEY)
     browser.click(form + " .send")
-    wait_until(lambda: (browser.run(status) or "").startswith("200"), 60, "an answer to the key")
+    wait_until(lambda: (browser.run(status) or "").startswith("200"), WAIT_S, "an answer to the key")
     assert json.loads(browser.run(f"return document.querySelector(\"{form} .result pre\").textContent")) == {"output": 80.0}
     assert "queue" in browser.run(f"return document.querySelector(\"{form} .timing\").textContent")
     browser.picture("document")
@@ -173,7 +171,7 @@ def test_tiffs_and_npys_become_masks(start_server, open_browser, demo_model, sce
                               ("planes", ["INTERLEAVE=BAND", "COMPRESS=DEFLATE"]), ("big", ["ENDIANNESS=BIG"])):
             files.append(tmp_path / (name + ".tif"))
             subprocess.run(["gdal_translate", "-q", *[word for one in options for word in ("-co", one)],
-                            tmp_path / "plain.tif", files[-1]], check=True, timeout=60)
+                            tmp_path / "plain.tif", files[-1]], check=True, timeout=WAIT_S)
     wanted = shares(server.url, image)
     browser = open_browser(server.url + "/docs")
     form = "details[data-path='/predict']"

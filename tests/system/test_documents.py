@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from conftest import BUILD, CHECKOUT
+from conftest import BUILD, CHECKOUT, WAIT_S
 
 DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"]
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.M | re.S)
@@ -121,10 +121,10 @@ def test_options_are_in_the_manual():
 def test_programs_explain_themselves(program):
     version = re.search(r"^VERSION +:= (\S+)", read("Makefile"), re.M).group(1)
     for option, expected in (("--version", f"{program} {version}\n"), ("--help", f"usage: {program} ")):
-        done = subprocess.run([BUILD / program, option], capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run([BUILD / program, option], capture_output=True, text=True, check=False, timeout=WAIT_S)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(expected)
-    done = subprocess.run([BUILD / program, "--no-such-thing"], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([BUILD / program, "--no-such-thing"], capture_output=True, text=True, check=False, timeout=WAIT_S)
     assert (done.returncode, done.stdout) == (64, "")
     assert done.stderr
 

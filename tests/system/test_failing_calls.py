@@ -26,14 +26,13 @@ import numpy
 import pytest
 import requests
 
-from conftest import BUILD, CHECKOUT, SLOW, process_alive, wait_until
+from conftest import BUILD, CHECKOUT, SLOW, WAIT_S, process_alive, wait_until
 from protocol_client import Client
 
 MOST = int(os.environ.get("UNETSERVE_FAILING_CALLS_MOST", "12"))
 SHIM = BUILD / "tests" / "failing_calls.so"
 MEMORY, DESCRIPTOR = 1, 2
 EMFILE = 24
-WAIT_S = 60
 CONFIG = """
 [server]
 [model simple]

@@ -1,21 +1,19 @@
 """The HTTP interface: pages, formats, negotiation, headers, deadlines, clients that leave, drain."""
 
+import concurrent.futures
 import http.client
 import io
 import json
 import os
 import signal
 import socket
-import threading
 
 import numpy
 import pytest
 import requests
 
 import protocol_client
-from conftest import wait_until
-
-WAIT_S = 60
+from conftest import WAIT_S, wait_until
 
 
 @pytest.fixture
@@ -179,16 +177,18 @@ def test_bad_bodies_are_never_500(unet):
 
 
 class stopped:
-    """The server's only worker stands still meanwhile."""
+    """The server's only worker stands still meanwhile, and so does the supervisor, which would replace it."""
 
     def __init__(self, server):
-        (self.pid,) = server.role("worker")
+        self.pids = [server.pid, *server.role("worker")]
 
     def __enter__(self):
-        os.kill(self.pid, signal.SIGSTOP)
+        for pid in self.pids:
+            os.kill(pid, signal.SIGSTOP)
 
     def __exit__(self, *_):
-        os.kill(self.pid, signal.SIGCONT)
+        for pid in reversed(self.pids):
+            os.kill(pid, signal.SIGCONT)
 
 
 REQUEST = b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n{"input":4.0}'
@@ -254,36 +254,38 @@ def test_clients_that_leave_hold_no_slot(simple):
             assert slots()["READY"] > 0  # more than the worker can have been given
             for client in clients:
                 client.close()
-            wait_until(lambda: slots()["READY"] == 0, 10, "the end of the waiting jobs")
-        wait_until(lambda: slots()["FREE"] == slots()["total"], 10, "the end of all jobs")
+            wait_until(lambda: slots()["READY"] == 0, WAIT_S, "the end of the waiting jobs")
+        wait_until(lambda: slots()["FREE"] == slots()["total"], WAIT_S, "the end of all jobs")
     assert post(simple, b'{"input":4.0}').json() == {"output": 80.0}
 
 
-def test_drain_answers_what_was_accepted(simple):
-    results = []
+def test_drain_answers_what_was_accepted(start_server, gate):
+    server = start_server(config="[server]\ndrain_timeout_ms = 3600000\n"
+                                 f"[model poison]\npath = {gate.model}\nroute = /predict\nmax_batch_size = 1\n")
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(post, server, b"held 0", Content_Type="application/json") for _ in range(4)]
+        with protocol_client.Client(server) as observer:
+            def accepted():
+                counts = json.loads(observer.status()[1])["slots"]
+                return counts["RUN"] + counts["LEASED"] + counts["READY"]
 
-    def ask():
-        answer = post(simple, b'{"input":4.0}')
-        results.append((answer.status_code, answer.text, answer.headers["connection"].lower()))
-
-    with stopped(simple):
-        threads = [threading.Thread(target=ask) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        threads[0].join(0.5)
-        os.kill(simple.pid, signal.SIGTERM)
-        threads[0].join(0.5)
-    for thread in threads:
-        thread.join(WAIT_S)
-    assert results == [(200, '{"output":80.0}', "close")] * 4
+            wait_until(lambda: accepted() == 4, what="four accepted requests")
+        os.kill(server.pid, signal.SIGTERM)
+        wait_until(lambda: server.log_text().count("why=SIGTERM") == 2, what="both fronts' drain")
+        gate.open()
+        for one in asked:
+            answer = one.result()
+            assert (answer.status_code, answer.text, answer.headers["connection"].lower()) == (200, "held 0", "close")
+    assert server.wait() == 0
 
 
 def test_drain_delay_serves_on_while_health_says_no(start_server, simple_model):
-    server = start_server(simple_model, config="[server]\ndrain_delay_ms = 1500\n")
+    server = start_server(simple_model, config="[server]\ndrain_delay_ms = 3600000\n")
     assert requests.get(server.url + "/health", timeout=WAIT_S).status_code == 200
     os.kill(server.pid, signal.SIGTERM)
-    wait_until(lambda: requests.get(server.url + "/health", timeout=WAIT_S).status_code == 503, 10, "a 503")
+    wait_until(lambda: requests.get(server.url + "/health", timeout=WAIT_S).status_code == 503, WAIT_S, "a 503")
     assert post(server, b'{"input":4.0}').json() == {"output": 80.0}
+    os.kill(server.pid, signal.SIGTERM)  # the second one hurries
     assert server.wait() == 0
 
 

@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from conftest import WAIT_S
 from http_cases import CASES
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -16,7 +17,7 @@ def server(start_server, simple_model):
 
 def exchange(port, pieces):
     """Send, and read until the server closes: a server that keeps the connection runs into the time limit and fails."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             for piece in pieces:

@@ -13,9 +13,7 @@ import pytest
 import requests
 
 import protocol_client
-from conftest import wait_until
-
-WAIT_S = 60
+from conftest import WAIT_S, wait_until
 
 
 @pytest.fixture
@@ -169,7 +167,7 @@ def test_slow_bodies_do_not_keep_honest_clients_out(start_server, demo_model):
         client.sendall(HEAD + b"{")
     wait_until(lambda: slots(server)["RECV"] == total, what="slots that are all taken")
     assert ask().status_code in (200, 503)
-    wait_until(lambda: ask().status_code == 200, 10, "an answer for the honest client")
+    wait_until(lambda: ask().status_code == 200, WAIT_S, "an answer for the honest client")
     assert [ask().status_code for _ in range(5)] == [200] * 5
     refused = []
     for client in clients:
@@ -199,7 +197,7 @@ def test_idle_connections_do_not_keep_honest_clients_out(start_server, simple_mo
 
 
 def test_out_of_descriptors(start_server, simple_model):
-    server = start_server(simple_model)
+    server = start_server(simple_model, config="[server]\nheader_timeout_ms = 3600000\n")
     before = descriptors_at_rest(server)
     pid = next(pid for pid, words in server.children().items()
                if words[0].endswith("unetserve-gateway") and "zmq" not in words)

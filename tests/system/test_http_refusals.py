@@ -7,6 +7,8 @@ import subprocess
 import pytest
 import requests
 
+from conftest import WAIT_S
+
 BODY = bytes(15_000_000)
 TIMES = 20
 
@@ -20,19 +22,19 @@ def ask_curl(port, path, method, headers):
     command = ["curl", "-sS", "-m", "20", "-o", "-", "-w", "\n%{http_code}", "-X", method, "--data-binary", "@-"]
     for name, value in headers.items():
         command += ["-H", f"{name}: {value}"]
-    done = subprocess.run(command + [f"http://127.0.0.1:{port}{path}"], input=BODY, capture_output=True, timeout=30)
+    done = subprocess.run(command + [f"http://127.0.0.1:{port}{path}"], input=BODY, capture_output=True, timeout=WAIT_S)
     assert done.returncode == 0, done.stderr
     body, status = done.stdout.rsplit(b"\n", 1)
     return int(status), body.decode()
 
 
 def ask_requests(port, path, method, headers):
-    answer = requests.request(method, f"http://127.0.0.1:{port}{path}", data=BODY, headers=headers, timeout=20)
+    answer = requests.request(method, f"http://127.0.0.1:{port}{path}", data=BODY, headers=headers, timeout=WAIT_S)
     return answer.status_code, answer.text
 
 
 def ask_http_client(port, path, method, headers):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
     try:
         connection.request(method, path, body=BODY, headers=headers)
         answer = connection.getresponse()
@@ -62,7 +64,7 @@ def test_refusal_is_read_by_curl_that_does_not_ask_first(server):
 
 
 def test_expecting_client_is_answered_before_its_body(server):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S) as client:
         client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 15000000\r\nExpect: 100-continue\r\n\r\n")
         answer = b""
         while piece := client.recv(65536):
@@ -73,7 +75,7 @@ def test_expecting_client_is_answered_before_its_body(server):
 
 
 def test_small_refused_body_keeps_the_connection(server):
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT_S)
     for _ in range(3):
         connection.request("POST", "/nothing", body=bytes(1000))
         answer = connection.getresponse()
@@ -92,7 +94,7 @@ def test_chunked_body_beyond_the_limit(server):
             yield b" " * 50_000
 
     for _ in range(TIMES):
-        answer = requests.post(f"{server.url}/predict", data=pieces(), timeout=20)
+        answer = requests.post(f"{server.url}/predict", data=pieces(), timeout=WAIT_S)
         assert (answer.status_code, answer.text) == (413, '{"detail":"Payload too large"}')
 
 
@@ -105,8 +107,8 @@ def test_wrong_key(start_server, simple_model):
         assert text == (
             '{"detail":"Invalid API Key. Check that you are passing a correct \'X-API-Key\' in your header."}'
         )
-    answer = requests.post(f"{server.url}/predict", json={"input": 4.0}, timeout=10)
+    answer = requests.post(f"{server.url}/predict", json={"input": 4.0}, timeout=WAIT_S)
     assert answer.headers["www-authenticate"] == "APIKey"
     key = {"X-API-Key": "open sesame"}
-    assert requests.post(f"{server.url}/predict", json={"input": 4.0}, timeout=10, headers=key).status_code == 200
-    assert requests.get(f"{server.url}/health", timeout=10).text == "ok"
+    assert requests.post(f"{server.url}/predict", json={"input": 4.0}, timeout=WAIT_S, headers=key).status_code == 200
+    assert requests.get(f"{server.url}/health", timeout=WAIT_S).text == "ok"

@@ -14,7 +14,7 @@ import numpy
 import pytest
 import requests
 
-from conftest import BUILD, wait_until
+from conftest import BUILD, WAIT_S, wait_until
 from rasters import creation, write_tif
 
 GOLDENS = pathlib.Path(__file__).resolve().parents[2] / "tests" / "goldens"
@@ -23,7 +23,7 @@ PNG = {"Content-Type": "image/png", "Accept": "application/x-npy"}
 
 
 def post(server, body, headers):
-    return requests.post(server.url + "/predict", data=body, headers=headers, timeout=120)
+    return requests.post(server.url + "/predict", data=body, headers=headers, timeout=WAIT_S)
 
 
 def labels_by_npy(server, tile):
@@ -55,7 +55,7 @@ def test_geotiffs_in_many_ways(start_server, demo_model, scene, tmp_path):
             assert (answer.status_code, answer.content) == (200, expected), (dtype, way, answer.text[:200])
     # By curl, compressed on the way as well, with a picture for an answer.
     done = subprocess.run(["curl", "-s", "-H", "Content-Type: image/tiff", "-H", "Accept: image/png", "-H", "Content-Encoding: gzip",
-                           "--data-binary", "@-", server.url + "/predict"], capture_output=True, check=True, timeout=60,
+                           "--data-binary", "@-", server.url + "/predict"], capture_output=True, check=True, timeout=WAIT_S,
                           input=subprocess.run(["gzip", "-c", file], capture_output=True, check=True).stdout)
     assert done.stdout[:8] == b"\x89PNG\r\n\x1a\n"
     server.stop()
@@ -129,19 +129,19 @@ def test_in_json(start_server, demo_model, scene, tmp_path):
     png = post(server, tif, {"Content-Type": "image/tiff", "Accept": "image/png"}).content
     for file in (buffer.getvalue(), tif):
         text = base64.b64encode(file).decode()
-        answer = requests.post(url, json={"image_data": text}, timeout=60)
+        answer = requests.post(url, json={"image_data": text}, timeout=WAIT_S)
         assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json"), answer.text
         assert base64.b64decode(answer.json()["image"]) == png and list(answer.json()) == ["image"]
         for key in ("image", "image_data"):
-            answer = requests.post(url, json={key: text, "x": 1}, headers={"Accept": "application/x-npy"}, timeout=60)
+            answer = requests.post(url, json={key: text, "x": 1}, headers={"Accept": "application/x-npy"}, timeout=WAIT_S)
             assert (answer.status_code, answer.content) == (200, expected), answer.text
-        answer = requests.post(url, json={"image": text}, timeout=60)
+        answer = requests.post(url, json={"image": text}, timeout=WAIT_S)
         assert answer.json() == {"output": numpy.load(io.BytesIO(expected)).tolist()}
     several = io.BytesIO()
     numpy.save(several, numpy.stack([scene, scene]))
-    answer = requests.post(url, json={"image_data": base64.b64encode(several.getvalue()).decode()}, timeout=60)
+    answer = requests.post(url, json={"image_data": base64.b64encode(several.getvalue()).decode()}, timeout=WAIT_S)
     assert numpy.array(answer.json()["output"]).shape == (2, 96, 112)
-    assert requests.post(url, json={"image_data": "?"}, timeout=60).status_code == 422
+    assert requests.post(url, json={"image_data": "?"}, timeout=WAIT_S).status_code == 422
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ def test_the_next_worker_reads_images_too(start_server, demo_model, scene, tmp_p
     worker = server.role("worker")[0]
     os.kill(worker, signal.SIGKILL)
     assert post(server, file, TIFF).content == expected
-    wait_until(lambda: server.role("worker") not in ([], [worker]), 60, "another worker")
+    wait_until(lambda: server.role("worker") not in ([], [worker]), WAIT_S, "another worker")
 
 
 def test_without_the_library(start_server, demo_model, scene, tmp_path):

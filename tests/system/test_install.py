@@ -12,6 +12,8 @@ import time
 import numpy
 import pytest
 
+from conftest import WAIT_S
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("UNETSERVE_BUILD", ROOT / "build"))
 SCENE = ROOT / "tests" / "goldens" / "scene_96x112.input.npy"
@@ -42,7 +44,7 @@ int main(int argc, char **argv)
 @pytest.fixture
 def installed(tmp_path):
     destination = tmp_path / "root"
-    subprocess.run(["packaging/install.sh"], cwd=ROOT, check=True, timeout=120,
+    subprocess.run(["packaging/install.sh"], cwd=ROOT, check=True, timeout=WAIT_S,
                    env={**os.environ, "BUILD": str(BUILD), "DESTDIR": str(destination), "PREFIX": "/usr",
                         "VERSION": "0.1.0"})
     return destination
@@ -110,7 +112,7 @@ def test_library_exports_its_five_functions(installed):
 def test_configuration_is_kept(installed):
     configuration = installed / "etc" / "unetserve" / "unetserve.conf"
     configuration.write_text("; mine\n")
-    subprocess.run(["packaging/install.sh"], cwd=ROOT, check=True, timeout=120,
+    subprocess.run(["packaging/install.sh"], cwd=ROOT, check=True, timeout=WAIT_S,
                    env={**os.environ, "BUILD": str(BUILD), "DESTDIR": str(installed), "PREFIX": "/usr"})
     assert configuration.read_text() == "; mine\n"
 
@@ -136,14 +138,14 @@ def unit(installed, tmp_path):
 
 
 def test_unit_file_is_right(unit):
-    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, timeout=WAIT_S)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_unit_is_hardened(unit):
     # In tenths: exposure of at most 1.6.
     done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=16", "--no-pager", unit],
-                          capture_output=True, text=True, timeout=60)
+                          capture_output=True, text=True, timeout=WAIT_S)
     assert done.returncode == 0, done.stdout
     assert "Overall exposure level" in done.stdout
 
@@ -171,10 +173,10 @@ def test_installed_server_serves(installed, tmp_path):
     try:
         url = read_ready_line(server, 60)
         subprocess.run([usr / "bin/unetctl", "predict", SCENE, "-o", tmp_path / "m.npy", "--url", url], check=True,
-                       timeout=60, env=environment)
+                       timeout=WAIT_S, env=environment)
         assert (numpy.load(tmp_path / "m.npy") == LABELS).mean() > 0.99
         # Nobody named an endpoint: it is the only one of this user here.
-        subprocess.run([usr / "bin/unetctl", "status"], check=True, timeout=60, env=environment)
+        subprocess.run([usr / "bin/unetctl", "status"], check=True, timeout=WAIT_S, env=environment)
         (tmp_path / "program.c").write_text(PROGRAM)
         flags = ["-lunetserve"]
         if shutil.which("pkg-config"):
@@ -190,10 +192,10 @@ def test_installed_server_serves(installed, tmp_path):
         endpoints = list(run_root.rglob("client.ipc"))
         assert len(endpoints) == 1
         done = subprocess.run([tmp_path / "program", f"ipc://{endpoints[0]}"], capture_output=True, text=True,
-                              timeout=60, env=environment)
+                              timeout=WAIT_S, env=environment)
         assert done.stdout == "200 1024\n", (done.returncode, done.stdout)
     finally:
         server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0, (tmp_path / "log").read_text()
+        assert server.wait(WAIT_S) == 0, (tmp_path / "log").read_text()
         log.close()
         shutil.rmtree(run_root, ignore_errors=True)

@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 
+from conftest import WAIT_S
+
 numpy = pytest.importorskip("numpy")
 requests = pytest.importorskip("requests")
 
@@ -16,7 +18,6 @@ BUILD = pathlib.Path(os.environ.get("UNETSERVE_BUILD", ROOT / "build"))
 GOLDENS = ROOT / "tests" / "goldens"
 MODEL = ROOT / "packaging" / "models" / "s2-worldcover"
 WEIGHTS = "s2-worldcover-b16.safetensors"
-WAIT_S = 300
 HAS_VNNI = any(flag in pathlib.Path("/proc/cpuinfo").read_text().split() for flag in ("avx512_vnni", "avx_vnni"))
 
 

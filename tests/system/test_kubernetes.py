@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import yaml
 
-from conftest import BUILD, CHECKOUT
+from conftest import BUILD, CHECKOUT, WAIT_S
 
 MANIFESTS = CHECKOUT / "packaging" / "kubernetes"
 CHECKERS = pathlib.Path(os.environ.get("UNETSERVE_CHECKERS", CHECKOUT / "build" / "checkers"))
@@ -95,7 +95,7 @@ def test_its_own_kinds_fit_the_schemas_of_the_api(overlay, tmp_path):
     for number, one in enumerate(collect(MANIFESTS / "overlays" / overlay)):
         files.append(tmp_path / f"{number}-{one['kind']}.yaml")
         files[-1].write_text(yaml.safe_dump(one))
-    done = subprocess.run([checker, "--strict", *files], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([checker, "--strict", *files], capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(files) >= 8
 
@@ -159,7 +159,7 @@ def test_the_configuration_is_in_order_and_listens_where_the_container_says(tmp_
     assert f"path = {model}\n" in text
     path = tmp_path / "unetserve.conf"
     path.write_text(text.replace(model, str(CHECKOUT / "packaging" / "models" / "s2-worldcover")))
-    done = subprocess.run([BUILD / "unetserve", "-c", path, "--check"], capture_output=True, text=True, timeout=60,
+    done = subprocess.run([BUILD / "unetserve", "-c", path, "--check"], capture_output=True, text=True, timeout=WAIT_S,
                           check=False)
     assert done.returncode == 0, done.stderr
 
@@ -188,6 +188,6 @@ def test_the_metric_that_pods_multiply_by_exists(start_server, simple_model):
     name = scaler["spec"]["metrics"][0]["pods"]["metric"]["name"]
     assert name in scaled["spec"]["triggers"][0]["metadata"]["query"]
     server = start_server(simple_model)
-    lines = requests.get(server.url + "/metrics", timeout=10).text.splitlines()
+    lines = requests.get(server.url + "/metrics", timeout=WAIT_S).text.splitlines()
     assert f"# TYPE {name} gauge" in lines
     server.stop()

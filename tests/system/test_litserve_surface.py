@@ -5,10 +5,9 @@ Where ours is another one, the row says so: a 4xx for what the client did wrong,
 import pytest
 import requests
 
-from conftest import BUILD
+from conftest import BUILD, WAIT_S
 from test_python import start_file, typed_python  # pylint: disable=unused-import  # noqa: F401
 
-WAIT_S = 120
 KEY = "open-sesame"
 MODELS = ["simple.so", "typed.so", "simple.py", "typed.py"]
 INTERNAL = {"detail": "Internal server error"}

@@ -11,10 +11,9 @@ import msgpack
 import pytest
 import requests
 
-from conftest import BUILD, SLOW, wait_until
+from conftest import WAIT_S, wait_until
 from protocol_client import Client
 
-WAIT_S = 240 if SLOW else 60
 PAIR = re.compile(r'(?P<key>[a-z_]+)=(?:"(?P<quoted>(?:[^"\\\x00-\x1f\x7f]|\\.)*)"|(?P<bare>[^\s"=\\]+))(?: |$)')
 
 
@@ -40,11 +39,12 @@ PARSERS = {"text": parse_text, "json": parse_json}
 
 
 @pytest.fixture(params=["text", "json"])
-def traced(request, start_server):
+def traced(request, start_server, gate):
     """A server with a model that misbehaves as it is told, and its log so far as a list of {key: value}."""
+    timeout_ms = 8000 if "slow" in request.node.name else 3600000
     server = start_server(config=f"[server]\nlog_level = debug\nlog_format = {request.param}\n"
-                                 f"[model poison]\npath = {BUILD}/tests/models/poison.so\nroute = /predict\n"
-                                 "timeout_ms = 8000\n"
+                                 f"[model poison]\npath = {gate.model}\nroute = /predict\n"
+                                 f"timeout_ms = {timeout_ms}\nrun_timeout_ms = 3600000\n"
                                  "batch_timeout_ms = 1\n")  # a window: all jobs go through the broker
     return server, lambda: [PARSERS[request.param](line)
                             for line in server.log.read_bytes().decode("utf-8").splitlines()]
@@ -59,14 +59,22 @@ def of_request(lines, request_id):
     return [(line["role"], line["msg"]) for line in lines if line.get("request_id") == request_id]
 
 
-def test_a_request_is_followed_through_all_processes_and_a_death(traced):
+def wait_told(lines, request_id, *line):
+    """A process may have written what it says after the answer."""
+    wait_until(lambda: line in of_request(lines(), request_id), WAIT_S, f"the line {line}")
+
+
+def test_a_request_is_followed_through_all_processes_and_a_death(traced, gate):
     server, lines = traced
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(ask, server, "slow 1500", "trace/1=a")
+        answer = pool.submit(ask, server, "held 0", "trace/1=a")
         wait_until(lambda: ("worker", "job started") in of_request(lines(), "trace/1=a"), WAIT_S, "the job's start")
         worker = server.role("worker")[0]
         os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: of_request(lines(), "trace/1=a").count(("worker", "job started")) == 2, WAIT_S, "its next start")
+        gate.open()
         assert answer.result().status_code == 200
+    wait_told(lines, "trace/1=a", "gateway", "request answered")
     told = of_request(lines(), "trace/1=a")
     assert told == [("broker", "job leased"), ("worker", "job started"), ("supervisor", "a job lost its worker"),
                     ("broker", "job leased"), ("worker", "job started"), ("gateway", "request answered")]
@@ -79,6 +87,8 @@ def test_a_failed_request_is_told_at_level_warning(traced):
     server, lines = traced
     assert ask(server, "exit", "bad-1").status_code == 500
     assert ask(server, "fail", "bad-2").status_code == 500
+    for name in ("bad-1", "bad-2"):
+        wait_told(lines, name, "gateway", "request failed")
     failed = {line["request_id"]: line for line in lines() if line["msg"] == "request failed"}
     assert {failed[name]["level"] for name in ("bad-1", "bad-2")} == {"warning"}
     assert {failed[name]["status"] for name in ("bad-1", "bad-2")} == {"500"}
@@ -92,8 +102,9 @@ def test_a_slow_request_is_told_and_a_refused_one_has_its_line(traced):
     answer = requests.post(server.url + "/predict", data="slow 4500", timeout=WAIT_S,
                            headers={"Content-Type": "application/json", "X-Request-Id": "late"})
     assert answer.status_code == 200
-    assert ("gateway", "request was slow") in of_request(lines(), "late")
+    wait_told(lines, "late", "gateway", "request was slow")
     assert requests.get(server.url + "/none", headers={"X-Request-Id": "nowhere"}, timeout=WAIT_S).status_code == 404
+    wait_told(lines, "nowhere", "gateway", "request refused")
     assert of_request(lines(), "nowhere") == [("gateway", "request refused")]
     server.stop()
 

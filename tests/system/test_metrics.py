@@ -12,10 +12,8 @@ import numpy
 import requests
 
 import protocol_client
-from conftest import BUILD, wait_until
+from conftest import BUILD, WAIT_S, wait_until
 from metrics_text import TYPE, Metrics
-
-WAIT_S = 60
 
 
 def scrape(server, **more):
@@ -187,7 +185,7 @@ def test_no_count_falls_when_processes_are_killed(start_server, simple_model):
 
 
 def test_clients_that_leave_are_counted(start_server, simple_model):
-    server = start_server(simple_model)
+    server = start_server(simple_model, config="[server]\nheader_timeout_ms = 3600000\n")
     with socket.create_connection(("127.0.0.1", server.port), WAIT_S) as line:
         line.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
         line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its end is a reset
@@ -203,7 +201,7 @@ def test_clients_that_leave_are_counted(start_server, simple_model):
 
 
 def test_refusals_by_reason(start_server, simple_model):
-    server = start_server(simple_model, config="[server]\nheader_timeout_ms = 1000\n",
+    server = start_server(simple_model, config="[server]\nheader_timeout_ms = 4000\n",
                           env={"UNETSERVE_API_KEY": "sesame"})
     key = {"X-API-Key": "sesame"}
     refused = requests.get(server.url + "/metrics", timeout=WAIT_S)
@@ -225,7 +223,7 @@ def test_refusals_by_reason(start_server, simple_model):
 
 def test_refused_when_all_slots_are_taken(start_server, simple_model):
     """One for each that was refused in the end, whatever was tried before."""
-    server = start_server(simple_model, config="[server]\nmax_receiving_percent = 100\n")
+    server = start_server(simple_model, config="[server]\nmax_receiving_percent = 100\nheader_timeout_ms = 3600000\n")
     slots = int(scrape(server).sum("slots"))
     lines = []
     try:
@@ -236,7 +234,9 @@ def test_refused_when_all_slots_are_taken(start_server, simple_model):
         codes = [requests.post(server.url + "/predict", json={"input": 1}, timeout=WAIT_S).status_code for _ in range(3)]
         metrics = scrape(server)
         assert metrics.value("refused_total", reason="slots") == codes.count(503)
-        assert metrics.value("refused_total", reason="slow") == codes.count(200)
+        # When they are old enough to be called slow one gives way, and its slot serves whoever comes then.
+        slow = metrics.value("refused_total", reason="slow")
+        assert min(codes.count(200), 1) <= slow <= codes.count(200)
         assert len(codes) == codes.count(503) + codes.count(200)
     finally:
         for line in lines:

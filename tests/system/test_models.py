@@ -13,10 +13,9 @@ import numpy
 import pytest
 import requests
 
-from conftest import BUILD, CHECKOUT, READY_WAIT_S, wait_until
+from conftest import BUILD, CHECKOUT, WAIT_S, wait_until
 
 GOLDENS = CHECKOUT / "tests" / "goldens"
-WAIT_S = 120
 
 
 def predict_json(server, document, **options):
@@ -192,7 +191,7 @@ def test_unfit_names_are_listed(tmp_path, name, lines):
     for command in (["unetserve", "--model", f"m={path}", "--listen", "127.0.0.1:0"],
                     ["unetserve", "--check", "--model", f"m={path}"], ["unetctl", "inspect", path]):
         answer = subprocess.run([BUILD / command[0], *command[1:]], capture_output=True, text=True,
-                                timeout=READY_WAIT_S, check=False)
+                                timeout=WAIT_S, check=False)
         assert answer.returncode == 65, command
         assert f"{path}: the weights do not fit the family {name.partition('.')[0]}" in answer.stderr
         for line in lines:
@@ -206,7 +205,7 @@ def test_a_threshold_has_two_classes(tmp_path, classes, status):
     (tmp_path / "model.json").write_text(json.dumps({"classes": classes}))
     for command in (["unetserve", "--check", "--model", f"m={tmp_path}"], ["unetctl", "inspect", tmp_path]):
         answer = subprocess.run([BUILD / command[0], *command[1:]], capture_output=True, text=True,
-                                timeout=READY_WAIT_S, check=False)
+                                timeout=WAIT_S, check=False)
         assert answer.returncode == status, answer.stderr
         assert status == 0 or f"names {len(classes)} classes, the weights have 2" in answer.stderr
 
@@ -280,9 +279,10 @@ def test_idle_processes_sleep(start_server, simple_model):
     assert predict_json(server, {"input": 4.0}).status_code == 200
     time.sleep(1.5)
     pids = server.role("broker") + server.role("worker")
-    before = [context_switches(pid) for pid in pids]
+    begun, before = time.monotonic(), [context_switches(pid) for pid in pids]
     time.sleep(4)
-    assert all(context_switches(pid) - old <= 12 for pid, old in zip(pids, before))
+    more = [context_switches(pid) - old for pid, old in zip(pids, before)]
+    assert max(more) <= 3 * (time.monotonic() - begun), more
     server.stop()
 
 
@@ -291,7 +291,7 @@ def test_idle_processes_sleep(start_server, simple_model):
 
 def describe(path, *options):
     return subprocess.run([BUILD / "unetserve-worker", "--describe", "--model-path", path, *options],
-                          capture_output=True, text=True, timeout=READY_WAIT_S, check=False)
+                          capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
 def test_describe_prints_one_line(simple_model, demo_model):

@@ -10,7 +10,7 @@ import subprocess
 import numpy
 import pytest
 
-from conftest import BUILD, CHECKOUT, SLOW
+from conftest import BUILD, CHECKOUT, SLOW, WAIT_S
 
 GOLDENS = CHECKOUT / "tests" / "goldens"
 EMULATOR = ["qemu-x86_64", "-cpu", "Nehalem"]
@@ -47,8 +47,8 @@ def old_build(tmp_path):
 
 def test_the_emulated_processor_is_an_old_one(tmp_path):
     (tmp_path / "avx.c").write_text(AVX)
-    subprocess.run(["cc", "-O1", "-o", tmp_path / "avx", tmp_path / "avx.c"], check=True, timeout=60)
-    done = subprocess.run([*EMULATOR, tmp_path / "avx"], capture_output=True, timeout=60, cwd=tmp_path)
+    subprocess.run(["cc", "-O1", "-o", tmp_path / "avx", tmp_path / "avx.c"], check=True, timeout=WAIT_S)
+    done = subprocess.run([*EMULATOR, tmp_path / "avx"], capture_output=True, timeout=WAIT_S, cwd=tmp_path)
     assert done.returncode == -4, done
     assert b"Illegal instruction" in done.stderr
 
@@ -59,7 +59,7 @@ def test_a_tile_is_served(start_server, old_build, demo_model, scene):
     assert programs.count(EMULATOR[0]) >= 1 and "unetserve-worker" not in programs
     answer = server.directory / "answer.npy"
     subprocess.run([BUILD / "unetctl", "predict", GOLDENS / "scene_96x112.input.npy", "-o", answer,
-                    "--url", server.url], check=True, timeout=120)
+                    "--url", server.url], check=True, timeout=WAIT_S)
     labels = numpy.load(answer)
     assert labels.shape == scene.shape[1:]
     # Such a processor computes in float32: these are torch's labels.
@@ -69,6 +69,6 @@ def test_a_tile_is_served(start_server, old_build, demo_model, scene):
 
 def test_unetctl_reads_a_model(demo_model):
     done = subprocess.run([*EMULATOR, BUILD / "unetctl", "inspect", demo_model], capture_output=True, text=True,
-                          timeout=120)
+                          timeout=WAIT_S)
     assert done.returncode == 0, done.stderr
     assert "milesial" in done.stdout

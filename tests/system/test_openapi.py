@@ -10,7 +10,7 @@ import subprocess
 import pytest
 import requests
 
-from conftest import BUILD, CHECKOUT, wait_until
+from conftest import BUILD, CHECKOUT, WAIT_S, wait_until
 
 CHECKERS = pathlib.Path(os.environ.get("UNETSERVE_CHECKERS", CHECKOUT / "build" / "checkers"))
 PAGES = {"/", "/health", "/info", "/metrics", "/openapi.json", "/docs"}
@@ -47,7 +47,7 @@ def schema_of(document, path):
 @pytest.fixture
 def everything(start_server):
     server = start_server(config=EVERYTHING)
-    return server, requests.get(server.url + "/openapi.json", timeout=10).json()
+    return server, requests.get(server.url + "/openapi.json", timeout=WAIT_S).json()
 
 
 # ---- what it says ----------------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def test_it_lists_every_route(everything):
     assert document["openapi"] == "3.1.0"
     assert set(document["paths"]) == PAGES | {"/predict", "/batched", "/streaming", "/unet"}
     for path in PAGES:
-        answer = requests.get(server.url + path, timeout=10)
+        answer = requests.get(server.url + path, timeout=WAIT_S)
         assert answer.status_code == 200
         kind = answer.headers["Content-Type"].partition(";")[0]
         assert kind in document["paths"][path]["get"]["responses"]["200"]["content"]
@@ -95,7 +95,7 @@ def test_facts_for_those_who_write_clients(everything):
     assert facts["classes"][0].keys() == {"name", "code", "color"}
     for path, answer in (("/predict", 80.0), ("/batched", None)):
         example = document["paths"][path]["post"]["x-unetserve-model"]["example"]
-        got = requests.post(server.url + path, json=example, timeout=10)
+        got = requests.post(server.url + path, json=example, timeout=WAIT_S)
         assert got.status_code == 200
         assert answer is None or got.json() == {"output": answer}
 
@@ -109,7 +109,7 @@ def test_streams_say_so(everything):
 
 def test_keys_are_in_it_where_there_are_keys(start_server, simple_model):
     server = start_server(simple_model, env={"UNETSERVE_API_KEY": KEY})
-    document = requests.get(server.url + "/openapi.json", timeout=10).json()
+    document = requests.get(server.url + "/openapi.json", timeout=WAIT_S).json()
     assert document["components"]["securitySchemes"]["ApiKey"]["name"] == "X-API-Key"
     assert document["security"] == [{"ApiKey": []}, {"Bearer": []}]
     for path, item in document["paths"].items():
@@ -118,9 +118,9 @@ def test_keys_are_in_it_where_there_are_keys(start_server, simple_model):
         assert is_open == (path in ("/health", "/openapi.json", "/docs"))
         assert is_open == ("401" not in operation["responses"])
         if "get" in item:
-            assert requests.get(server.url + path, timeout=10).status_code == (200 if is_open else 401)
+            assert requests.get(server.url + path, timeout=WAIT_S).status_code == (200 if is_open else 401)
     open_server = start_server(simple_model)
-    document = requests.get(open_server.url + "/openapi.json", timeout=10).json()
+    document = requests.get(open_server.url + "/openapi.json", timeout=WAIT_S).json()
     assert "security" not in document and "securitySchemes" not in document["components"]
 
 
@@ -131,20 +131,20 @@ def test_it_follows_a_reload(start_server, tmp_path):
     server = start_server(config=f"[model m]\npath = {plugin}\n")
 
     def field():
-        return schema_of(requests.get(server.url + "/openapi.json", timeout=10).json(), "/predict")["properties"]["input"]
+        return schema_of(requests.get(server.url + "/openapi.json", timeout=WAIT_S).json(), "/predict")["properties"]["input"]
 
     assert field() == field() == {"type": "number", "title": "Input"}
     shutil.copy(BUILD / "models" / "batched.so", tmp_path / "other.so")
     os.rename(tmp_path / "other.so", plugin)
     server.send(signal.SIGHUP)
-    wait_until(lambda: "anyOf" in field(), 60, "the new model in the document")
+    wait_until(lambda: "anyOf" in field(), WAIT_S, "the new model in the document")
 
 
 def test_off_means_off(start_server, simple_model):
     server = start_server(config=f"[server]\ndocs = off\n[model m]\npath = {simple_model}\n")
     for path in ("/openapi.json", "/docs", "/redoc"):
-        assert requests.get(server.url + path, timeout=10).status_code == 404
-    assert requests.get(server.url + "/info", timeout=10).status_code == 200
+        assert requests.get(server.url + path, timeout=WAIT_S).status_code == 404
+    assert requests.get(server.url + "/info", timeout=WAIT_S).status_code == 200
 
 
 # ---- checkers --------------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def test_it_is_valid(everything, tmp_path):
     _, document = everything
     (tmp_path / "openapi.json").write_text(json.dumps(document))
     done = subprocess.run([checker("openapi-spec-validator"), tmp_path / "openapi.json"], capture_output=True,
-                          text=True, timeout=120, check=False)
+                          text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -184,7 +184,7 @@ def test_a_fuzzer_finds_no_answer_that_it_does_not_tell_of(start_server, with_ke
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert requests.post(server.url + "/predict", json={"input": 4.0}, headers={"X-API-Key": KEY},
-                         timeout=10).json() == {"output": 80.0}
+                         timeout=WAIT_S).json() == {"output": 80.0}
 
 
 # In place of that: bodies that are nearly images.
@@ -200,7 +200,7 @@ NEARLY = [(b"", {}), (b"\x93NUMPY", {"Content-Type": "application/x-npy"}),
 def test_refusals_of_images_are_told_of(everything, body, headers):
     server, document = everything
     operation = document["paths"]["/unet"]["post"]
-    answer = requests.post(server.url + "/unet", data=body, headers=headers, timeout=10)
+    answer = requests.post(server.url + "/unet", data=body, headers=headers, timeout=WAIT_S)
     assert 400 <= answer.status_code < 500 and str(answer.status_code) in operation["responses"]
     detail = answer.json()["detail"]
     assert isinstance(detail, str) or all({"type", "loc", "msg", "input"} <= set(one) for one in detail)

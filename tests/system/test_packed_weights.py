@@ -8,7 +8,7 @@ import signal
 
 import pytest
 import requests
-from conftest import process_alive, wait_until
+from conftest import WAIT_S, process_alive, wait_until
 
 CONFIG = """
 [server]
@@ -33,7 +33,7 @@ def mapped_files(pid):
 
 
 def answer(server, scene):
-    reply = requests.post(server.url + "/predict", data=npy(scene), timeout=120,
+    reply = requests.post(server.url + "/predict", data=npy(scene), timeout=WAIT_S,
                           headers={"Content-Type": "application/x-npy", "Accept": "application/x-npy"})
     assert reply.status_code == 200, reply.text
     return reply.content
@@ -53,7 +53,7 @@ def said(server, what):
 def test_one_worker_packs_and_all_map(start_server, demo_model, scene, tmp_path):
     cache = tmp_path / "cache"
     server = start_server(config=configuration(demo_model, 3, cache))
-    wait_until(lambda: len(said(server, "model set up")) == 3, 120, "the third worker")
+    wait_until(lambda: len(said(server, "model set up")) == 3, WAIT_S, "the third worker")
     assert len(said(server, "packed weights written")) == 1
     assert len(said(server, "packed weights mapped")) == 3
     (packed,) = cache.iterdir()
@@ -66,8 +66,8 @@ def test_one_worker_packs_and_all_map(start_server, demo_model, scene, tmp_path)
     killed = server.role("worker")
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not any(process_alive(pid) for pid in killed), 30, "the workers' end")
-    wait_until(lambda: len(said(server, "model set up")) == 6, 120, "their successors")
+    wait_until(lambda: not any(process_alive(pid) for pid in killed), WAIT_S, "the workers' end")
+    wait_until(lambda: len(said(server, "model set up")) == 6, WAIT_S, "their successors")
     assert answer(server, scene) == first
     server.stop()
     assert list(cache.iterdir()) == [packed]
@@ -82,7 +82,7 @@ def test_one_worker_packs_and_all_map(start_server, demo_model, scene, tmp_path)
 
 def test_without_cache_dir_they_live_in_the_run_directory(start_server, demo_model):
     server = start_server(config=configuration(demo_model, 2))
-    wait_until(lambda: len(said(server, "model set up")) == 2, 120, "the second worker")
+    wait_until(lambda: len(said(server, "model set up")) == 2, WAIT_S, "the second worker")
     files = {path for pid in server.role("worker") for path in mapped_files(pid)}
     assert len(files) == 1
     assert files.pop().startswith(str(server.run_root))
@@ -137,7 +137,7 @@ def test_new_weights_are_another_file(start_server, demo_model, scene, tmp_path)
     fresh.write_bytes(weights)
     fresh.rename(model / "s2-worldcover-b16.safetensors")
     server.send(signal.SIGHUP)
-    wait_until(lambda: answer(server, scene) != first, 120, "the new weights' answers")
+    wait_until(lambda: answer(server, scene) != first, WAIT_S, "the new weights' answers")
     assert set(answer(server, scene)[-96 * 112:]) == {0}
     assert len(said(server, "packed weights written")) == 2
     assert len(list(cache.iterdir())) == 2 and packed.exists()

@@ -2,14 +2,13 @@
 
 import concurrent.futures
 import signal
-import time
+import socket
 
 import pytest
 import requests
 
-from conftest import BUILD, wait_until
-
-WAIT_S = 120
+from conftest import BUILD, WAIT_S, wait_until
+from metrics_text import Metrics
 
 
 @pytest.fixture
@@ -22,6 +21,14 @@ def later(start_server):
 
 def ask(server, text, **headers):
     return requests.post(server.url + "/predict", data=text, headers=headers, timeout=WAIT_S)
+
+
+def running(server):
+    return Metrics(requests.get(server.url + "/metrics", timeout=WAIT_S).text).value("jobs_running", model="later")
+
+
+def wait_running(server):
+    wait_until(lambda: running(server) == 1, what="the job's running")
 
 
 def together(server, texts):
@@ -49,8 +56,9 @@ def test_a_deadline_and_a_leaver_reach_the_model(later):
     server = later()
     assert ask(server, "wait", **{"X-Unetserve-Timeout-Ms": "300"}).status_code == 504
     wait_until(lambda: "wait: nobody waits" in server.log_text(), what="the model's being told")
-    with pytest.raises(requests.exceptions.ReadTimeout):
-        requests.post(server.url + "/predict", data="wait", timeout=0.5)
+    with socket.create_connection(("127.0.0.1", server.port), WAIT_S) as leaver:
+        leaver.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nwait")
+        wait_running(server)
     wait_until(lambda: server.log_text().count("wait: nobody waits") == 2, what="the model's being told")
     assert ask(server, "now").text == "now"
     server.stop()
@@ -95,7 +103,7 @@ def test_draining_waits_for_what_is_pending(later):
     server = later()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(ask, server, "wait", **{"X-Unetserve-Timeout-Ms": "1500"})
-        time.sleep(0.5)
+        wait_until(lambda: waiting.done() or running(server), what="the job's running")
         server.send(signal.SIGTERM)
         assert waiting.result(WAIT_S).status_code == 504
     assert server.wait() == 0

@@ -6,11 +6,9 @@ import subprocess
 import pytest
 import requests
 
-from conftest import BUILD, CHECKOUT, wait_until
+from conftest import BUILD, CHECKOUT, WAIT_S, wait_until
 from metrics_text import Metrics
 from test_python import DEBIAN_PYTHON, environment
-
-WAIT_S = 120
 
 
 def post(server, document, priority=None, key=None):
@@ -20,7 +18,7 @@ def post(server, document, priority=None, key=None):
 
 
 def make_key(*words):
-    done = subprocess.run([BUILD / "unetctl", "key", *words], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([BUILD / "unetctl", "key", *words], capture_output=True, text=True, check=True, timeout=WAIT_S)
     return done.stderr.strip(), done.stdout
 
 

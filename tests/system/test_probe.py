@@ -6,11 +6,11 @@ import threading
 
 import pytest
 
-from conftest import BUILD
+from conftest import BUILD, WAIT_S
 
 
 def probe(address):
-    return subprocess.run([BUILD / "unetserve", "--probe", address], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([BUILD / "unetserve", "--probe", address], capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
 def test_a_healthy_server_is_0(start_server, simple_model, tmp_path):
@@ -32,7 +32,7 @@ def test_anything_else_is_69(answer, words):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        listener.settimeout(60)
+        listener.settimeout(WAIT_S)
         done = threading.Event()
 
         def serve():
@@ -40,7 +40,7 @@ def test_anything_else_is_69(answer, words):
             with connection:
                 connection.recv(1000)
                 if answer is None:
-                    done.wait(60)
+                    done.wait(WAIT_S)
                 else:
                     connection.sendall(answer)
 

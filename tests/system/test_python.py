@@ -9,15 +9,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 
 import pytest
 import requests
 
-from conftest import BUILD, CHECKOUT, SLOW, Server, process_alive, wait_until
+from conftest import BUILD, CHECKOUT, SLOW, WAIT_S, Server, listening, process_alive, wait_until
 from rasters import creation, write_tif
 
-WAIT_S = 120
 FILES = CHECKOUT / "tests" / "python"
 DEBIAN_PYTHON = "/usr/bin/python3"
 CHECKERS_PYTHON = CHECKOUT / "build" / "checkers" / "bin" / "python"
@@ -66,13 +64,14 @@ def wait_for_line(server):
     stream = server.process.stdout
     while True:
         line = stream.readline()
-        assert line, f"ended with {server.process.wait(10)}:\n{server.log_text()[-4000:]}"
+        assert line, f"ended with {server.process.wait(WAIT_S)}:\n{server.log_text()[-4000:]}"
         if line.startswith(b"unetserve: ready on "):
             break
     server.ready_line = line.decode().strip()
     server.url = server.ready_line.split()[-1]
     server.addresses = [server.url]
     server.port = int(server.url.rpartition(":")[2])
+    server.sockets = listening(server.port)
     server.children()
 
 
@@ -422,12 +421,12 @@ def test_a_worker_that_dies_is_replaced_and_its_job_ends_with_a_word(start_file)
 
 
 def test_a_long_call_is_no_hang_and_a_hang_is_noticed(start_file):
-    server = start_file("trouble.py", env={"TEST_RUN_TIMEOUT": "9"})
+    server = start_file("trouble.py", env={"TEST_RUN_TIMEOUT": "14"})
     first = post(server, {"do": "nothing"}).json()["pid"]
     # Longer than the silence for which a worker is taken for hung.
     assert post(server, {"do": "sleep", "seconds": 5}).json()["pid"] == first
     assert post(server, {"do": "spin"}).status_code == 504
-    after = wait_until(lambda: [pid for pid in workers(server, "trouble.py") if pid != first], 60, "another worker")
+    after = wait_until(lambda: [pid for pid in workers(server, "trouble.py") if pid != first], WAIT_S, "another worker")
     assert post(server, {"do": "nothing"}).json()["pid"] in after
     server.stop()
 
@@ -439,18 +438,23 @@ def test_a_reload_reads_the_file_again(start_server, tmp_path):
     assert post(server, {"input": 2}).json() == {"output": 12}
     (tmp_path / "model.py").write_text(text.replace("x**3", "x**4"))
     server.send(signal.SIGHUP)
-    wait_until(lambda: post(server, {"input": 2}).json() == {"output": 20}, 60, "the changed file's answer")
+    wait_until(lambda: post(server, {"input": 2}).json() == {"output": 20}, WAIT_S, "the changed file's answer")
     server.stop()
 
 
-def test_a_drain_finishes_what_runs(start_file):
+def test_a_drain_finishes_what_runs(start_file, tmp_path):
     server = start_file("trouble.py")
+    gate = tmp_path / "gate"
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        running = pool.submit(post, server, {"do": "sleep", "seconds": 2})
+        running = pool.submit(post, server, {"do": "wait", "until": str(gate)})
         wait_until(lambda: 'unetserve_jobs_running{model="Trouble"} 1' in
-                   requests.get(server.url + "/metrics", timeout=WAIT_S).text or None, 30, "a running job")
-        server.stop()
+                   requests.get(server.url + "/metrics", timeout=WAIT_S).text or None, WAIT_S, "a running job")
+        server.send(signal.SIGTERM)
+        wait_until(lambda: "why=SIGTERM" in server.log_text(), what="the drain")
+        gate.touch()
         assert running.result().status_code == 200
+    assert server.wait() == 0
+    server.assert_nothing_left()
 
 
 @pytest.mark.skipif(SLOW, reason="builds with sanitizers have no such walls")

@@ -12,12 +12,14 @@ import numpy
 import pytest
 import requests
 
+from conftest import WAIT_S
+
 NPY = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
 ACCEPTED = "gzip, deflate, zstd"
 
 
 def zstd(body):
-    return subprocess.run(["zstd", "-c"], input=body, check=True, capture_output=True, timeout=60).stdout
+    return subprocess.run(["zstd", "-c"], input=body, check=True, capture_output=True, timeout=WAIT_S).stdout
 
 
 PACK = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress, "zstd": zstd}
@@ -44,24 +46,24 @@ def test_same_answers(start_server, demo_model, scene):
                                   "X-Unetserve-Shape": ",".join(map(str, scene.shape))}),
     }
     for body, headers in bodies.values():
-        plain = requests.post(url, data=body, headers=headers, timeout=120)
+        plain = requests.post(url, data=body, headers=headers, timeout=WAIT_S)
         assert plain.status_code == 200
         for coding, pack in PACK.items():
             for data in (pack(body), pieces(pack(body))):  # with a length, and chunked
-                answer = requests.post(url, data=data, headers={**headers, "Content-Encoding": coding}, timeout=120)
+                answer = requests.post(url, data=data, headers={**headers, "Content-Encoding": coding}, timeout=WAIT_S)
                 assert (answer.status_code, answer.content) == (200, plain.content), coding
     # By curl, as one does it on a command line.
     command = ["curl", "-s", "--data-binary", "@-", "-H", "Content-Encoding: gzip", "-H", "Content-Type: application/x-npy",
                "-H", "Accept: application/x-npy", url]
-    answer = subprocess.run(command, input=gzip.compress(npy(scene)), check=True, capture_output=True, timeout=120).stdout
-    assert answer == requests.post(url, data=npy(scene), headers=NPY, timeout=120).content
+    answer = subprocess.run(command, input=gzip.compress(npy(scene)), check=True, capture_output=True, timeout=WAIT_S).stdout
+    assert answer == requests.post(url, data=npy(scene), headers=NPY, timeout=WAIT_S).content
 
 
 def test_documents(start_server, simple_model):
     server = start_server(simple_model)
     for coding, pack in PACK.items():
         answer = requests.post(server.url + "/predict", data=pack(b'{"input": 4.0}'),
-                               headers={"Content-Encoding": coding.upper()}, timeout=30)
+                               headers={"Content-Encoding": coding.upper()}, timeout=WAIT_S)
         assert (answer.status_code, answer.json()) == (200, {"output": 80.0})
 
 
@@ -70,7 +72,7 @@ def ask(start_server, simple_model):
     server = start_server(simple_model, config="[server]\nmax_body_bytes = 1000000\n")
 
     def send(body, *codings):
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT_S)
         connection.putrequest("POST", "/predict")
         for coding in codings:
             connection.putheader("Content-Encoding", coding)
@@ -115,13 +117,13 @@ def test_a_bomb_is_refused_and_keeps_nobody_waiting(start_server, simple_model):
         answers = []
 
         def send():
-            answers.append(requests.post(url, data=bomb, headers={"Content-Encoding": coding}, timeout=120))
+            answers.append(requests.post(url, data=bomb, headers={"Content-Encoding": coding}, timeout=WAIT_S))
 
         threads = [threading.Thread(target=send) for _ in range(3)]
         for thread in threads:
             thread.start()
         for _ in range(10):
-            assert requests.post(url, json={"input": 4.0}, timeout=60).json() == {"output": 80.0}
+            assert requests.post(url, json={"input": 4.0}, timeout=WAIT_S).json() == {"output": 80.0}
         for thread in threads:
             thread.join()
         # 503: another of them has the one slot that is large enough to go on.

@@ -12,7 +12,7 @@ import subprocess
 import pytest
 import requests
 
-from conftest import BUILD, CHECKOUT, SLOW
+from conftest import BUILD, CHECKOUT, SLOW, WAIT_S
 
 LANDLOCK_CREATE_RULESET = 444
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -57,7 +57,7 @@ def intruder(start_server, tmp_path):
             config=f"[server]\n{server}\n[model intruder]\npath = {place / 'intruder.so'}\nroute = /predict\n"
                    f"workers = 1\n{model}\n",
             env={"INTRUDER_SECRET": str(secret), "INTRUDER_MAKE": str(tmp_path / "made")})
-        return started, lambda what="all": requests.post(started.url + "/predict", json=what, timeout=60)
+        return started, lambda what="all": requests.post(started.url + "/predict", json=what, timeout=WAIT_S)
 
     start.secret = secret
     return start
@@ -182,6 +182,6 @@ def test_sockets_are_this_users_alone(intruder):
 def test_the_unit_is_hardened():
     unit = CHECKOUT / "packaging" / "systemd" / "unetserve.service"
     asked = subprocess.run(["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=16", str(unit)],
-                           capture_output=True, text=True, timeout=60, check=False)
+                           capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert "exposure level" in asked.stdout, asked.stderr
     assert asked.returncode == 0, asked.stdout.splitlines()[-1]

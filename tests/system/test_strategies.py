@@ -3,13 +3,12 @@
 import os
 import pathlib
 import shutil
-import socket
 import tempfile
 
 import pytest
 
 import pages
-from conftest import BUILD, CHECKOUT, SLOW, wait_until
+from conftest import BUILD, CHECKOUT, SLOW, listening, reserved_port, wait_until
 
 DIRECTORY = CHECKOUT / "docs" / "strategies"
 ANSWERS = {"online": 5, "batch": 5, "streaming": 4, "edge": 4}
@@ -28,12 +27,6 @@ def place():
         yield path
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_these_are_the_pages():
     assert {path.stem for path in DIRECTORY.glob("*.md")} == set(ANSWERS)
 
@@ -42,11 +35,10 @@ def test_these_are_the_pages():
 @pytest.mark.parametrize("name", ANSWERS)
 def test_commands_of_the_page(name, place):
     text = (DIRECTORY / f"{name}.md").read_text()
-    port = free_port()
     environment = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
     environment["XDG_RUNTIME_DIR"] = str(place)
-    assert pages.run(text.replace("127.0.0.1:8000", f"127.0.0.1:{port}"), place, environment) == ANSWERS[name]
-    # Each page ends what it started.
-    assert "unetserve: ready on " in (place / "server.log").read_text()
-    with socket.socket() as again:
-        wait_until(lambda: again.connect_ex(("127.0.0.1", port)) != 0, 30, "the end of the page's server")
+    with reserved_port() as port:
+        assert pages.run(text.replace("127.0.0.1:8000", f"127.0.0.1:{port}"), place, environment) == ANSWERS[name]
+        # Each page ends what it started.
+        assert "unetserve: ready on " in (place / "server.log").read_text()
+        wait_until(lambda: not listening(port), what="the end of the page's server")

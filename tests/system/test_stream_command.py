@@ -10,14 +10,14 @@ import threading
 import numpy
 import pytest
 
-from conftest import BUILD, STOP_WAIT_S
+from conftest import BUILD, WAIT_S
 from protocol_client import endpoint_of
 
 F_SETPIPE_SZ = 1031  # fcntl names it from Python 3.10 on
 
 
 def stream(*words, given=b"", code=0):
-    done = subprocess.run([BUILD / "unetctl", "stream", *map(str, words)], input=given, capture_output=True, timeout=240,
+    done = subprocess.run([BUILD / "unetctl", "stream", *map(str, words)], input=given, capture_output=True, timeout=WAIT_S,
                           check=False)
     assert done.returncode == code, (done.returncode, done.stdout[:1000], done.stderr)
     return done
@@ -58,7 +58,7 @@ def test_arrays(server, scene, tmp_path, transport):
     for i in (0, 6, 8):
         numpy.save(tmp_path / "t.npy", scene if i == 6 else tiles[i])
         subprocess.run([BUILD / "unetctl", "predict", tmp_path / "t.npy", "-o", tmp_path / "m.npy", *where], check=True,
-                       stdout=subprocess.DEVNULL, timeout=120)
+                       stdout=subprocess.DEVNULL, timeout=WAIT_S)
         assert (numpy.load(tmp_path / "m.npy") == masks[i]).all()
 
 
@@ -97,7 +97,7 @@ def test_answers_come_before_the_input_ends(typed):
             process.stdin.flush()
             assert json.loads(process.stdout.readline()) == {"output": float(i**2 + i**3)}
         process.stdin.close()
-        assert process.wait(STOP_WAIT_S) == 0
+        assert process.wait(WAIT_S) == 0
 
 
 def test_who_does_not_read_holds_back_who_writes(typed):
@@ -124,8 +124,8 @@ def test_who_does_not_read_holds_back_who_writes(typed):
         reader = threading.Thread(target=lambda: answers.extend(process.stdout))
         reader.start()
         process.stdin.close()
-        reader.join(120)
-        assert process.wait(STOP_WAIT_S) in (0, 65)
+        reader.join(WAIT_S)
+        assert process.wait(WAIT_S) in (0, 65)
         assert len(answers) >= written // len(line)
 
 
@@ -136,7 +136,7 @@ def test_sigterm_answers_what_was_read(typed):
         process.stdin.flush()
         assert process.stdout.readline() == b'{"output":12.0}\n'
         process.send_signal(signal.SIGTERM)
-        assert process.wait(STOP_WAIT_S) == 0
+        assert process.wait(WAIT_S) == 0
 
 
 def test_a_broken_stream_ends_after_its_good_part(server, scene):
@@ -155,7 +155,7 @@ def test_a_lost_server_and_a_full_disk(typed, tmp_path):
         typed.stop()
         process.stdin.write(b'{"input": 1}\n')
         process.stdin.flush()
-        assert process.wait(STOP_WAIT_S) == 69  # though its input goes on
+        assert process.wait(WAIT_S) == 69  # though its input goes on
         assert process.stdout.read() == b"" and process.stderr.read().startswith(b"unetctl: message 2: ")
 
 
@@ -164,7 +164,7 @@ def test_an_output_that_cannot_be_written(typed):
                                                            stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdin.write(b'{"input": 1}\n')
         process.stdin.flush()
-        assert process.wait(STOP_WAIT_S) == 74
+        assert process.wait(WAIT_S) == 74
         assert b"standard output" in process.stderr.read()
 
 

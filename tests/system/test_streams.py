@@ -10,16 +10,14 @@ import time
 import pytest
 import requests
 
-from conftest import BUILD, wait_until
+from conftest import BUILD, Gate, WAIT_S, wait_until
 
-WAIT_S = 120
 TEN = [{"output": (4.0 + i) ** 2 + (4.0 + i) ** 3} for i in range(10)]
 
 
 @pytest.fixture
 def river(start_server):
-    def start(config="", **options):
-        plugin = BUILD / "tests" / "models" / "river.so"
+    def start(config="", plugin=BUILD / "tests" / "models" / "river.so", **options):
         return start_server(config=f"{config}\n[model river]\npath = {plugin}\nroute = /predict\n", **options)
     return start
 
@@ -239,9 +237,15 @@ def test_a_model_that_fails_breaks_its_stream_off(river):
     server.stop()
 
 
-def test_a_worker_s_death_breaks_a_stream_off_and_it_does_not_run_again(river):
-    server = river()
-    *items, last = broken(server, "crash 3")
+def test_a_worker_s_death_breaks_a_stream_off_and_it_does_not_run_again(river, tmp_path):
+    gate = Gate(tmp_path, "river")
+    server = river(plugin=gate.model)
+    client = Raw(server, "crash 3")
+    client.until(b'{"i":2}')
+    gate.open()
+    found, clean = chunks(client.to_the_end())
+    *items, last = map(json.loads, found)
+    assert not clean
     assert items == [{"i": i} for i in range(3)] and last == {"detail": "The model broke off"}
     assert requests.post(server.url + "/predict", data="count 2", timeout=WAIT_S).text == '{"i":0}\n{"i":1}\n'
     assert server.log_text().count("signal=11") <= 1
@@ -261,7 +265,7 @@ def test_a_killed_worker_breaks_a_stream_off(river):
 
 def test_a_deadline_breaks_a_stream_off(river):
     server = river()
-    *items, last = broken(server, "drip", headers="X-Unetserve-Timeout-Ms: 700\r\n")
+    *items, last = broken(server, "drip", headers="X-Unetserve-Timeout-Ms: 5000\r\n")
     assert items[:3] == [{"i": i} for i in range(3)] and last == {"detail": "Request timed out"}
     wait_until(lambda: "drip: nobody waits" in server.log_text(), what="the end of the model's work")
     server.stop()

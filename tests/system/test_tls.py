@@ -17,12 +17,11 @@ import pytest
 import requests
 
 import test_http_gate as gate
-from conftest import BUILD, wait_until
+from conftest import BUILD, WAIT_S, wait_until
 from http_cases import CASES
 from metrics_text import Metrics
 from test_http_api import stopped
 
-WAIT_S = 30
 HEALTH = gate.HEALTH
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make certificates with")
@@ -279,7 +278,7 @@ def test_a_half_closed_client_gets_its_answer(serve, simple_model):
 
 
 def test_slow_heads_and_handshakes(serve, simple_model):
-    secure = serve(simple_model, "header_timeout_ms = 500")
+    secure = serve(simple_model, "header_timeout_ms = 3000")
     with secure.connect() as client:
         client.sendall(b"GET /health HT")
         answer = read_all(client)

@@ -8,9 +8,7 @@ import httpx
 import pytest
 import requests
 
-from conftest import BUILD
-
-WAIT_S = 120
+from conftest import BUILD, WAIT_S
 
 
 def plugin(name):

@@ -9,6 +9,7 @@ import subprocess
 import numpy
 import pytest
 
+from conftest import WAIT_S
 from protocol_client import endpoint_of
 from rasters import write_tif
 
@@ -22,7 +23,7 @@ LABELS = numpy.load(GOLDENS / "scene_96x112.logits.npy").argmax(0).astype(numpy.
 
 
 def unetctl(*arguments, code=0, **environment):
-    done = subprocess.run([BUILD / "unetctl", *map(str, arguments)], capture_output=True, text=True, timeout=120,
+    done = subprocess.run([BUILD / "unetctl", *map(str, arguments)], capture_output=True, text=True, timeout=WAIT_S,
                           env={**os.environ, **environment})
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     if code:

@@ -2,13 +2,12 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 
 import numpy
 import pytest
 
-from conftest import BUILD, STOP_WAIT_S, wait_until
+from conftest import BUILD, WAIT_S, wait_until
 from protocol_client import endpoint_of
 
 
@@ -32,12 +31,12 @@ def watch(tmp_path):
     yield start
     for process in running:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=WAIT_S)
 
 
 def end(process, code=0, number=signal.SIGTERM):
     process.send_signal(number)
-    out, err = process.communicate(timeout=STOP_WAIT_S)
+    out, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == code, (out, err)
     return out, err
 
@@ -47,8 +46,9 @@ def masks(tmp_path):
 
 
 def wait_for(tmp_path, *names):
-    wait_until(lambda: (tmp_path / "out").is_dir() and masks(tmp_path) == sorted(f"{name}.npy" for name in names), 120,
-               f"masks of {names}")
+    wanted = sorted(f"{name}.npy" for name in names)
+    while (there := masks(tmp_path)) != wanted:
+        wait_until(lambda: masks(tmp_path) != there, what=f"another mask than {len(there)} of {len(wanted)}")
 
 
 @pytest.mark.parametrize("transport", ["zeromq", "http"])
@@ -99,7 +99,7 @@ def test_a_file_that_is_written_again_gets_a_new_mask(server, watch, tmp_path, s
     numpy.save(tmp_path / "u.npy", numpy.roll(scene, 40, axis=2))
     os.utime(tmp_path / "u.npy", (1, 1))
     (tmp_path / "u.npy").rename(tile)
-    wait_until(lambda: (numpy.load(mask) != first).any(), 120, "the new mask")
+    wait_until(lambda: (numpy.load(mask) != first).any(), WAIT_S, "the new mask")
     assert set(end(process)[0].split()) == {"t.npy"}
 
 
@@ -107,9 +107,9 @@ def test_a_new_watcher_goes_on_where_the_last_one_ended(server, watch, tmp_path,
     for i in range(40):
         numpy.save(tmp_path / "in" / f"t{i}.npy", scene)
     process = watch("--url", server.url, "--jobs", 1)
-    wait_until(lambda: (tmp_path / "out").is_dir() and masks(tmp_path), 120, "the first mask")
+    wait_until(lambda: (tmp_path / "out").is_dir() and masks(tmp_path), WAIT_S, "the first mask")
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=WAIT_S)
     made = {name for name in masks(tmp_path)}
     process = watch("--url", server.url)
     wait_for(tmp_path, *(f"t{i}.npy" for i in range(40)))
@@ -120,7 +120,7 @@ def test_a_new_watcher_goes_on_where_the_last_one_ended(server, watch, tmp_path,
 def test_more_files_than_the_list_holds(server, watch, tmp_path, scene):
     """Back-pressure: what the list has no room for waits, nothing is lost."""
     process = watch("--url", server.url, "--jobs", 2)
-    wait_until((tmp_path / "out").is_dir, 60, "the watcher")
+    wait_until((tmp_path / "out").is_dir, WAIT_S, "the watcher")
     names = [f"t{i}.npy" for i in range(700)]
     for name in names:
         numpy.save(tmp_path / "in" / f".{name}", scene[:, :16, :16])
@@ -133,14 +133,14 @@ def test_count(server, watch, tmp_path, scene):
     for i in range(8):
         numpy.save(tmp_path / "in" / f"t{i}.npy", scene)
     process = watch("--url", server.url, "--count", 3, "--jobs", 4)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0 and "3 done, 0 failed" in err
     assert len(out.split()) == 3 == len(masks(tmp_path))
 
 
 def test_bad_files_fail_alone(server, watch, tmp_path, scene):
     process = watch("--url", server.url, "--jobs", 1)
-    wait_until((tmp_path / "out").is_dir, 60, "the watcher")
+    wait_until((tmp_path / "out").is_dir, WAIT_S, "the watcher")
     (tmp_path / "in" / "bad.npy").write_bytes(b"noise")
     numpy.save(tmp_path / "in" / "good.npy", scene)
     wait_for(tmp_path, "good.npy")
@@ -148,10 +148,8 @@ def test_bad_files_fail_alone(server, watch, tmp_path, scene):
     assert out.split() == ["good.npy"] and "bad.npy: " in err
 
 
-def test_a_server_that_restarts_is_waited_for(start_server, demo_model, watch, tmp_path, scene):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+def test_a_server_that_restarts_is_waited_for(start_server, other_port, demo_model, watch, tmp_path, scene):
+    address = f"127.0.0.1:{other_port}"
     server = start_server(demo_model, listen=address)
     process = watch("--url", f"http://{address}")
     numpy.save(tmp_path / "in" / "one.npy", scene)
@@ -165,20 +163,20 @@ def test_a_server_that_restarts_is_waited_for(start_server, demo_model, watch, t
 
 def test_a_directory_that_goes_away_ends_it(server, watch, tmp_path, scene):
     process = watch("--url", server.url)
-    wait_until((tmp_path / "out").is_dir, 60, "the watcher")
+    wait_until((tmp_path / "out").is_dir, WAIT_S, "the watcher")
     numpy.save(tmp_path / "in" / "t.npy", scene)
     wait_for(tmp_path, "t.npy")
     (tmp_path / "in").rename(tmp_path / "elsewhere")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == 66 and "went away" in err
 
 
 def test_wrong_use_is_said(tmp_path):
     for words in ([], [tmp_path], [tmp_path, "-o", tmp_path], [tmp_path, "-o", tmp_path / "o", "--count", "0"],
                   [tmp_path, "-o", tmp_path / "o", "--format", "jpg"]):
-        done = subprocess.run([BUILD / "unetctl", "watch", *map(str, words)], capture_output=True, text=True, timeout=60,
+        done = subprocess.run([BUILD / "unetctl", "watch", *map(str, words)], capture_output=True, text=True, timeout=WAIT_S,
                               check=False)
         assert (done.returncode, len(done.stderr.splitlines())) == (64, 1), (words, done.stderr)
     done = subprocess.run([BUILD / "unetctl", "watch", tmp_path / "none", "-o", tmp_path / "o"], capture_output=True,
-                          text=True, timeout=60, check=False)
+                          text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 66

@@ -9,7 +9,7 @@ import tempfile
 import pytest
 
 import pages
-from conftest import BUILD, CHECKOUT, SLOW
+from conftest import BUILD, CHECKOUT, SLOW, WAIT_S
 
 TEXT = (CHECKOUT / "docs" / "writing-a-model.md").read_text()
 PROGRAMS = {name: text for text, name in re.findall(r"^```c\n(/\* (\w+)\.c \*/\n.*?)^```", TEXT, re.M | re.S)}
@@ -19,7 +19,7 @@ COMPILE = re.search(r"^cc .*$", TEXT, re.M).group(0)
 def compile_and_serve(name, directory, start_server):
     (directory / f"{name}.c").write_text(PROGRAMS[name])
     words = shlex.split(COMPILE.replace("celsius", name)) + ["-Wall", "-Wextra", "-Werror", f"-I{CHECKOUT}/include"]
-    subprocess.run(words, cwd=directory, check=True, timeout=120)
+    subprocess.run(words, cwd=directory, check=True, timeout=WAIT_S)
     return start_server(directory / f"{name}.so")
 
 
@@ -37,18 +37,18 @@ def test_programs_of_the_page(name, tmp_path, start_server):
     assert len(calls) >= 2
     for call, answer in calls:
         done = subprocess.run(shlex.split(call.replace("http://127.0.0.1:8000", server.url)), capture_output=True,
-                              text=True, check=True, timeout=120)
+                              text=True, check=True, timeout=WAIT_S)
         assert pages.is_told(answer, done.stdout), call
     if name == "countdown":
         shown = subprocess.run(["curl", "-s", server.url + "/metrics"], capture_output=True, text=True, check=True,
-                               timeout=120).stdout
+                               timeout=WAIT_S).stdout
         assert 'unetserve_model_steps_total{model="countdown"} 6\n' in shown
     server.stop()
 
 
 def new_model(*words, **options):
     return subprocess.run([BUILD / "unetctl", "new-model", *words], capture_output=True, text=True, check=False,
-                          timeout=60, **options)
+                          timeout=WAIT_S, **options)
 
 
 @pytest.mark.skipif(SLOW, reason="the skeleton's own server is started without this suite's patience")
@@ -60,7 +60,7 @@ def test_new_model_builds_and_passes_its_test(tmp_path):
     # Not this make's own flags, if it runs in one; and a short path, since sockets want that.
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     with tempfile.TemporaryDirectory(prefix="us-", dir="/tmp") as directory:
-        made = subprocess.run(shlex.split(command), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+        made = subprocess.run(shlex.split(command), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=WAIT_S,
                               env={**environment, "XDG_RUNTIME_DIR": directory, "CFLAGS": "-Wall -Wextra -Werror"})
     assert made.returncode == 0, made.stderr
     assert "my_model: all well" in made.stdout
