@@ -181,7 +181,10 @@ $(BUILD)/python/%.py: python/%.py
 # Models that misbehave, for the system tests.
 TEST_PLUGINS := $(patsubst tests/plugins/%.c,$(BUILD)/tests/models/%.so,$(wildcard tests/plugins/*.c))
 .PHONY: test-plugins
-test-plugins: $(TEST_PLUGINS) $(BUILD)/tests/failing_calls.so $(BUILD)/tests/nvml/libnvidia-ml.so.1 $(BUILD)/tests/nvml/libcuda.so.1
+test-plugins: $(TEST_PLUGINS) $(BUILD)/tests/amx/unet.so $(BUILD)/tests/failing_calls.so $(BUILD)/tests/nvml/libnvidia-ml.so.1 $(BUILD)/tests/nvml/libcuda.so.1
+$(BUILD)/tests/amx/unet.so: $(BUILD)/obj/tests/amx/plugin/here.o $(BUILD)/obj/workers/models/unet/plugin.o $(BUILD)/amxmodel.a $(BUILD)/unet.a $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(call program,-shared -ldnnl -lzip -lxxhash -ljansson -lm -pthread)
 # NVIDIA's driver as far as it is asked about GPUs, and one that is there but does nothing; found by LD_LIBRARY_PATH.
 $(BUILD)/tests/nvml/libnvidia-ml.so.1: tests/gpu/double/fake_nvml.c gpu/nvml.h
 	@mkdir -p $(@D)
@@ -216,6 +219,9 @@ $(BUILD)/demo/make-picture: $(BUILD)/obj/packaging/demo/make_picture.o $(BUILD)/
 	$(call program,-lpng -lm)
 
 $(BUILD)/bench/forward: $(call objects,$(wildcard bench/*.c)) $(BUILD)/unet.a $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(call program,-ldnnl -lzip -lxxhash -ljansson -lm -pthread)
+$(BUILD)/bench/amx-cost: $(BUILD)/obj/bench/amx/cost.o $(BUILD)/obj/bench/random_network.o $(BUILD)/amxmodel.a $(BUILD)/unet.a $(BUILD)/lib.a
 	@mkdir -p $(@D)
 	$(call program,-ldnnl -lzip -lxxhash -ljansson -lm -pthread)
 $(BUILD)/bench/counts: $(call objects,$(wildcard bench/counts/*.c)) $(BUILD)/gateway.a $(BUILD)/broker.a $(BUILD)/lib.a
@@ -407,6 +413,12 @@ bench-figures:
 bench-baseline:
 	@$(PYTHON) bench/ratios.py build/bench/results.json --write bench/baseline.json
 
+# What the 31M network would take on AMX by a count of its instructions, as a table: docs/amx.md.
+.PHONY: amx-cost
+amx-cost: deps
+	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/bench/amx-cost
+	@$(BUILD)/bench/amx-cost
+
 # Instructions of the hot paths, against bench/counts/counts.json; UPDATE=1 writes it.
 .PHONY: counts
 counts:
@@ -443,6 +455,7 @@ help:
 	@echo 'make chaos      kill and stop processes under load for MINUTES=$(MINUTES), with SEED=; SUPERVISOR=1: that one too'
 	@echo 'make soak       load without faults for MINUTES=$(MINUTES): memory and descriptors do not grow'
 	@echo 'make autoscaler-table  simulate the autoscaler against a bound on its cost'
+	@echo 'make amx-cost   what a UNet of 31M parameters should take on AMX, by a count of its instructions'
 	@echo 'make bench      measure beside LitServe and others: ten minutes; QUICK=1 or make bench-quick: three; make bench-figures: into README'
 	@echo 'make counts     instructions of the hot paths, against those that are written down (UPDATE=1: write them down)'
 	@echo 'make lint       clang-tidy, cppcheck, clang-format, shellcheck'

@@ -4,16 +4,18 @@
  *
  *   bench/forward [--model PATH] [--base 64] [--depth 4] [--channels 12] [--classes 11] [--size
  * 256] [--batch 1]
- *                 [--threads N] [--runs 10] [--precision f32|bf16|int8] [--profile]
+ *                 [--threads N] [--runs 10] [--precision f32|bf16|int8]
+ *                 [--backend auto|onednn|amx|reference] [--profile]
  *   bench/forward --peak [--threads N]
  *
  * Without --model, a UNet of transposed convolutions with random weights (the defaults: 31M
- * parameters). --profile adds a line a layer: milliseconds in oneDNN's convolution and in our own
- * kernels.
+ * parameters). --profile adds a line a layer, on oneDNN: milliseconds in its convolution and in our
+ * own kernels.
  */
 #include "observed_ranges.h"
 #include "peak.h"
 #include "random_network.h"
+#include "workers/backends/amx/amx.h"
 #include "workers/backends/backends.h"
 #include "workers/backends/onednn/onednn.h"
 #include "workers/models/unet/family.h"
@@ -35,6 +37,7 @@
 struct settings {
     const char *model;
     const char *precision; /* NULL: each that there is */
+    const char *backend;
     struct random_network random;
     uint32_t size;
     uint32_t batch;
@@ -48,6 +51,7 @@ struct settings {
 struct bench {
     const struct settings *settings;
     const struct network *network;
+    const struct backend *backend;
     void *instance;
     const void *inputs[MAX_BATCH];
     uint8_t *labels[MAX_BATCH];
@@ -162,6 +166,14 @@ static int profile(const struct bench *bench)
     return error;
 }
 
+static size_t arena_bytes(const struct bench *bench)
+{
+    if (bench->backend == &backend_amx) {
+        return amx_last_plan(bench->instance)->layout.arena_bytes;
+    }
+    return bench->backend == &backend_onednn ? onednn_arena_bytes(bench->instance) : 0;
+}
+
 /* peak: measured before and after, the better of both, since other processes may have had their
  * share of the cores. */
 static void print_result(const struct bench *bench, const char *precision, const double *ms,
@@ -172,14 +184,16 @@ static void print_result(const struct bench *bench, const char *precision, const
     double gflop = (double)network_flop(bench->network, s->size, s->size) * 1e-9 * s->batch;
     const struct peak_loop *loop = peak_find(precision);
     double gflops = gflop / ms[0] * 1e3;
-    printf("{\"precision\": \"%s\", \"batch\": %u, \"size\": %u, \"threads\": %u, "
+    printf("{\"backend\": \"%s\", \"precision\": \"%s\", \"batch\": %u, \"size\": %u, \"threads\": "
+           "%u, "
            "\"parameters\": %llu, \"arena_bytes\": %zu, \"ms\": %.3f, \"median_ms\": %.3f, "
            "\"ms_a_tile\": %.3f, "
            "\"gflop\": %.3f, \"gflops\": %.1f, \"peak_isa\": \"%s\", \"peak_gflops\": %.1f, "
            "\"share_of_peak\": %.4f, \"samples_ms\": [",
-           precision, s->batch, s->size, s->threads, (unsigned long long)bench->network->parameters,
-           onednn_arena_bytes(bench->instance), ms[0], ms[runs / 2], ms[0] / s->batch, gflop,
-           gflops, loop != NULL ? loop->isa : "", peak, peak > 0 ? gflops / peak : 0.0);
+           bench->backend->name, precision, s->batch, s->size, s->threads,
+           (unsigned long long)bench->network->parameters, arena_bytes(bench), ms[0], ms[runs / 2],
+           ms[0] / s->batch, gflop, gflops, loop != NULL ? loop->isa : "", peak,
+           peak > 0 ? gflops / peak : 0.0);
     for (uint32_t i = 0; i < runs; i++) {
         printf("%s%.3f", i > 0 ? ", " : "", ms[i]);
     }
@@ -188,7 +202,7 @@ static void print_result(const struct bench *bench, const char *precision, const
 
 static double measure_peak(const struct bench *bench)
 {
-    const struct peak_loop *loop = peak_find(backend_onednn.precision(bench->instance));
+    const struct peak_loop *loop = peak_find(bench->backend->precision(bench->instance));
     return loop != NULL ? peak_measure(loop, bench->settings->threads) : 0;
 }
 
@@ -200,13 +214,13 @@ static int time_runs(const struct bench *bench)
     double before = measure_peak(bench);
     for (uint32_t i = 0; i < runs + WARM_RUNS && error == 0; i++) {
         double start = now_ms();
-        error = backend_onednn.forward(bench->instance, &bench->batch);
+        error = bench->backend->forward(bench->instance, &bench->batch);
         ms[i < WARM_RUNS ? 0 : i - WARM_RUNS] = now_ms() - start;
     }
     if (error == 0) {
         double after = measure_peak(bench);
         qsort(ms, runs, sizeof *ms, by_size);
-        print_result(bench, backend_onednn.precision(bench->instance), ms,
+        print_result(bench, bench->backend->precision(bench->instance), ms,
                      after > before ? after : before);
     }
     free(ms);
@@ -223,6 +237,11 @@ static int bench_precision(const struct settings *settings, const struct network
     };
     char reason[256];
     struct bench bench = {.settings = settings, .network = network};
+    bench.backend = backend_choose(settings->backend, network, precision);
+    if (bench.backend == NULL || bench.backend->probe(reason, sizeof reason) != 0) {
+        fprintf(stderr, "forward: backend %s does not run here\n", settings->backend);
+        return -ENODEV;
+    }
     int error = tiles_make(&bench);
     struct quantise_ranges ranges = {0};
     if (error == 0 && strcmp(precision, "int8") == 0) {
@@ -231,7 +250,7 @@ static int bench_precision(const struct settings *settings, const struct network
     }
     if (error == 0) {
         snprintf(reason, sizeof reason, "no memory");
-        error = backend_onednn.create(network, &options, &bench.instance, reason, sizeof reason);
+        error = bench.backend->create(network, &options, &bench.instance, reason, sizeof reason);
     }
     quantise_ranges_free(&ranges);
     if (error != 0) {
@@ -240,14 +259,14 @@ static int bench_precision(const struct settings *settings, const struct network
         return error;
     }
     error = time_runs(&bench);
-    if (error == 0 && settings->profile) {
+    if (error == 0 && settings->profile && bench.backend == &backend_onednn) {
         error = profile(&bench);
     }
     if (error != 0) {
         fprintf(stderr, "forward: %s: %s\n", precision, strerror(-error));
     }
     tiles_free(&bench);
-    backend_onednn.destroy(bench.instance);
+    bench.backend->destroy(bench.instance);
     return error;
 }
 
@@ -335,6 +354,7 @@ static int set(struct settings *settings, int option, const char *text)
     switch (option) {
     case 'm': settings->model = text; return 0;
     case 'p': settings->precision = text; return 0;
+    case 'k': settings->backend = text; return 0;
     case 'b': return parse_number(text, 1024, &settings->random.base);
     case 'd': return parse_number(text, 8, &settings->random.depth);
     case 'c': return parse_number(text, 1024, &settings->random.channels);
@@ -351,19 +371,13 @@ static int set(struct settings *settings, int option, const char *text)
 static int parse(int argc, char **argv, struct settings *settings)
 {
     const struct option options[] = {
-        {"model", required_argument, NULL, 'm'},
-        {"precision", required_argument, NULL, 'p'},
-        {"base", required_argument, NULL, 'b'},
-        {"depth", required_argument, NULL, 'd'},
-        {"channels", required_argument, NULL, 'c'},
-        {"classes", required_argument, NULL, 'o'},
-        {"size", required_argument, NULL, 's'},
-        {"batch", required_argument, NULL, 'n'},
-        {"threads", required_argument, NULL, 't'},
-        {"runs", required_argument, NULL, 'r'},
-        {"profile", no_argument, &settings->profile, 1},
-        {"peak", no_argument, &settings->peak, 1},
-        {NULL, 0, NULL, 0},
+        {"model", required_argument, NULL, 'm'},   {"precision", required_argument, NULL, 'p'},
+        {"backend", required_argument, NULL, 'k'}, {"base", required_argument, NULL, 'b'},
+        {"depth", required_argument, NULL, 'd'},   {"channels", required_argument, NULL, 'c'},
+        {"classes", required_argument, NULL, 'o'}, {"size", required_argument, NULL, 's'},
+        {"batch", required_argument, NULL, 'n'},   {"threads", required_argument, NULL, 't'},
+        {"runs", required_argument, NULL, 'r'},    {"profile", no_argument, &settings->profile, 1},
+        {"peak", no_argument, &settings->peak, 1}, {NULL, 0, NULL, 0},
     };
     for (;;) {
         int option = getopt_long(argc, argv, "", options, NULL);
@@ -381,6 +395,7 @@ int main(int argc, char **argv)
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     struct settings settings = {
         .random = {.base = 64, .depth = 4, .channels = 12, .classes = 11},
+        .backend = "auto",
         .size = 256,
         .batch = 1,
         .threads = cores > 0 ? (uint32_t)cores : 1,
@@ -390,7 +405,7 @@ int main(int argc, char **argv)
         fprintf(stderr,
                 "usage: forward [--model PATH | --base N --depth N --channels N --classes N] "
                 "[--size N] [--batch N] [--threads N] [--runs N] [--precision P] "
-                "[--profile] [--peak]\n");
+                "[--backend B] [--profile] [--peak]\n");
         return EX_USAGE;
     }
     return settings.peak ? print_peaks(&settings) : run(&settings);

@@ -32,7 +32,8 @@ int calibrate_engine_start(const struct calibrate_setup *setup, struct calibrate
     /* Where the processor lacks the instructions, the reference computes the same, slowly. */
     static const char *const names[] = {"auto", "reference"};
     for (size_t i = 0; i < 2; i++) {
-        struct calibrate_engine engine = {.backend = backend_find(names[i])};
+        struct calibrate_engine engine = {
+            .backend = backend_choose(names[i], network, options.precision)};
         rc = engine.backend->create(network, &options, &engine.instance, error, sizeof error);
         if (rc == 0) {
             *out = engine;
