@@ -323,6 +323,9 @@ $(DOUBLE)/libcudnn.so.9: tests/gpu/double/fake_cudnn.c tests/gpu/double/double.h
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(DOUBLE_COMPILE) -DREAL_CUDNN='"$(CUDA)/lib64/libcudnn.so.9"' -shared -o $@ $< -ljansson -lm -ldl
+$(BUILD)/bench/gpu_forward: $(BUILD)/obj/bench/gpu/gpu_forward.o $(BUILD)/unet.a $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(call program,-ldnnl -lzip -lxxhash -ljansson -ldl -lm -pthread)
 $(BUILD)/gpu/%: $(BUILD)/obj/tests/gpu/%.o $(BUILD)/unet.a $(BUILD)/lib.a
 	@mkdir -p $(@D)
 	$(call program,-ldnnl -lzip -lxxhash -ljansson -lcmocka -ldl -lm -pthread)
@@ -331,9 +334,32 @@ test-gpu-double: test-deps
 ifeq ($(HAVE_CUDA),)
 	@echo 'unetserve: no CUDA toolkit with cuDNN in $(CUDA): the cuDNN backend is not built, so not tested either'
 else
-	@$(MAKE) --no-print-directory -j$(JOBS) outputs $(BUILD)/gpu/test_gpu $(DOUBLE)/libcuda.so.1 $(DOUBLE)/libcudnn.so.9
+	@$(MAKE) --no-print-directory -j$(JOBS) outputs gpu-programs $(DOUBLE)/libcuda.so.1 $(DOUBLE)/libcudnn.so.9
 	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) -m pytest -q tests/gpu $(PYTEST)
 endif
+
+# The same tests, and compute-sanitizer's, on the GPUs of this machine (status 77: there is none); and how fast they are.
+.PHONY: test-gpu bench-gpu gpu-programs
+GPU_ROUNDS ?= 5
+ifeq ($(HAVE_CUDA),)
+test-gpu bench-gpu:
+	@echo 'unetserve: no CUDA toolkit with cuDNN in $(CUDA): the cuDNN backend is not built'
+	@exit 77
+else
+gpu-programs: outputs $(BUILD)/gpu/test_gpu $(BUILD)/gpu/test_kernels $(BUILD)/bench/gpu_forward
+test-gpu: test-deps
+	@$(MAKE) --no-print-directory -j$(JOBS) gpu-programs
+	@UNETSERVE_BUILD="$(abspath $(BUILD))" PYTHON=$(PYTHON) CUDA=$(CUDA) tests/gpu/on_device.sh
+bench-gpu: test-deps
+	@$(MAKE) --no-print-directory -j$(JOBS) gpu-programs
+	@BUILD=$(BUILD) $(PYTHON) bench/gpu/run.py --rounds $(GPU_ROUNDS)
+endif
+
+# Bugs planted in a copy of the backend: each must be found by its tests. Half an hour or more; BUGS=WORD: those that have it in their name.
+.PHONY: test-gpu-planted
+BUGS ?=
+test-gpu-planted: test-deps $(GPU_DIR)/kernels.fatbin
+	@$(PYTHON) tests/gpu/planted.py --only "$(BUGS)"
 
 # The table of our kernels in docs/gpu.md, from this build; the bytes are planned for the 31M-parameter network by the real cuDNN.
 .PHONY: gpu-kernels-report
@@ -450,6 +476,8 @@ help:
 	@echo 'make wheel      the Python package, for pip'
 	@echo 'make run        serve the demonstration model on 127.0.0.1:8000'
 	@echo 'make test-gpu-double  the cuDNN backend on a double of a GPU, where the CUDA toolkit is'
+	@echo 'make test-gpu   the same on the GPUs of this machine; make bench-gpu: how fast they are'
+	@echo 'make test-gpu-planted  bugs planted in the cuDNN backend: its tests must find each'
 	@echo 'make gpu-kernels-report  registers, occupancy and bytes of our GPU kernels, into docs/gpu.md'
 	@echo 'make model      search the slot protocol with spin (SIZE=small: the bounds of CI)'
 	@echo 'make chaos      kill and stop processes under load for MINUTES=$(MINUTES), with SEED=; SUPERVISOR=1: that one too'

@@ -29,6 +29,13 @@ def test_backend_agrees_with_the_reference(order):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
+@pytest.mark.parametrize("device", ["h100", "t4"])
+def test_kernels_alone_do_what_plain_loops_do(device):
+    done = subprocess.run([BUILD / "gpu" / "test_kernels"], cwd=ROOT, capture_output=True, text=True, timeout=600,
+                          env={**os.environ, **environment(device)})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
 def config(model, **keys):
     keys = {"tile": 32, **keys}  # what plans are timed for at the start: a small one
     lines = "\n".join(f"{key} = {value}" for key, value in keys.items())
