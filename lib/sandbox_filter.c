@@ -154,7 +154,7 @@ static int arguments_add(scmp_filter_ctx filter)
     /* abort() and pthread_kill: nobody but this process. */
     ALLOW(tgkill, 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
     /* Threads that start name the policy that they have anyway. */
-    ALLOW(sched_setscheduler, 1, SCMP_A1(SCMP_CMP_EQ, SCHED_OTHER, 0));
+    ALLOW(sched_setscheduler, 1, SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)sched_getscheduler(0), 0));
     /* A limit of its own, to read. */
     ALLOW(prlimit64, 2, SCMP_A0(SCMP_CMP_EQ, 0, 0), SCMP_A2(SCMP_CMP_EQ, 0, 0));
     /* A new process is none of a thread's flags. */

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -199,6 +200,22 @@ static int try_exec(void)
     return outcome(execve("/nowhere/at/all", none, none));
 }
 
+static int set_policy(int policy)
+{
+    struct sched_param none = {.sched_priority = 0};
+    return outcome(sched_setscheduler(0, policy, &none));
+}
+
+static int try_own_policy(void)
+{
+    return set_policy(SCHED_BATCH);
+}
+
+static int try_other_policy(void)
+{
+    return set_policy(SCHED_IDLE);
+}
+
 static void needs_seccomp(void)
 {
     const char *missing = sandbox_missing();
@@ -220,6 +237,17 @@ static void test_fronts_are_walled_in(void **state)
     assert_ends(try_limit, EPERM);
     assert_ends(try_write, SUCCEEDED);
     assert_ends(try_unix, SUCCEEDED);
+}
+
+/* libzmq's threads set the policy that they have, and end the process where they may not. */
+static void test_threads_name_their_policy(void **state)
+{
+    (void)state;
+    needs_seccomp();
+    assert_int_equal(set_policy(SCHED_BATCH), SUCCEEDED);
+    assert_ends(try_own_policy, SUCCEEDED);
+    assert_ends(try_other_policy, EPERM);
+    assert_int_equal(set_policy(SCHED_OTHER), SUCCEEDED);
 }
 
 static void test_exec_ends_the_process(void **state)
@@ -330,6 +358,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fronts_are_walled_in),
+        cmocka_unit_test(test_threads_name_their_policy),
         cmocka_unit_test(test_exec_ends_the_process),
         cmocka_unit_test(test_no_tcp_connection_is_made),
         cmocka_unit_test(test_auth_is_walled_in),
