@@ -4,6 +4,7 @@
 #include "workers/models/unet/family.h"
 
 #include <errno.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -650,6 +651,39 @@ static void test_wrong_kinds_of_numbers(void **state)
     weights_close(&weights);
 }
 
+/* Wherever in a convolution one number is none, or becomes none by its norm, it is found, whether
+ * weights are kept or only looked at; and a number that is large enough is none of these. */
+static void test_one_number_that_is_none(void **state)
+{
+    (void)state;
+    static const float none[] = {NAN, -NAN, INFINITY, -INFINITY, 3e38f, -3e38f};
+    struct weights weights = open_golden(0);
+    struct weights_tensor *tensor = tensor_named(&weights, "inc.double_conv.3.weight");
+    struct weights_tensor *scale = tensor_named(&weights, "inc.double_conv.4.weight");
+    size_t count = (size_t)tensor->elements;
+    float *values = malloc(tensor->bytes), *factors = malloc(scale->bytes);
+    assert_true(values && factors && tensor->dtype == WEIGHTS_F32 && scale->dtype == WEIGHTS_F32);
+    memcpy(values, tensor->data, tensor->bytes);
+    for (size_t i = 0; i < scale->elements; i++)
+        factors[i] = 1e3f;
+    tensor->data = values;
+    scale->data = factors;
+    for (size_t at = 0; at < count; at += at < 40 ? 1 : 37) {
+        float kept = values[at];
+        values[at] = none[at % (sizeof none / sizeof none[0])];
+        expect_refusal(&weights, NULL);
+        assert_non_null(strstr(report, "inc.double_conv.3: the weights hold a NaN"));
+        values[at] = 1e20f;
+        struct network network;
+        assert_int_equal(family_check(&weights, NULL, &network, report, sizeof report), 0);
+        network_free(&network);
+        values[at] = kept;
+    }
+    free(values);
+    free(factors);
+    weights_close(&weights);
+}
+
 static void test_unknown_families(void **state)
 {
     (void)state;
@@ -775,6 +809,7 @@ int main(void)
         cmocka_unit_test(test_every_lost_tensor_is_noticed),
         cmocka_unit_test(test_report_lines),
         cmocka_unit_test(test_wrong_kinds_of_numbers),
+        cmocka_unit_test(test_one_number_that_is_none),
         cmocka_unit_test(test_unknown_families),
         cmocka_unit_test(test_two_networks_in_one_file),
         cmocka_unit_test(test_report_is_bounded),

@@ -1,5 +1,6 @@
 #include "family_layers.h"
 
+#include <emmintrin.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -107,6 +108,64 @@ static float *load_leaf(struct layer_builder *builder, const struct module *modu
     return values;
 }
 
+static __m128i larger(__m128i a, __m128i b)
+{
+    __m128i a_is = _mm_cmpgt_epi32(a, b);
+    return _mm_or_si128(_mm_and_si128(a_is, a), _mm_andnot_si128(a_is, b));
+}
+
+/* Of finite floats, the magnitude that none of them exceeds; if one is not finite, that is not
+ * either: without their sign, bits are ordered as magnitudes are, with infinities and NaNs above
+ * all numbers. The floats may be unaligned. */
+static float largest_magnitude(const void *floats, size_t count)
+{
+    const unsigned char *at = floats;
+    const __m128i magnitude = _mm_set1_epi32(0x7fffffff);
+    __m128i most[2] = {_mm_setzero_si128(), _mm_setzero_si128()};
+    uint32_t bits[4], largest = 0;
+    for (; count >= 8; count -= 8, at += 32) {
+        __m128i first = _mm_loadu_si128((const __m128i *)(const void *)at);
+        __m128i second = _mm_loadu_si128((const __m128i *)(const void *)(at + 16));
+        most[0] = larger(_mm_and_si128(first, magnitude), most[0]);
+        most[1] = larger(_mm_and_si128(second, magnitude), most[1]);
+    }
+    _mm_storeu_si128((__m128i *)(void *)bits, larger(most[0], most[1]));
+    for (size_t i = 0; i < 4 + count; i++) {
+        uint32_t one;
+        memcpy(&one, i < 4 ? (const void *)&bits[i] : at + (i - 4) * sizeof one, sizeof one);
+        one &= 0x7fffffff;
+        largest = one > largest ? one : largest;
+    }
+    float value;
+    memcpy(&value, &largest, sizeof value);
+    return value;
+}
+
+/* The largest magnitude of each of a convolution's rows (its first dimension): they are finite, and
+ * are so after any factor, where all of the row is. NULL when memory ran out. */
+static float *load_largest(struct layer_builder *builder, const struct weights_tensor *tensor)
+{
+    size_t rows = (size_t)tensor->dims[0];
+    struct weights_tensor part = *tensor;
+    part.elements = tensor->elements / rows;
+    part.bytes = tensor->bytes / rows;
+    float *largest = malloc(rows * sizeof *largest);
+    float *row = malloc((size_t)part.elements * sizeof *row);
+    bool loaded = largest && row;
+    for (size_t i = 0; loaded && i < rows; i++) {
+        part.data = (const unsigned char *)tensor->data + i * part.bytes;
+        bool as_it_is = part.dtype == WEIGHTS_F32;
+        loaded = as_it_is || weights_to_f32(&part, row) == 0;
+        largest[i] = largest_magnitude(as_it_is ? part.data : row, (size_t)part.elements);
+    }
+    free(row);
+    if (loaded)
+        return largest;
+    free(largest);
+    builder->rc = -ENOMEM;
+    return NULL;
+}
+
 /* What torch would call learnable. */
 static void count_parameters(struct layer_builder *builder, const struct module *module)
 {
@@ -148,12 +207,14 @@ static bool all_finite(const float *values, size_t count)
     return true;
 }
 
-/* Read and fold a layer's numbers. */
+/* Read and fold a layer's numbers; of those that are not kept, the largest. */
 static void load_values(struct layer_builder *builder, struct network_layer *layer,
                         const struct module *conv, const struct module *norm)
 {
-    size_t count = (size_t)conv->leaves[LEAF_WEIGHT]->elements;
-    layer->weights = load_leaf(builder, conv, LEAF_WEIGHT);
+    const struct weights_tensor *weight = conv->leaves[LEAF_WEIGHT];
+    bool whole = builder->values == LAYERS_KEEP;
+    size_t count = (size_t)(whole ? weight->elements : weight->dims[0]);
+    layer->weights = whole ? load_leaf(builder, conv, LEAF_WEIGHT) : load_largest(builder, weight);
     layer->bias = conv->leaves[LEAF_BIAS] ? load_leaf(builder, conv, LEAF_BIAS)
                                           : calloc(layer->channels, sizeof *layer->bias);
     if (!layer->weights || !layer->bias) {
