@@ -347,6 +347,12 @@ static void write_server(const struct view *view)
     family(view, "start_time_seconds", "gauge", "When this server started, in Unix time.");
     fprintf(view->out, "unetserve_start_time_seconds %" PRIu64 ".%03" PRIu64 "\n",
             created_ms / 1000, created_ms % 1000);
+    const struct counters_server *counted = view->models->queue->counted;
+    family(view, "reloads_total", "counter", "Reloads (SIGHUP), by what became of them.");
+    fprintf(view->out, "unetserve_reloads_total{outcome=\"done\"} %" PRIu64 "\n",
+            counter_read(&counted->reloads));
+    fprintf(view->out, "unetserve_reloads_total{outcome=\"refused\"} %" PRIu64 "\n",
+            counter_read(&counted->reloads_refused));
 }
 
 /* ---- what models count ---- */

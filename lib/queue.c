@@ -37,6 +37,7 @@ struct queue_header {
     uint64_t processes_offset;
     uint64_t models_offset;
     uint64_t slots_offset;
+    uint64_t counted_offset;
     uint64_t seats_offset;
     uint64_t counters_offset;
     uint64_t gpus_offset;
@@ -199,6 +200,8 @@ static void layout_plan(const struct queue_geometry *geometry, uint32_t slot_cou
     at += round_up(sizeof(struct queue_model) * QUEUE_MAX_MODELS, QUEUE_ALIGN);
     plan->slots_offset = at;
     at += round_up(sizeof(struct queue_slot) * slot_count, QUEUE_ALIGN);
+    plan->counted_offset = at;
+    at += round_up(sizeof(struct counters_server), QUEUE_ALIGN);
     plan->seats_offset = at;
     at += round_up(sizeof(struct counters_seat) * COUNTERS_MAX_SEATS, QUEUE_ALIGN);
     plan->counters_offset = at;
@@ -323,6 +326,7 @@ static int pointers_set(struct queue *queue, const struct queue_header *plan)
     queue->models = (struct queue_model *)(base + plan->models_offset);
     queue->slots = (struct queue_slot *)(base + plan->slots_offset);
     queue->slot_count = plan->slot_count;
+    queue->counted = (struct counters_server *)(base + plan->counted_offset);
     queue->seats = (struct counters_seat *)(base + plan->seats_offset);
     queue->counters = (struct counters *)(base + plan->counters_offset);
     queue->gpus = (struct counters_gpu *)(base + plan->gpus_offset);
@@ -826,6 +830,13 @@ int queue_model_publish(struct queue *queue, uint32_t model_index, uint32_t gene
     return error;
 }
 
+void queue_model_take_back(struct queue *queue, uint32_t model, uint32_t generation)
+{
+    assert(model < QUEUE_MAX_MODELS && generation > 1);
+    assert(atomic_load(&queue->models[model].generation) == generation);
+    atomic_store_explicit(&queue->models[model].generation, generation - 1, memory_order_release);
+}
+
 static void fields_bound(struct unetserve_field *fields, uint32_t *count)
 {
     if (*count > UNETSERVE_MAX_FIELDS)
@@ -861,8 +872,8 @@ int queue_model_read(const struct queue *queue, uint32_t model_index,
             return -ENOENT;
         struct unetserve_interface copy = model->interfaces[before & 1];
         atomic_thread_fence(memory_order_acquire);
-        /* The place is written again only by generation before + 2, after before + 1 was published.
-         */
+        /* The place is written again only by generation before + 2, after another one was published
+         * or this one was taken back. */
         if (atomic_load_explicit(&model->generation, memory_order_relaxed) - before > 0)
             continue;
         interface_bound(&copy);

@@ -21,7 +21,9 @@
 #define GATEWAY_TURNS                                                                              \
     2 /* after so many turns no gateway holds an interface that it has not pinned a slot to */
 
-enum reload_phase { ASKING, NEXT, TRYING, OUTGOING, SWAPPING, CLOSING, ABORTING };
+#define SPARE_TRIES 5 /* loads that fail, after which what others have published is taken back */
+
+enum reload_phase { ASKING, NEXT, TRYING, OUTGOING, SWAPPING, CLOSING, ABORTING, RETURNING };
 
 struct reload {
     struct server *server;
@@ -31,6 +33,9 @@ struct reload {
     struct config fresh, before; /* as asked for; as served until now */
     uint32_t model;              /* that is asked about, or taken over */
     uint64_t offered_ns;         /* processes that were started before have the old model */
+    uint32_t served;             /* the generation of the old model */
+    uint32_t offered;            /* the generation that those have who were started later */
+    bool returning; /* it was published, and is not to be: requests go back to the old one */
     /* asking */
     struct describing describing;
     bool is_describing;
@@ -187,6 +192,7 @@ void reload_forget(struct server *server)
 
 static void refuse(struct reload *reload, const char *why, const char *model)
 {
+    counter_add(&reload->server->queue.counted->reloads_refused, 1);
     log_event(LOG_LEVEL_ERROR, "not reloaded", log_text("why", why), log_text("model", model));
     sd_notify(0, "READY=1\nSTATUS=serving; the last reload was refused");
     reload_forget(reload->server);
@@ -234,6 +240,7 @@ static void finish(struct reload *reload)
     if (keys_waiting(server->asked, &reload->fresh, waiting, sizeof waiting))
         log_event(LOG_LEVEL_WARNING, "changed keys of the configuration count from the next start",
                   log_text("keys", waiting));
+    counter_add(&server->queue.counted->reloads, 1);
     log_event(LOG_LEVEL_INFO, "reloaded");
     sd_notify(0, "READY=1\nSTATUS=serving, reloaded");
     reload_forget(server);
@@ -270,6 +277,15 @@ static void worker_keys_take(struct config_model *model, const struct config_mod
     model->batch_timeout_us = from->batch_timeout_us; /* may be left to the model */
 }
 
+/* The one after the present one; in its place, beyond those that were taken back. */
+static uint32_t next_generation(const struct server *server, uint32_t model)
+{
+    uint32_t next = server->generations[model] + 1;
+    while (next <= server->taken_back[model])
+        next += 2;
+    return next;
+}
+
 /* Workers that start from now on load the new model; the spare does so first. */
 static void offer(struct reload *reload)
 {
@@ -277,7 +293,10 @@ static void offer(struct reload *reload)
     uint32_t model = reload->model;
     worker_keys_take(&server->config->models[model], &reload->fresh.models[model]);
     server_publish_config(server);
-    server->generations[model] += reload->changed;
+    reload->served = server->generations[model];
+    if (reload->changed)
+        server->generations[model] = next_generation(server, model);
+    reload->offered = server->generations[model];
     reload->offered_ns = queue_now_ns();
     reload->phase = TRYING;
     seat_want(server->spare, true);
@@ -323,19 +342,21 @@ static bool is_published(const struct reload *reload)
                                   server->generations[reload->model];
 }
 
-/* It did not load, and nobody has seen anything of it. Workers that were replaced meanwhile may be
- * about to load it all the same: they start again, with the old one. */
+/* It did not load. Workers that were replaced meanwhile may be about to load it all the same: they
+ * start again, with the old one. But if one of them has published it, they stay for the requests
+ * that are pinned to it. */
 static void abort_model(struct reload *reload)
 {
     struct server *server = reload->server;
     uint32_t model = reload->model;
-    server->generations[model] -= reload->changed;
+    reload->returning = is_published(reload);
+    server->generations[model] = reload->served;
     server->config->models[model] = reload->before.models[model];
     live_keys_take(server->config, &reload->before);
     server_publish_config(server);
     reload->phase = ABORTING;
     seat_want(server->spare, false);
-    for (uint32_t i = 0; i < server->seat_count; i++)
+    for (uint32_t i = 0; !reload->returning && i < server->seat_count; i++)
         if (is_worker_of(reload, &server->seats[i]) &&
             server->seats[i].begun_ns >= reload->offered_ns)
             restart(&server->seats[i]);
@@ -354,7 +375,8 @@ static bool step_trying(struct reload *reload)
 {
     struct server *server = reload->server;
     enum tree_state state = server->spare->state;
-    if (state == TREE_BACKOFF && !is_published(reload)) {
+    if (state == TREE_BACKOFF &&
+        (!is_published(reload) || server->spare->failures >= SPARE_TRIES)) {
         abort_model(reload);
         return true;
     }
@@ -410,7 +432,7 @@ static bool step_outgoing(struct reload *reload)
 {
     if (gateways_behind(reload) || slots_outgoing(reload) || slots_outgoing(reload))
         return false;
-    reload->phase = SWAPPING;
+    reload->phase = reload->returning ? RETURNING : SWAPPING;
     return true;
 }
 
@@ -456,34 +478,73 @@ static bool step_closing(struct reload *reload)
     return false;
 }
 
-/* Is there a process that was started for that generation, and may still publish it? */
-static bool generation_started(const struct reload *reload, uint32_t generation)
+/* Is there a process that was started for that generation, and may still publish it? One that is
+ * ready has. */
+static bool generation_started(const struct reload *reload, uint32_t generation, bool but_ready)
 {
     const struct queue *queue = &reload->server->queue;
     for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++)
         if (queue_process_is(queue, i, QUEUE_WORKER) &&
             atomic_load(&queue->processes[i].life) == QUEUE_LIVE &&
             atomic_load(&queue->processes[i].model) == reload->model &&
-            atomic_load(&queue->processes[i].model_generation) == generation)
+            atomic_load(&queue->processes[i].model_generation) == generation &&
+            !(but_ready && atomic_load(&queue->processes[i].ready)))
             return true;
     return false;
+}
+
+static void take_back(struct reload *reload)
+{
+    struct server *server = reload->server;
+    log_event(LOG_LEVEL_WARNING,
+              "a model that another worker has loaded is taken back: the spare one cannot load it",
+              log_text("model", server->config->models[reload->model].name),
+              log_number("tries", server->spare->failures));
+    queue_model_take_back(&server->queue, reload->model, reload->offered);
+    server->taken_back[reload->model] = reload->offered;
+    note_ticks(reload);
+    reload->phase = OUTGOING;
 }
 
 /* First nobody must be left who could publish it; then nobody must have done so. */
 static bool step_aborting(struct reload *reload)
 {
     struct server *server = reload->server;
-    uint32_t model = reload->model, aborted = server->generations[model] + 1;
+    uint32_t model = reload->model;
     if (server->spare->state != TREE_DOWN ||
-        (reload->changed && generation_started(reload, aborted)))
+        (reload->changed && generation_started(reload, reload->offered, reload->returning)))
         return false;
-    if (reload->changed && atomic_load(&server->queue.models[model].generation) == aborted) {
+    if (reload->returning) {
+        take_back(reload);
+        return true;
+    }
+    if (reload->changed &&
+        atomic_load(&server->queue.models[model].generation) == reload->offered) {
         live_keys_take(server->config, &reload->fresh);
         offer(reload); /* another worker was faster, and requests have seen it */
         return true;
     }
     refuse(reload, "the model does not load; the old one is served on",
            server->config->models[model].name);
+    return false;
+}
+
+/* No request is pinned to it any more: those that serve it end, and the old model takes their
+ * seats. Whether that still loads is nothing to wait for. */
+static bool step_returning(struct reload *reload)
+{
+    struct server *server = reload->server;
+    const struct queue_process *processes = server->queue.processes;
+    for (uint32_t i = 0; i < server->seat_count; i++) {
+        struct tree_seat *seat = &server->seats[i];
+        if (is_worker_of(reload, seat) && seat->index &&
+            atomic_load(&processes[seat->index].model_generation) == reload->offered)
+            restart(seat);
+    }
+    if (generation_started(reload, reload->offered, false))
+        return false;
+    refuse(reload, "the model does not load again; the old one is served on",
+           server->config->models[reload->model].name);
     return false;
 }
 
@@ -497,6 +558,7 @@ static bool step(struct reload *reload)
     case SWAPPING: return step_swapping(reload);
     case CLOSING: return step_closing(reload);
     case ABORTING: return step_aborting(reload);
+    case RETURNING: return step_returning(reload);
     }
     return false;
 }

@@ -107,6 +107,7 @@ struct server {
     int exit_status;
     struct reload *reload;                  /* NULL: none is under way */
     uint32_t generations[QUEUE_MAX_MODELS]; /* which new workers load */
+    uint32_t taken_back[QUEUE_MAX_MODELS];  /* published, and not to be after all; 0: none */
     struct tree_seat *auth;                 /* wanted where tokens are taken */
     struct tree_seat *gpu;                  /* wanted where there are GPUs to tell of */
     struct tree_seat *spare;                /* of the worker that tries a reload first */

@@ -3,6 +3,7 @@
  * outlives the process that made it, and one writer for each block, so that counting takes no lock
  * and no locked instruction. Readers add the blocks up.
  *
+ *   struct counters_server the supervisor; there is one
  *   struct counters_seat   the supervisor
  *   struct counters        the process that sits there; after its death nobody until the next one
  *
@@ -67,6 +68,12 @@ typedef _Atomic uint64_t counter;
 struct counters_histogram {
     counter sum;                       /* of what was observed */
     counter buckets[COUNTERS_BUCKETS]; /* each without those below it; their sum is the count */
+};
+
+/* By the supervisor, of the whole server. */
+struct counters_server {
+    _Alignas(64) counter reloads; /* that took over what was asked for */
+    counter reloads_refused;      /* that changed nothing */
 };
 
 /* By the supervisor. */

@@ -206,9 +206,10 @@ struct queue {
     struct queue_model *models;            /* geometry->model_count */
     struct queue_slot *slots;
     uint32_t slot_count;
-    struct counters_seat *seats; /* COUNTERS_MAX_SEATS */
-    struct counters *counters;   /* COUNTERS_MAX_SEATS: by seat */
-    struct counters_gpu *gpus;   /* COUNTERS_MAX_GPUS: by GPU */
+    struct counters_server *counted; /* of the whole server */
+    struct counters_seat *seats;     /* COUNTERS_MAX_SEATS */
+    struct counters *counters;       /* COUNTERS_MAX_SEATS: by seat */
+    struct counters_gpu *gpus;       /* COUNTERS_MAX_GPUS: by GPU */
     struct admission *admission;
     struct crowd_block *crowds; /* CROWD_GATEWAYS: by seat */
 };
@@ -313,6 +314,11 @@ unsigned queue_apply_standing_rules(struct queue *queue);
  * again), or -EPROTO when the interface differs from the one published for that generation. */
 int queue_model_publish(struct queue *queue, uint32_t model, uint32_t generation, uint16_t self,
                         const struct unetserve_interface *interface);
+
+/* Supervisor: that generation, the newest, is not to be after all; new requests are pinned to the
+ * one before again. Nobody is left who could publish it. Its number is not used again: a later
+ * generation's has the same place for its interface, and is larger. */
+void queue_model_take_back(struct queue *queue, uint32_t model, uint32_t generation);
 
 /* Copy a model's published interface. 0 with *interface and *generation, -ENOENT: no worker has
  * been ready yet. */

@@ -77,6 +77,7 @@ PLACES = 100  # connections that our address may have
 LONELY_ROUNDS = 60
 LONELY_FRONTS = 30
 LARGE_BYTES = 4_000_000
+ORPHANS_GONE_S = 45  # the drain, the five seconds of the kernel's timer, which begins when who is stopped goes on
 DRAIN_S = 30  # all that was accepted is done by then, on a machine that others use too
 ORPHANS_S = 12  # at most so long others are killed beside a dead supervisor
 KILL_COMES_S = 1  # a supervisor that has taken a process for stopped kills it
@@ -313,12 +314,12 @@ class Faults:
             wait_until(lambda: not listens(self.server.port), DRAIN_S, "the address to be free")
             start_again(self.server)
             self.books.end_over(end)
-        while orphans_left(old) and time.monotonic() < begun + DRAIN_S + 5:
+        while orphans_left(old) and time.monotonic() < begun + ORPHANS_GONE_S:
             time.sleep(0.02)
         company.join()
         self.drains_s.append(time.monotonic() - begun)
         if left := orphans_left(old):
-            self.books.violate(f"{DRAIN_S + 5} s after the supervisor's death there still is {left}")
+            self.books.violate(f"{ORPHANS_GONE_S} s after the supervisor's death there still is {left}")
         if self.server.log_text().count(REFUSED_AT_END) > told and not self.books.is_hurt(end):
             self.books.violate(f"a gateway refused what it had accepted, and no worker had died: {self.counts - before}")
         if not at_once:

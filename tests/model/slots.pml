@@ -130,7 +130,9 @@ byte kills, heads, lates, leaves, terms, stucks, grows, reloads, flops;
 #define SWAPPING 3
 #define CLOSING  4
 #define ABORTING 5
+#define RETURNING 6
 byte phase;
+bool returning; /* what was published is taken back */
 byte coming;    /* generations[]: what new workers load */
 byte files;     /* which interface the model's files have */
 byte behind[2]; /* turns that a gateway has yet to make */
@@ -157,6 +159,7 @@ bool first_byte[4];
 byte form[4];      /* which interface it was read by */
 byte job_in[2];
 bool hurt;         /* somebody was killed */
+bool given_up;     /* what was published did not load a second time */
 hidden byte edge_now;
 
 /* queue_move, after the comparison: the edge must exist for that role, the owner must be one
@@ -256,7 +259,7 @@ inline flag(q, generation)
 		     (stage[n] == FORGOTTEN && (!SAME(n) || HAS_REPLY(AT(n))))))
 #endif
 #define PATIENT(n)  (MINE(n) && stage[n] == WAITING)
-#define LATE(n)     (PATIENT(n) && overdue[n])
+#define LATE(n)     (PATIENT(n) && overdue[n] && AT(n) != DONE && AT(n) != FAILED)
 #define BUSY_JOB(n) (MINE(n) && (stage[n] == WAITING || stage[n] == RECEIVING))
 /* queue_generation_is_over */
 #define BRINGS(i, v) (IS(i, WORKER) && life[i] == LIVE && brings[i] == (v))
@@ -350,7 +353,6 @@ turn:	do
 	/* job_check: a deadline has passed */
 	:: atomic { SOME_JOB(LATE) -> TAKE_JOB(LATE); s = place[j]; x = word[s];
 			if
-			:: STATE(x) == DONE || STATE(x) == FAILED -> j = 0; s = 0; x = 0; goto turn
 			:: STATE(x) == READY
 			:: else -> answer(j); unwanted[j] = 1; x = 0; goto release
 			fi };
@@ -400,10 +402,10 @@ turn:	do
 			left[p] = 1; ready[index_of[p]] = 0; goto end }
 	od;
 
-	/* job_refuse_outdated: 503, and only when somebody has died */
+	/* job_refuse_outdated: 503, and only when somebody has died, or what he asks for was taken back */
 refuse: atomic {
 			if
-			:: word[s] == x -> assert(hurt); answer(j); move_kept(GATEWAY, s, FREE, 0); x = 0
+			:: word[s] == x -> assert(hurt || given_up); answer(j); move_kept(GATEWAY, s, FREE, 0); x = 0
 			:: else -> j = 0; s = 0; x = 0; goto turn
 			fi };
 	goto forget;
@@ -675,6 +677,7 @@ await:	atomic { !gone[p] -> goto again }
 /* to look is worth while: what is there may move on */
 #define MAY_CLEAR(q)  (!OUTGOES(q) || STATE(word[q]) == RECV)
 #define STARTED_FOR(t, g) (index_of[t] && brings[index_of[t]] == (g) && life[index_of[t]] == LIVE)
+#define STARTING_FOR(t, g) (STARTED_FOR(t, g) && !ready[index_of[t]])
 #define SWAPPED(t)    (((t) == 4 && WORKERS < 2) || (up[t] && ready[index_of[t]] && !draining[index_of[t]]))
 
 inline bury(seat)
@@ -781,7 +784,7 @@ watch:	do
 	:: wish(3, true) -> goto enter
 	:: wish(4, WORKERS > 1) -> goto enter
 #if RELOADS
-	:: wish(SPARE, phase >= TRYING && phase <= SWAPPING && newest == coming) -> goto enter
+	:: wish(SPARE, phase >= TRYING && phase <= SWAPPING && newest == coming && !returning) -> goto enter
 
 	/* ---- supervisor/reload.c ---- */
 	/* try_model */
@@ -803,11 +806,26 @@ watch:	do
 			if :: STARTED_FOR(4, coming + 1) -> draining[index_of[4]] = 1 :: else fi
 #endif
 		}
+	/* abort_model: it never loads at the spare seat, and another has published it */
+	:: atomic { phase == TRYING && !up[SPARE] && newest == coming -> phase = ABORTING; returning = 1;
+			given_up = 1; coming--; files = 1 - files }
+	/* take_back: nobody publishes it again; those who serve it stay until nothing is pinned to it */
+#if BUG == 33
+	:: atomic { phase == ABORTING && returning ->
+#else
+	:: atomic { phase == ABORTING && returning && !STARTING_FOR(3, coming + 1) && !STARTING_FOR(4, coming + 1) ->
+#endif
+			newest = coming; phase = OUTGOING;
+			behind[0] = (up[0] -> 2 : 0); behind[1] = (up[1] -> 2 : 0) }
+	/* step_returning */
+	:: atomic { phase == RETURNING && STARTED_FOR(3, coming + 1) && !draining[index_of[3]] -> draining[index_of[3]] = 1 }
+	:: atomic { phase == RETURNING && STARTED_FOR(4, coming + 1) && !draining[index_of[4]] -> draining[index_of[4]] = 1 }
+	:: atomic { phase == RETURNING && !STARTED_FOR(3, coming + 1) && !STARTED_FOR(4, coming + 1) -> phase = SERVING; returning = 0 }
 	/* step_aborting: one of them was faster, so it is to be after all */
 #if BUG == 30
-	:: atomic { phase == ABORTING -> phase = SERVING }
+	:: atomic { phase == ABORTING && !returning -> phase = SERVING }
 #else
-	:: atomic { phase == ABORTING && !STARTED_FOR(3, coming + 1) && !STARTED_FOR(4, coming + 1) ->
+	:: atomic { phase == ABORTING && !returning && !STARTED_FOR(3, coming + 1) && !STARTED_FOR(4, coming + 1) ->
 			if
 			:: newest > coming -> coming++; files = 1 - files; phase = TRYING
 			:: else -> phase = SERVING
@@ -829,7 +847,7 @@ watch:	do
 		:: atomic { OUTGOES(1) -> goto watch }
 		fi;
 #endif
-		atomic { phase = SWAPPING; swapped = 0 }
+		atomic { phase = (returning -> RETURNING : SWAPPING); swapped = 0 }
 	/* step_swapping: those that were there before, also if they are only starting */
 	:: atomic { phase == SWAPPING && swapped < 4 && !(swapped & 1) ->
 			s = 3 + swapped / 2;

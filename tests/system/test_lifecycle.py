@@ -478,6 +478,55 @@ def test_refused_reload_leaves_no_worker_of_the_new_model(start_server, moody, h
     server.stop()
 
 
+def spare_of(server):
+    """The pid of the worker at the last seat, which loads what is to come; None: it is not there."""
+    seats = {int(words[words.index("--seat") + 1]): pid for pid, words in server.children().items()
+             if "--seat" in words and words[0].endswith("unetserve-worker")}
+    return seats.get(max(seats)) if len(seats) == 3 else None
+
+
+def test_reload_whose_spare_never_loads_ends(start_server, moody, hold):
+    """Another worker, replaced meanwhile, has brought the new model already: it is taken back, and what was begun with it
+    is answered by it."""
+    path, mood = moody
+    server = start_server(path, ["--workers", "2"])
+    old = server.role("worker")
+    hold("second")
+    mood("second")
+    server.send(signal.SIGHUP)
+    spare = wait_until(lambda: spare_of(server), WAIT_S, "the spare")
+    os.kill(old[0], signal.SIGKILL)
+    wait_until(lambda: len(server.role("worker")) == 3 and old[0] not in server.role("worker"), WAIT_S, "its successor")
+    os.kill(spare, signal.SIGSTOP)
+    hold("nothing")
+    wait_until(lambda: ask_mood(server) == (200, "second"), WAIT_S, "the new model")
+    hold("second")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        begun = pool.submit(ask_mood, server, "1500")
+        wait_until(lambda: begun.done() or "RUN" in slot_states(server), WAIT_S, "the running job")
+
+        def end_spare():
+            if pid := spare_of(server):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return "is taken back" in server.log_text()
+
+        wait_until(end_spare, WAIT_S, "the end of the tries")
+        mood("first")
+        hold("nothing")
+        assert begun.result() == (200, "second")
+    wait_until(lambda: "not reloaded" in server.log_text(), WAIT_S, "the end of the reload")
+    assert ask_mood(server) == (200, "first")
+    page = requests.get(server.url + "/metrics", timeout=WAIT_S).text
+    assert 'unetserve_reloads_total{outcome="refused"} 1\n' in page
+    assert 'unetserve_reloads_total{outcome="done"} 0\n' in page
+    wait_until(lambda: len(server.role("worker")) == 2, WAIT_S, "both workers")
+    mood("third")
+    reload(server)
+    assert {ask_mood(server) for _ in range(4)} == {(200, "third")}
+    server.stop()
+
+
 def slot_states(server):
     with Client(server) as client:
         slots = json.loads(client.status()[1])["slots"]
