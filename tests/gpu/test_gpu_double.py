@@ -43,7 +43,7 @@ def config(model, **keys):
 
 
 def predict(server, tile):
-    return requests.post(server.url + "/predict", data=tile.tobytes(), timeout=60, headers={
+    return requests.post(server.url + "/predict", data=tile.tobytes(), timeout=600, headers={
         "Content-Type": "application/octet-stream", "Accept": "application/x-npy",
         "X-Unetserve-Shape": ",".join(map(str, tile.shape)), "X-Unetserve-Dtype": str(tile.dtype)})
 
@@ -128,5 +128,5 @@ def test_plans_are_timed_at_the_first_start_only(start_server, tmp_path):
 def test_without_a_device_it_is_said(start_server):
     broken = environment(GPUDOUBLE_DEVICE="/nonexistent")
     done = subprocess.run([BUILD / "unetserve", "--model", GOLDENS / "plain.safetensors", "--device", "cuda", "--check"],
-                          capture_output=True, text=True, timeout=60, env={**os.environ, **broken})
+                          capture_output=True, text=True, timeout=600, env={**os.environ, **broken})
     assert done.returncode == 69 and "finds no device" in done.stderr

@@ -134,7 +134,8 @@ def cpu_ticks(pid):
 
 
 def test_drain_finishes_what_was_accepted(start_server, demo_model):
-    server = start_server(config=f"[model slow]\npath = {demo_model}\nbackend = reference\n")
+    server = start_server(config="[server]\ndrain_timeout_ms = 3600000\n"
+                                 f"[model slow]\npath = {demo_model}\nbackend = reference\ntimeout_ms = 3600000\nrun_timeout_ms = 3600000\n")
     worker = server.role("worker")[0]
     before = cpu_ticks(worker)
     headers = {"Content-Type": "application/octet-stream", "X-Unetserve-Dtype": "uint8",
@@ -187,7 +188,7 @@ def test_reload_loses_no_request(start_server, simple_model):
 def test_hung_worker_is_replaced(start_server, demo_model):
     """Stopped in the middle of a job that may run for a second only: the client is told so, and the worker killed."""
     config = (f"[model slow]\npath = {demo_model}\nbackend = reference\n"
-              "run_timeout_ms = 1000\n")
+              "timeout_ms = 3600000\nrun_timeout_ms = 1000\n")
     server = start_server(config=config)
     worker = server.role("worker")
     before = cpu_ticks(worker[0])

@@ -54,12 +54,12 @@ def test_the_emulated_processor_is_an_old_one(tmp_path):
 
 
 def test_a_tile_is_served(start_server, old_build, demo_model, scene):
-    server = start_server(demo_model, build=old_build)
+    server = start_server(config=f"[model m]\npath = {demo_model}\ntimeout_ms = 3600000\nrun_timeout_ms = 3600000\n", build=old_build)
     programs = [os.path.basename(os.readlink(f"/proc/{pid}/exe")) for pid in server.children()]
     assert programs.count(EMULATOR[0]) >= 1 and "unetserve-worker" not in programs
     answer = server.directory / "answer.npy"
     subprocess.run([BUILD / "unetctl", "predict", GOLDENS / "scene_96x112.input.npy", "-o", answer,
-                    "--url", server.url], check=True, timeout=WAIT_S)
+                    "--url", server.url, "--timeout", "3600000"], check=True, timeout=WAIT_S)
     labels = numpy.load(answer)
     assert labels.shape == scene.shape[1:]
     # Such a processor computes in float32: these are torch's labels.
