@@ -156,6 +156,13 @@ static int on_daemon_io(sd_event_source *source, int fd, uint32_t events, void *
     return 0;
 }
 
+static int on_daemon_again(sd_event_source *source, void *opaque)
+{
+    (void)source;
+    daemons_run(opaque);
+    return 0;
+}
+
 static int on_daemon_timer(sd_event_source *source, uint64_t now_us, void *opaque)
 {
     (void)source;
@@ -253,9 +260,13 @@ static void turn_over(void *opaque)
         http->suspend_all = true;
         timed = daemons_timeout(http, &timeout_ms);
     }
-    /* Of those that were resumed libmicrohttpd's timeout does not speak. */
-    if (timed || http->resumed)
-        arm_daemon_timer(http, http->resumed ? 0 : timeout_ms);
+    /* Of those that were resumed libmicrohttpd's timeout does not speak. At once is after what else
+     * has come, and no business of a timer, which may fire a millisecond later: a body whose rest
+     * is all there has no other event. */
+    if (http->resumed || (timed && timeout_ms == 0))
+        sd_event_source_set_enabled(http->daemon_again, SD_EVENT_ONESHOT);
+    else if (timed)
+        arm_daemon_timer(http, timeout_ms);
     arm_sweep(http);
     accept_again(http);
 }
@@ -527,7 +538,10 @@ static int add_timers(struct http *http)
         sd_event_source_set_enabled(*timers[i].source, SD_EVENT_OFF);
     }
     http->daemon_due_us = UINT64_MAX;
-    return 0;
+    int error = sd_event_add_defer(event, &http->daemon_again, on_daemon_again, http);
+    if (error >= 0)
+        error = sd_event_source_set_enabled(http->daemon_again, SD_EVENT_OFF);
+    return error < 0 ? error : 0;
 }
 
 static bool is_listening(int fd)
@@ -732,6 +746,7 @@ void http_close(struct http *http)
         sd_event_source_disable_unref(http->listen[i].source);
     for (int i = 0; i < 2; i++)
         sd_event_source_disable_unref(http->daemon_io[i]);
+    sd_event_source_disable_unref(http->daemon_again);
     sd_event_source_disable_unref(http->daemon_timer);
     sd_event_source_disable_unref(http->sweep_timer);
     sd_event_source_disable_unref(http->accept_timer);

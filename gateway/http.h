@@ -33,7 +33,7 @@ struct http {
         bool tls;
     } listen[SEAT_MAX_LISTEN + SEAT_MAX_MORE];
     uint32_t listen_count;
-    sd_event_source *daemon_io[2], *daemon_timer, *sweep_timer, *accept_timer;
+    sd_event_source *daemon_io[2], *daemon_again, *daemon_timer, *sweep_timer, *accept_timer;
     uint64_t daemon_due_us;         /* when daemon_timer fires; UINT64_MAX: off */
     uint64_t accept_warning_due_ns; /* not before that is the next one logged */
     unsigned idle_s;                /* libmicrohttpd's own time-out of a connection */
