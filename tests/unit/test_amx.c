@@ -259,6 +259,110 @@ static void odd_networks(void **state)
     check_network(&network, sizes, 2);
 }
 
+static void every_type_of_input(void **state)
+{
+    (void)state;
+    static const uint32_t dtypes[] = {UNETSERVE_U8, UNETSERVE_I8, UNETSERVE_U16, UNETSERVE_I16,
+                                      UNETSERVE_F16};
+    struct network network;
+    two_levels(&network, 5, 4, 4, true);
+    void *reference = make(backend_find("reference"), &network, 1, "f32");
+    void *instance = make(&backend_amx, &network, 1, "auto");
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
+        struct tiles wanted;
+        struct tiles got;
+        tiles_make(&network, dtypes[i], 2, 9, 11, &wanted);
+        tiles_make_like(&network, &wanted, &got);
+        assert_int_equal(backend_find("reference")->forward(reference, &wanted.batch), 0);
+        assert_int_equal(backend_amx.forward(instance, &got.batch), 0);
+        assert_true(compare(&got, wanted.labels, wanted.logits).logits <= 0.05);
+        tiles_free(&wanted);
+        tiles_free(&got);
+    }
+    backend_find("reference")->destroy(reference);
+    backend_amx.destroy(instance);
+    network_free(&network);
+}
+
+/* Labels alone and logits alone are what they are together. */
+static void answers_are_optional(void **state)
+{
+    (void)state;
+    struct network network;
+    two_levels(&network, 3, 4, 5, true);
+    void *instance = make(&backend_amx, &network, 2, "auto");
+    struct tiles both;
+    struct tiles one;
+    tiles_make(&network, UNETSERVE_F32, 2, 6, 19, &both);
+    tiles_make_like(&network, &both, &one);
+    assert_int_equal(backend_amx.forward(instance, &both.batch), 0);
+    one.batch.logits = NULL;
+    assert_int_equal(backend_amx.forward(instance, &one.batch), 0);
+    one.batch.labels = NULL;
+    one.batch.logits = one.logits;
+    assert_int_equal(backend_amx.forward(instance, &one.batch), 0);
+    for (size_t i = 0; i < 2; i++) {
+        assert_memory_equal(both.labels[i], one.labels[i], both.pixels);
+        assert_memory_equal(both.logits[i], one.logits[i],
+                            both.pixels * both.classes * sizeof(float));
+    }
+    tiles_free(&both);
+    tiles_free(&one);
+    backend_amx.destroy(instance);
+    network_free(&network);
+}
+
+static void what_does_not_suit_is_left_to_others(void **state)
+{
+    (void)state;
+    static const char *const precisions[] = {"f32", "int8", "f16"};
+    struct network network;
+    resampled(&network, NETWORK_NEAREST);
+    for (size_t i = 0; i < 3; i++) {
+        struct backend_options options = {
+            .precision = precisions[i], .threads = 1, .preprocess = plain};
+        char error[256] = "";
+        void *instance = NULL;
+        assert_int_equal(backend_amx.create(&network, &options, &instance, error, sizeof error),
+                         -EINVAL);
+        assert_true(error[0] != '\0' && instance == NULL);
+        assert_ptr_not_equal(backend_choose("auto", &network, precisions[i]), &backend_amx);
+    }
+    assert_ptr_equal(backend_choose("auto", &network, "auto"), &backend_amx);
+    assert_ptr_equal(backend_choose("onednn", &network, "auto"), &backend_onednn);
+    network.layers[0].kernel = 17;
+    assert_ptr_not_equal(backend_choose("auto", &network, "auto"), &backend_amx);
+    network.layers[0].kernel = 3;
+    network_free(&network);
+}
+
+static void what_does_not_fit_is_refused(void **state)
+{
+    (void)state;
+    struct network network;
+    resampled(&network, NETWORK_NEAREST);
+    void *instance = make(&backend_amx, &network, 1, "bf16");
+    static const struct backend_batch bad[] = {
+        {.count = 1, .dtype = UNETSERVE_F32, .height = 7, .width = 8},
+        {.count = 1, .dtype = UNETSERVE_F32, .height = 8, .width = 0},
+        {.count = 0, .dtype = UNETSERVE_F32, .height = 8, .width = 8},
+        {.count = 1, .dtype = UNETSERVE_F64, .height = 8, .width = 8},
+        {.count = 1, .dtype = UNETSERVE_U8, .height = 65536, .width = 65536},
+        {.count = UINT32_MAX, .dtype = UNETSERVE_U8, .height = 8, .width = 8},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(backend_amx.forward(instance, &bad[i]), -EINVAL);
+    }
+    backend_amx.destroy(instance);
+    network.layers[3].channels = 3; /* not what its input has */
+    instance = make(&backend_amx, &network, 1, "bf16");
+    static const struct backend_batch good = {
+        .count = 1, .dtype = UNETSERVE_U8, .height = 8, .width = 8};
+    assert_int_equal(backend_amx.forward(instance, &good), -EINVAL);
+    backend_amx.destroy(instance);
+    network_free(&network);
+}
+
 /* ---- to the bit ---- */
 
 /* Weights of which each sum takes two, and small whole numbers all through: nothing is rounded, by
@@ -395,6 +499,10 @@ int main(void)
         cmocka_unit_test(every_way_to_upsample),
         cmocka_unit_test(residual_encoder),
         cmocka_unit_test(odd_networks),
+        cmocka_unit_test(every_type_of_input),
+        cmocka_unit_test(answers_are_optional),
+        cmocka_unit_test(what_does_not_suit_is_left_to_others),
+        cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(exact_unets),
         cmocka_unit_test(exact_odd_networks),
         cmocka_unit_test(exact_with_many_weights),

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const struct backend *const *backend_list(void)
@@ -61,6 +62,51 @@ int backend_check_ranges(const struct network *network, const struct backend_opt
         return -EINVAL;
     }
     return 0;
+}
+
+int backend_copy_network(const struct network *network, struct network *out)
+{
+    *out = *network;
+    out->layers = calloc(network->layer_count, sizeof *out->layers);
+    if (!out->layers)
+        return -ENOMEM;
+    for (size_t i = 0; i < network->layer_count; i++) {
+        out->layers[i] = network->layers[i];
+        out->layers[i].weights = NULL;
+        out->layers[i].bias = NULL;
+    }
+    return 0;
+}
+
+bool backend_size_fits(const struct network *network, uint32_t size)
+{
+    uint32_t multiple = network->size_multiple > 0 ? network->size_multiple : 1;
+    return size > 0 && size >= network->size_min && size % multiple == 0;
+}
+
+bool backend_batch_fits(const struct network *network, const struct backend_batch *batch)
+{
+    switch (batch->dtype) {
+    case UNETSERVE_U8:
+    case UNETSERVE_I8:
+    case UNETSERVE_U16:
+    case UNETSERVE_I16:
+    case UNETSERVE_F16:
+    case UNETSERVE_F32: break;
+    default: return false;
+    }
+    return batch->count > 0 && backend_size_fits(network, batch->height) &&
+           backend_size_fits(network, batch->width);
+}
+
+struct backend_batch backend_part(const struct backend_batch *batch, uint32_t first, uint32_t count)
+{
+    struct backend_batch part = *batch;
+    part.count = count;
+    part.inputs += first;
+    part.labels = batch->labels ? batch->labels + first : NULL;
+    part.logits = batch->logits ? batch->logits + first : NULL;
+    return part;
 }
 
 static void widen_u8(const uint8_t *in, size_t elements, float *out)

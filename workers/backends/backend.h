@@ -127,7 +127,22 @@ int backend_load(const struct network *network, const struct backend_options *op
 int backend_check_ranges(const struct network *network, const struct backend_options *options,
                          char *error, size_t error_size);
 
-/* A helper shared by CPU backends: one tile of any type through the preprocess step to float, same
+/* Helpers shared by backends. */
+
+/* The network without weights and bias, of the caller's own: free out->layers. 0, -ENOMEM. */
+int backend_copy_network(const struct network *network, struct network *out);
+
+/* Does the network take that size? */
+bool backend_size_fits(const struct network *network, uint32_t size);
+
+/* Does it take a batch of that type and size? Not whether there is memory for it. */
+bool backend_batch_fits(const struct network *network, const struct backend_batch *batch);
+
+/* Tiles [first, first + count) of a batch. */
+struct backend_batch backend_part(const struct backend_batch *batch, uint32_t first,
+                                  uint32_t count);
+
+/* Shared by CPU backends: one tile of any type through the preprocess step to float, same
  * layout. */
 void backend_preprocess_f32(const struct backend_preprocess *preprocess, uint32_t dtype,
                             const void *in, size_t elements, float *out);

@@ -28,7 +28,6 @@ struct instance {
     struct amx_plan plan;        /* layout.count 0: none */
     unsigned char *arena;
     size_t arena_bytes;
-    size_t tile_bytes; /* of arena, for one tile of plan's size */
 };
 
 static bool is_conv(enum network_op op)
@@ -98,23 +97,6 @@ static int take_weights(const struct network *network, struct instance *instance
     return 0;
 }
 
-static int copy_network(const struct network *network, struct instance *instance)
-{
-    size_t count = network->layer_count;
-    instance->network = *network;
-    instance->network.layers = (struct network_layer *)calloc(count, sizeof *network->layers);
-    instance->weights = (struct amx_weights *)calloc(count, sizeof *instance->weights);
-    if (instance->network.layers == NULL || instance->weights == NULL) {
-        return -ENOMEM;
-    }
-    for (size_t i = 0; i < count; i++) {
-        instance->network.layers[i] = network->layers[i];
-        instance->network.layers[i].weights = NULL;
-        instance->network.layers[i].bias = NULL;
-    }
-    return 0;
-}
-
 /* An instance with weights of its own, or, if packed is not NULL, with those; on success they are
  * the instance's to unmap. */
 static int make_instance(const struct making *making, const struct network *network,
@@ -130,7 +112,9 @@ static int make_instance(const struct making *making, const struct network *netw
         made->kernels = amx_kernels_here(making->error, making->error_size);
         made->rows = onednn_rows_select(onednn_isa_detect().vector);
         made->packed = packed != NULL ? *packed : made->packed;
-        code = made->kernels != NULL ? copy_network(network, made) : -ENODEV;
+        made->weights = (struct amx_weights *)calloc(network->layer_count, sizeof *made->weights);
+        code = made->kernels != NULL ? backend_copy_network(network, &made->network) : -ENODEV;
+        code = made->weights == NULL ? -ENOMEM : code;
     }
     if (code == 0) {
         code = take_weights(network, made);
@@ -223,21 +207,6 @@ static int create(const struct network *network, const struct backend_options *o
 
 /* ---- running ---- */
 
-static bool size_fits(const struct network *network, uint32_t size)
-{
-    uint32_t multiple = network->size_multiple > 0 ? network->size_multiple : 1;
-    return size > 0 && size >= network->size_min && size % multiple == 0;
-}
-
-static bool batch_fits(const struct network *network, const struct backend_batch *batch)
-{
-    bool type = batch->dtype == UNETSERVE_U8 || batch->dtype == UNETSERVE_I8 ||
-                batch->dtype == UNETSERVE_U16 || batch->dtype == UNETSERVE_I16 ||
-                batch->dtype == UNETSERVE_F16 || batch->dtype == UNETSERVE_F32;
-    return type && batch->count > 0 && batch->count <= MOST_TILES &&
-           size_fits(network, batch->height) && size_fits(network, batch->width);
-}
-
 /* The arena: as large as the plan needs, and not much larger. */
 static int fit_arena(struct instance *instance)
 {
@@ -277,7 +246,7 @@ int amx_forward_watched(void *opaque, const struct backend_batch *batch,
                         void *watcher)
 {
     struct instance *instance = (struct instance *)opaque;
-    if (!batch_fits(&instance->network, batch)) {
+    if (!backend_batch_fits(&instance->network, batch)) {
         return -EINVAL;
     }
     onednn_parallel_set_threads(instance->options.threads);
@@ -297,18 +266,6 @@ int amx_forward_watched(void *opaque, const struct backend_batch *batch,
 const struct amx_plan *amx_last_plan(const void *opaque)
 {
     return &((const struct instance *)opaque)->plan;
-}
-
-/* Part of a batch. */
-static struct backend_batch part_of(const struct backend_batch *batch, uint32_t first,
-                                    uint32_t count)
-{
-    struct backend_batch part = *batch;
-    part.count = count;
-    part.inputs += first;
-    part.labels = batch->labels != NULL ? batch->labels + first : NULL;
-    part.logits = batch->logits != NULL ? batch->logits + first : NULL;
-    return part;
 }
 
 /* How many tiles of a batch run together. */
@@ -334,11 +291,11 @@ static int forward(void *opaque, const struct backend_batch *batch)
 {
     const struct instance *instance = (const struct instance *)opaque;
     uint32_t most = 0;
-    int error = batch_fits(&instance->network, batch) ? choose_part(instance, batch, &most)
-                                                      : -EINVAL;
+    bool fits = backend_batch_fits(&instance->network, batch) && batch->count <= MOST_TILES;
+    int error = fits ? choose_part(instance, batch, &most) : -EINVAL;
     for (uint32_t done = 0; error == 0 && done < batch->count; done += most) {
         uint32_t left = batch->count - done;
-        struct backend_batch part = part_of(batch, done, left < most ? left : most);
+        struct backend_batch part = backend_part(batch, done, left < most ? left : most);
         error = amx_forward_watched(opaque, &part, NULL, NULL);
     }
     return error;

@@ -50,7 +50,8 @@ static unsigned char *pixel_at(const struct onednn_view *view, size_t image, siz
     return (unsigned char *)view->data + index * view->pitch * sizeof(uint16_t);
 }
 
-/* Where the window of an output pixel begins: the border holds all padding. */
+/* Where the window of an output pixel begins: the border holds all padding. A row's last tile may
+ * reach into the next row, which another thread may be writing: those sums are dropped. */
 static const unsigned char *window_at(const struct job *job, const struct spot *spot)
 {
     const struct amx_conv *conv = job->conv;

@@ -126,23 +126,6 @@ static void destroy(void *opaque)
     free(instance);
 }
 
-static int copy_network(const struct network *network, struct instance *instance)
-{
-    size_t count = network->layer_count;
-    instance->network = *network;
-    instance->network.layers = (struct network_layer *)calloc(count, sizeof *network->layers);
-    instance->weights = (struct onednn_weights *)calloc(count, sizeof *instance->weights);
-    if (instance->network.layers == NULL || instance->weights == NULL) {
-        return -ENOMEM;
-    }
-    for (size_t i = 0; i < count; i++) {
-        instance->network.layers[i] = network->layers[i];
-        instance->network.layers[i].weights = NULL;
-        instance->network.layers[i].bias = NULL;
-    }
-    return 0;
-}
-
 static uint32_t channels_of(const struct network *network, uint32_t value)
 {
     return value == 0 ? network->in_channels : network->layers[value - 1].channels;
@@ -254,12 +237,6 @@ static int find_plan(struct instance *instance, uint32_t count, uint32_t height,
     return make_plan(instance, count, height, width, out);
 }
 
-static int size_fits(const struct network *network, uint32_t size)
-{
-    uint32_t multiple = network->size_multiple > 0 ? network->size_multiple : 1;
-    return size > 0 && size >= network->size_min && size % multiple == 0;
-}
-
 /* Make the arena large enough for every plan there is, and not much larger: a single huge image
  * must not cost its memory for ever. All plans are bound anew when it moves. */
 static int fit_arena(struct instance *instance)
@@ -341,7 +318,10 @@ static int fill_instance(struct instance *instance, const struct network *networ
         return status == dnnl_out_of_memory ? -ENOMEM : -ENODEV;
     }
     (void)dnnl_set_primitive_cache_capacity(KEPT_PRIMITIVES);
-    int code = copy_network(network, instance);
+    int code = backend_copy_network(network, &instance->network);
+    instance->weights = (struct onednn_weights *)calloc(network->layer_count,
+                                                        sizeof *instance->weights);
+    code = instance->weights == NULL ? -ENOMEM : code;
     if (code == 0 && making->integer) {
         code = quantise_plan_create(network, making->options->ranges, &instance->codes);
     }
@@ -458,18 +438,11 @@ static int create(const struct network *network, const struct backend_options *o
 
 /* ---- running ---- */
 
-static bool dtype_fits(uint32_t dtype)
-{
-    return dtype == UNETSERVE_U8 || dtype == UNETSERVE_I8 || dtype == UNETSERVE_U16 ||
-           dtype == UNETSERVE_I16 || dtype == UNETSERVE_F16 || dtype == UNETSERVE_F32;
-}
-
 int onednn_forward_timed(void *opaque, const struct backend_batch *batch, struct onednn_time *times)
 {
     struct instance *instance = (struct instance *)opaque;
     const struct network *network = &instance->network;
-    if (batch->count == 0 || !dtype_fits(batch->dtype) || !size_fits(network, batch->height) ||
-        !size_fits(network, batch->width)) {
+    if (!backend_batch_fits(network, batch)) {
         return -EINVAL;
     }
     onednn_parallel_set_threads(instance->options.threads);
@@ -508,18 +481,6 @@ static int tile_bytes(const struct instance *instance, uint32_t height, uint32_t
     return error;
 }
 
-/* Part of a batch. */
-static struct backend_batch part_of(const struct backend_batch *batch, uint32_t first,
-                                    uint32_t count)
-{
-    struct backend_batch part = *batch;
-    part.count = count;
-    part.inputs += first;
-    part.labels = batch->labels != NULL ? batch->labels + first : NULL;
-    part.logits = batch->logits != NULL ? batch->logits + first : NULL;
-    return part;
-}
-
 /* How many tiles of a batch run together. */
 static int choose_part(const struct instance *instance, const struct backend_batch *batch,
                        uint32_t *out)
@@ -543,7 +504,7 @@ static int forward(void *opaque, const struct backend_batch *batch)
     int error = choose_part((const struct instance *)opaque, batch, &most);
     for (uint32_t done = 0; error == 0 && (done < batch->count || done == 0); done += most) {
         uint32_t left = batch->count - done;
-        struct backend_batch part = part_of(batch, done, left < most ? left : most);
+        struct backend_batch part = backend_part(batch, done, left < most ? left : most);
         error = onednn_forward_timed(opaque, &part, NULL);
     }
     return error;
