@@ -1,5 +1,6 @@
 #include "bench/counts/paths.h"
 #include "gateway/head_gate.h"
+#include "tests/image_interface.h"
 #include "unetserve/body_reader.h"
 #include "unetserve/mask_writer.h"
 
@@ -19,17 +20,10 @@ enum {
 
 static const struct unetserve_interface interface = {
     .name = "counts",
-    .version = "1",
-    .input_kind = UNETSERVE_TENSOR,
-    .output_kind = UNETSERVE_TENSOR,
-    .input_field = "image",
-    .output_field = "output",
-    .input_dtypes = 1u << UNETSERVE_U16 | 1u << UNETSERVE_F32,
+    IMAGE_INTERFACE,
     .channels = CHANNELS,
-    .size_multiple = 1,
     .size_min = 1,
     .max_batch = 1,
-    .output_dtype = UNETSERVE_U8,
     .class_count = 11,
 };
 

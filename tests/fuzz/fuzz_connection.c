@@ -9,6 +9,7 @@
  */
 #include "gateway/http.h"
 #include "gateway/metrics.h"
+#include "tests/image_interface.h"
 
 #include "unetserve/log.h"
 
@@ -53,18 +54,11 @@ static void publish_models(struct queue *queue)
          .size_multiple = 1,
          .max_batch = 1},
         {.name = "unet",
-         .version = "1",
-         .input_kind = UNETSERVE_TENSOR,
-         .output_kind = UNETSERVE_TENSOR,
-         .input_field = "image",
-         .output_field = "output",
-         .input_dtypes = 1u << UNETSERVE_U16 | 1u << UNETSERVE_F32,
+         IMAGE_INTERFACE,
          .channels = 1,
-         .size_multiple = 1,
          .size_min = 1,
          .tile = 4,
-         .max_batch = 2,
-         .output_dtype = UNETSERVE_U8},
+         .max_batch = 2},
     };
     static const char *const routes[] = {"/predict", "/unet"};
     for (uint32_t i = 0; i < 2; i++) {

@@ -28,6 +28,7 @@
 #include "supervisor/run_dir.h"
 #include "supervisor/spawn.h"
 #include "tests/amx/amx_model.h"
+#include "tests/image_interface.h"
 #include "workers/backends/backend.h"
 #include "workers/images/images.h"
 #include "workers/models/unet/family.h"
@@ -169,19 +170,12 @@ static void *read_file(const char *path, size_t *size)
 
 static const struct unetserve_interface unet = {
     .name = "unet",
-    .version = "1",
-    .input_kind = UNETSERVE_TENSOR,
-    .output_kind = UNETSERVE_TENSOR,
-    .input_field = "image",
-    .output_field = "output",
-    .input_dtypes = 1u << UNETSERVE_U16 | 1u << UNETSERVE_F32,
+    IMAGE_INTERFACE,
     .channels = 2,
-    .size_multiple = 1,
     .size_min = 1,
     .size_max = 64,
     .tile = 16,
     .max_batch = 4,
-    .output_dtype = UNETSERVE_U8,
     .class_count = 2,
     .classes = {{.name = "Water", .code = 10, .rgb = {0, 0, 255}},
                 {.name = "caf\xe9", .code = 20, .rgb = {1, 2, 3}}},

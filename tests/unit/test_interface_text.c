@@ -1,4 +1,5 @@
 /* A model's interface as JSON, there and back, and what is refused. */
+#include "tests/image_interface.h"
 #include "unetserve/interface_text.h"
 
 #include <errno.h>
@@ -14,18 +15,11 @@ static struct unetserve_interface example(void)
 {
     struct unetserve_interface interface = {
         .name = "land-cover",
-        .version = "1",
-        .input_kind = UNETSERVE_TENSOR,
-        .output_kind = UNETSERVE_TENSOR,
-        .input_field = "image",
-        .output_field = "output",
-        .input_dtypes = 1u << UNETSERVE_U16 | 1u << UNETSERVE_F32,
+        IMAGE_INTERFACE,
         .channels = 12,
-        .size_multiple = 1,
         .size_min = 16,
         .tile = 256,
         .max_batch = 8,
-        .output_dtype = UNETSERVE_U8,
         .class_count = 2,
         .classes = {{.name = "tree \"cover\"", .code = 10, .rgb = {0, 100, 255}},
                     {.name = "b\xc3\xa4ume", .code = 65535}},

@@ -2,6 +2,7 @@
  * hand. */
 #include "gateway/jobs.h"
 #include "gateway/outcome.h"
+#include "tests/image_interface.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -69,18 +70,11 @@ static int set_up(void **state)
     }
     static const struct unetserve_interface unet = {
         .name = "unet",
-        .version = "1",
-        .input_kind = UNETSERVE_TENSOR,
-        .output_kind = UNETSERVE_TENSOR,
-        .input_field = "image",
-        .output_field = "output",
-        .input_dtypes = 1u << UNETSERVE_U16 | 1u << UNETSERVE_F32,
+        IMAGE_INTERFACE,
         .channels = CHANNELS,
-        .size_multiple = 1,
         .size_min = 1,
         .tile = TILE,
         .max_batch = 4,
-        .output_dtype = UNETSERVE_U8,
         .class_count = 3,
     };
     static const struct unetserve_interface text = {.name = "text",

@@ -270,50 +270,54 @@ static size_t repeat_codes(const struct onednn_codes *codes, size_t pitch, struc
     return BLOCK_PIXELS / channels;
 }
 
-static void encode_bf16(const struct onednn_codes *codes, uint8_t *out, size_t out_pitch,
-                        const uint16_t *in, size_t in_pitch, size_t pixels)
+/* A number of a row of them, bf16 or float. */
+static inline __attribute__((always_inline)) float number_at(const void *row, size_t at, bool half)
+{
+    return half ? widen(((const uint16_t *)row)[at]) : ((const float *)row)[at];
+}
+
+static inline __attribute__((always_inline)) void
+encode_row(const struct onednn_codes *codes, uint8_t *restrict to, const void *restrict from,
+           bool half)
+{
+    size_t channels = codes->channels;
+    const float *restrict steps = codes->steps;
+    const float *restrict zero = codes->zero;
+    for (size_t i = 0; i < channels; i++) {
+        to[i] = code_of(number_at(from, i, half) * steps[i] + zero[i]);
+    }
+}
+
+static inline __attribute__((always_inline)) void encode(const struct onednn_codes *codes,
+                                                         uint8_t *out, size_t out_pitch,
+                                                         const void *in, size_t in_pitch,
+                                                         size_t pixels, bool half)
 {
     struct repeated room;
     struct onednn_codes wide = *codes;
     size_t share = out_pitch == in_pitch ? repeat_codes(codes, in_pitch, &room, &wide) : 1;
-    size_t channels = wide.channels;
-    const float *restrict steps = wide.steps;
-    const float *restrict zero = wide.zero;
     size_t blocks = pixels / share;
+    size_t element = half ? sizeof(uint16_t) : sizeof(float);
     for (size_t p = 0; p < blocks; p++) {
-        const uint16_t *restrict from = in + p * in_pitch * share;
-        uint8_t *restrict to = out + p * out_pitch * share;
-        for (size_t i = 0; i < channels; i++) {
-            to[i] = code_of(widen(from[i]) * steps[i] + zero[i]);
-        }
+        encode_row(&wide, out + p * out_pitch * share,
+                   (const char *)in + p * in_pitch * share * element, half);
     }
-    for (size_t i = blocks * channels; share > 1 && i < pixels * in_pitch; i++) {
+    for (size_t i = blocks * wide.channels; share > 1 && i < pixels * in_pitch; i++) {
         size_t channel = i % in_pitch;
-        out[i] = code_of(widen(in[i]) * codes->steps[channel] + codes->zero[channel]);
+        out[i] = code_of(number_at(in, i, half) * codes->steps[channel] + codes->zero[channel]);
     }
+}
+
+static void encode_bf16(const struct onednn_codes *codes, uint8_t *out, size_t out_pitch,
+                        const uint16_t *in, size_t in_pitch, size_t pixels)
+{
+    encode(codes, out, out_pitch, in, in_pitch, pixels, true);
 }
 
 static void encode_f32(const struct onednn_codes *codes, uint8_t *out, size_t out_pitch,
                        const float *in, size_t in_pitch, size_t pixels)
 {
-    struct repeated room;
-    struct onednn_codes wide = *codes;
-    size_t share = out_pitch == in_pitch ? repeat_codes(codes, in_pitch, &room, &wide) : 1;
-    size_t channels = wide.channels;
-    const float *restrict steps = wide.steps;
-    const float *restrict zero = wide.zero;
-    size_t blocks = pixels / share;
-    for (size_t p = 0; p < blocks; p++) {
-        const float *restrict from = in + p * in_pitch * share;
-        uint8_t *restrict to = out + p * out_pitch * share;
-        for (size_t i = 0; i < channels; i++) {
-            to[i] = code_of(from[i] * steps[i] + zero[i]);
-        }
-    }
-    for (size_t i = blocks * channels; share > 1 && i < pixels * in_pitch; i++) {
-        size_t channel = i % in_pitch;
-        out[i] = code_of(in[i] * codes->steps[channel] + codes->zero[channel]);
-    }
+    encode(codes, out, out_pitch, in, in_pitch, pixels, false);
 }
 
 static void decode(const struct onednn_codes *codes, float *restrict out,
