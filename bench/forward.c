@@ -9,8 +9,9 @@
  *   bench/forward --peak [--threads N]
  *
  * Without --model, a UNet of transposed convolutions with random weights (the defaults: 31M
- * parameters). --profile adds a line a layer, on oneDNN: milliseconds in its convolution and in our
- * own kernels.
+ * parameters). int8 takes the ranges of the model's directory, or else of the tiles that it runs
+ * on. --profile adds a line a layer, on oneDNN: milliseconds in its convolution and in our own
+ * kernels.
  */
 #include "observed_ranges.h"
 #include "peak.h"
@@ -18,8 +19,7 @@
 #include "workers/backends/amx/amx.h"
 #include "workers/backends/backends.h"
 #include "workers/backends/onednn/onednn.h"
-#include "workers/models/unet/family.h"
-#include "workers/models/unet/model_dir.h"
+#include "workers/models/unet/source.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -228,7 +228,7 @@ static int time_runs(const struct bench *bench)
 }
 
 static int bench_precision(const struct settings *settings, const struct network *network,
-                           const char *precision)
+                           const struct quantise_ranges *calibrated, const char *precision)
 {
     struct backend_options options = {
         .precision = precision,
@@ -245,8 +245,10 @@ static int bench_precision(const struct settings *settings, const struct network
     int error = tiles_make(&bench);
     struct quantise_ranges ranges = {0};
     if (error == 0 && strcmp(precision, "int8") == 0) {
+        options.ranges = calibrated != NULL ? calibrated : &ranges;
+    }
+    if (error == 0 && options.ranges == &ranges) {
         error = observed_ranges_make(network, &bench.batch, settings->threads, &ranges);
-        options.ranges = &ranges;
     }
     if (error == 0) {
         snprintf(reason, sizeof reason, "no memory");
@@ -270,54 +272,58 @@ static int bench_precision(const struct settings *settings, const struct network
     return error;
 }
 
-static int bench_network(const struct settings *settings, const struct network *network)
+/* calibrated: NULL where the model has no ranges; the tiles at hand make some then. */
+static int bench_network(const struct settings *settings, const struct network *network,
+                         const struct quantise_ranges *calibrated)
 {
     if (settings->precision != NULL) {
-        return bench_precision(settings, network, settings->precision);
+        return bench_precision(settings, network, calibrated, settings->precision);
     }
-    int error = bench_precision(settings, network, "auto");
+    int error = bench_precision(settings, network, calibrated, "auto");
     if (error == 0 && peak_find("bf16") != NULL) {
-        error = bench_precision(settings, network, "f32");
+        error = bench_precision(settings, network, calibrated, "f32");
     }
     if (error == 0 && peak_find("int8") != NULL) {
-        error = bench_precision(settings, network, "int8");
+        error = bench_precision(settings, network, calibrated, "int8");
     }
     return error;
 }
 
 /* ---- the network ---- */
 
-static int load_model(const char *path, struct network *out)
-{
-    static struct model_dir dir;
-    static char report[4096];
-    struct weights weights;
-    int error = model_dir_load(path, &dir, report, sizeof report);
-    if (error == 0) {
-        error = weights_open(dir.weights_path, &weights, report, sizeof report);
-    }
-    if (error == 0) {
-        const struct family_wish wish = {.family = dir.family, .concat = dir.concat};
-        error = family_build(&weights, &wish, out, report, sizeof report);
-        weights_close(&weights);
-    }
-    if (error != 0) {
-        fprintf(stderr, "forward: %s: %s\n", path, report);
-    }
-    return error;
-}
-
-static int run(const struct settings *settings)
+static int run_random(const struct settings *settings)
 {
     struct network network;
-    int error = settings->model != NULL ? load_model(settings->model, &network)
-                                        : random_network_make(&settings->random, &network);
+    int error = random_network_make(&settings->random, &network);
     if (error != 0) {
         fprintf(stderr, "forward: no network: %s\n", strerror(-error));
         return EX_DATAERR;
     }
-    error = bench_network(settings, &network);
+    error = bench_network(settings, &network, NULL);
     network_free(&network);
+    return error == 0 ? EX_OK : EX_SOFTWARE;
+}
+
+static int run_model(const struct settings *settings)
+{
+    static struct source source;
+    static char report[4096];
+    const struct network *network = NULL;
+    int error = source_open(settings->model, false, &source, report, sizeof report);
+    if (error != 0) {
+        fprintf(stderr, "forward: %s: %s\n", settings->model, report);
+        return EX_DATAERR;
+    }
+    struct quantise_ranges ranges = {0};
+    error = source_load(&source, &network, report, sizeof report);
+    if (error != 0) {
+        fprintf(stderr, "forward: %s: %s\n", settings->model, report);
+    } else {
+        bool calibrated = source_load_ranges(&source, &ranges, report, sizeof report) == 0;
+        error = bench_network(settings, network, calibrated ? &ranges : NULL);
+    }
+    quantise_ranges_free(&ranges);
+    source_close(&source);
     return error == 0 ? EX_OK : EX_SOFTWARE;
 }
 
@@ -408,5 +414,8 @@ int main(int argc, char **argv)
                 "[--backend B] [--profile] [--peak]\n");
         return EX_USAGE;
     }
-    return settings.peak ? print_peaks(&settings) : run(&settings);
+    if (settings.peak) {
+        return print_peaks(&settings);
+    }
+    return settings.model != NULL ? run_model(&settings) : run_random(&settings);
 }

@@ -14,10 +14,11 @@ class Plan:
     open_s: float            # of each offered load
     scale_s: float           # of each setting
     colds: int               # starts of each kind
+    batch_rounds: int        # of each number of tiles at once
 
 
-FULL = Plan(quick=False, rounds=5, forward_runs=4, tutorial_runs=2, unet_s=1.5, tiny_s=1.0, open_s=2.0, scale_s=1.0, colds=4)
-QUICK = Plan(quick=True, rounds=3, forward_runs=3, tutorial_runs=1, unet_s=1.0, tiny_s=0.5, open_s=1.0, scale_s=0.5, colds=2)
+FULL = Plan(quick=False, rounds=5, forward_runs=4, tutorial_runs=2, unet_s=1.5, tiny_s=1.0, open_s=2.0, scale_s=1.0, colds=4, batch_rounds=3)
+QUICK = Plan(quick=True, rounds=3, forward_runs=3, tutorial_runs=1, unet_s=1.0, tiny_s=0.5, open_s=1.0, scale_s=0.5, colds=2, batch_rounds=1)
 
 
 def spread(samples):

@@ -24,7 +24,7 @@ def of_pairs(over, under):
 
 def counterpart(engine, found):
     """Our own forward pass in a peer's precision; what `precision = auto` serves (bf16 where the processor has it) for anything else."""
-    own = "unetserve-f32" if engine.endswith("f32") else "unetserve-bf16"
+    own = f"unetserve-{engine[-4:].lstrip('-')}" if engine.endswith(("f32", "int8")) else "unetserve-bf16"
     return found.get(own, found["unetserve-f32"] if "unetserve-f32" in found else None)
 
 

@@ -5,12 +5,14 @@ import pathlib
 import statistics
 import sys
 
+import batch_section
 import ratios
 from plan import spread
 
 BEGIN, END = "<!-- figures: made by make bench-figures -->", "<!-- end of figures -->"
 ENGINE_NAMES = {"torch-f32": "torch, eager, f32", "torch-bf16": "torch, eager, bf16", "torch-tuned": "torch.compile, frozen, bf16",
-                "openvino-bf16": "OpenVINO, bf16", "openvino-f32": "OpenVINO, f32", "onnxruntime-f32": "ONNX Runtime, f32"}
+                "openvino-bf16": "OpenVINO, bf16", "openvino-f32": "OpenVINO, f32",
+                "openvino-int8": "OpenVINO, int8 by NNCF", "onnxruntime-f32": "ONNX Runtime, f32"}
 
 
 def number(value):
@@ -104,8 +106,22 @@ def scale_lines(results):
             f"a model fitted to this one, jobs a second: {needs}.", ""]
 
 
-def losses(results):
-    """Sentences: every peer that is ahead of unetserve in this run."""
+def batch_rows(results):
+    entries = results["batch"]
+    sizes = list(entries[0]["ms_a_tile"])
+    rows = []
+    for entry in entries:
+        rates = batch_section.rates(entry)
+        threads = f"{entry['threads']} thread{'s' if entry['threads'] != 1 else ''}"
+        rows.append([f"{entry['network']}, {entry['precision']}, {threads}", *[number(statistics.median(rates[size])) for size in sizes],
+                     batch_section.liked(entry)])
+    return table(["tiles a second, so many at once", *sizes, "enough"], rows)
+
+
+# ---- where others are ahead ----
+
+
+def forward_losses(results):
     found = []
     for name, forward in results.get("forward", {}).items():
         for engine, entry in forward.items():
@@ -113,23 +129,89 @@ def losses(results):
             if not engine.startswith("unetserve-") and ours is not None and ratios.best(entry) < ratios.best(ours):
                 found.append(f"{ENGINE_NAMES.get(engine, engine)} runs the {name} in {ratios.best(entry) / ratios.best(ours):.2f} of our time in "
                              f"{ratios.name_of(ours, forward).removeprefix('unetserve-')}")
+    return found
+
+
+def medians(by_server, value):
+    return {server: statistics.median(value(report) for report in reports) for server, reports in by_server.items() if reports}
+
+
+def our_form(server, servers):
+    """Which of ours a peer is held against: what is asked in the same form, or all of them."""
+    form = server.rpartition(", ")[2]
+    same = [own for own in servers if own.startswith("unetserve") and own.rpartition(", ")[2] == form]
+    return same or [own for own in servers if own.startswith("unetserve")]
+
+
+def compared(by_server, value, more_is_better):
+    """[(peer, its ratio to the best of ours in its form), ...] of those that are ahead."""
+    middle = medians(by_server, value)
+    found = []
+    for server, theirs in middle.items():
+        ours = [middle[own] for own in our_form(server, middle)]
+        if server.startswith("unetserve") or not ours:
+            continue
+        best = max(ours) if more_is_better else min(ours)
+        if best > 0 and (theirs > best) == more_is_better and theirs != best:
+            found.append((server, theirs / best))
+    return found
+
+
+def latency(part):
+    return lambda report: report["latency_ms"][part]
+
+
+def at_load(by_server, index):
+    """Of an open loop's reports those of one offered load, by server, where nothing was left unanswered."""
+    return {server: [reports[index]] for server, reports in by_server.items()
+            if len(reports) > index and reports[index]["unanswered"] == 0 and reports[index]["latency_ms"]["p50"] is not None}
+
+
+def open_losses(by_server, what):
+    found = []
+    loads = [report["offered_per_s"] for report in by_server.get("unetserve, npy", by_server.get("unetserve", []))]
+    for index, rate in enumerate(loads):
+        for part in ("p50", "p99"):
+            found += [f"{server} answers {what} with a {part} of {ratio:.2f} of ours when {number(rate)} a second are offered"
+                      for server, ratio in compared(at_load(by_server, index), latency(part), False)]
+    return found
+
+
+def request_losses(results):
+    found = []
     for name, requests in results.get("requests", {}).items():
-        middle = {server: statistics.median(r["latency_ms"]["p50"] for r in reports) for server, reports in requests["closed"].items()}
-        best = min((ms for server, ms in middle.items() if server.startswith("unetserve")), default=None)
-        found += [f"{server} answers for the {name} in {ms / best:.2f} of our time" for server, ms in middle.items()
-                  if best is not None and not server.startswith("unetserve") and ms < best]
-    closed = results.get("tiny", {}).get("closed", {})
+        found += [f"{server} answers for the {name} in {ratio:.2f} of our time, one client" for server, ratio in compared(requests["closed"], latency("p50"), False)]
+        found += [f"{server} has a p99 of {ratio:.2f} of ours for the {name}, one client" for server, ratio in compared(requests["closed"], latency("p99"), False)]
+        found += [f"{server} answers {ratio:.2f} times as many requests for the {name}, four clients"
+                  for server, ratio in compared(requests["several"], lambda report: report["right_per_s"], True)]
+        found += open_losses(requests["open"], f"for the {name}")
+        ready = {server: [seconds] for server, seconds in requests["ready_s"].items()}
+        found += [f"{server} is ready for the {name} in {ratio:.2f} of our time" for server, ratio in compared(ready, float, False)]
+    return found
+
+
+def tiny_losses(results):
+    tiny = results.get("tiny", {"closed": {}, "open": {}})
+    closed, found = tiny["closed"], []
     for server, by_clients in closed.items():
         for clients, reports in by_clients.items():
             ratio = ratios.of_pairs([r["right_per_s"] for r in reports], [r["right_per_s"] for r in closed["unetserve"][clients]])
             if server != "unetserve" and ratio > 1:
                 found.append(f"{server} answers {ratio:.2f} times as many tiny requests with {clients} client{'s' if clients != '1' else ''}")
-    return found
+    alone = {server: by_clients["1"] for server, by_clients in closed.items()}
+    found += [f"{server} has a {part} of {ratio:.2f} of ours for tiny requests, one client"
+              for part in ("p50", "p99") for server, ratio in compared(alone, latency(part), False)]
+    return found + open_losses(tiny["open"], "tiny requests")
+
+
+def losses(results):
+    """Sentences: everything that any peer is ahead of unetserve at in this run."""
+    return forward_losses(results) + request_losses(results) + tiny_losses(results)
 
 
 def section(results):
     lines = intro(results)
-    for key, make in (("forward", forward_rows), ("requests", request_rows), ("tiny", tiny_rows), ("cold", cold_lines), ("scale", scale_lines)):
+    for key, make in (("forward", forward_rows), ("requests", request_rows), ("tiny", tiny_rows), ("cold", cold_lines), ("scale", scale_lines), ("batch", batch_rows)):
         if key in results:
             lines += make(results)
     lost = losses(results)

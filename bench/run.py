@@ -1,6 +1,6 @@
 """Measures unetserve beside its peers, in one run, as ratios. Started by `make bench`; bench/README.md says how to read it.
 
-    run.py [--quick] [--only forward,requests,tiny,scale,cold] [--no-peers]
+    run.py [--quick] [--only forward,requests,tiny,cold,scale,batch] [--no-peers]
 
 Prints tables, compares ratios with bench/baseline.json, and writes build/bench/results.json with every sample and build/bench/*.svg.
 """
@@ -17,6 +17,7 @@ import time
 
 import numpy as np
 
+import batch_section
 import cold_section
 import environment
 import forward_section
@@ -27,8 +28,9 @@ import unet_section
 from plan import FULL, QUICK
 from servers import BUILD, OUT, TOP, Unetserve
 
-SECTIONS = ("forward", "requests", "tiny", "cold", "scale")
+SECTIONS = ("forward", "requests", "tiny", "cold", "scale", "batch")
 LARGE, SMALL = "31M parameters", "demonstration model"
+DEMO = TOP / "packaging/models/s2-worldcover"
 THREADS = len(os.sched_getaffinity(0))
 FLAGS = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx2")
 
@@ -59,9 +61,7 @@ def networks(plan):
         subprocess.run([sys.executable, TOP / "bench/random_unet.py", large], check=True)
     subprocess.run([BUILD / "demo/make-scene", TOP / "tests/goldens/spectra.json", OUT / "tile.npy", OUT / "truth.npy", "7"], check=True,
                    stdout=subprocess.DEVNULL)
-    demo = TOP / "packaging/models/s2-worldcover"
-    both = [(LARGE, large, large, True), (SMALL, demo, demo / "s2-worldcover-b16.safetensors", False)]
-    return both
+    return [(LARGE, large, large, True), (SMALL, DEMO, DEMO / "s2-worldcover-b16.safetensors", False)]
 
 
 def reference_labels(model):
@@ -130,12 +130,20 @@ class Run:
             large = self.results.get("forward", {}).get(LARGE, {})
             served = ratios.counterpart("auto", large)
             forward_ms = ratios.best(served) if served is not None else 100.0
-            self.results["scale"] = scale_section.measure(self.plan, TOP / "packaging/models/s2-worldcover", forward_ms)
+            self.results["scale"] = scale_section.measure(self.plan, DEMO, forward_ms)
             scale_section.show(self.results["scale"])
+
+        def batch():
+            small = (SMALL, DEMO, 8)
+            chosen = [small] if self.plan.quick else [(LARGE, OUT / "random-31m.safetensors", 1), small]
+            precisions = [peak["precision"] for peak in forward_section.peaks(THREADS) if peak["precision"] != "f32"] or ["f32"]
+            self.results["batch"] = batch_section.measure(self.plan, chosen, precisions, THREADS)
+            batch_section.show(self.results["batch"])
 
         self.section("tiny", tiny)
         self.section("cold", cold)
         self.section("scale", scale)
+        self.section("batch", batch)
 
 
 def draw():
@@ -166,7 +174,7 @@ def main():
         print("others use this machine: milliseconds mean little, ratios something")
     if {"forward", "requests"} & set(run.only):
         run.both_networks()
-    elif "cold" in run.only:
+    elif {"cold", "batch"} & set(run.only):
         networks(run.plan)
     run.others()
     for name, why in run.results["trouble"].items():

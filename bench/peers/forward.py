@@ -1,6 +1,7 @@
-"""A peer's bare forward pass, in turns with others': forward.py ENGINE WEIGHTS TILE.npy LABELS.npy
+"""A peer's bare forward pass, in turns with others': forward.py ENGINE WEIGHTS TILE.npy LABELS.npy [CALIBRATION.npy...]
 
-ENGINE: torch-f32, torch-bf16, torch-tuned, openvino-bf16, openvino-f32, onnxruntime-f32. It loads, runs twice to warm up, writes the labels of the
+ENGINE: torch-f32, torch-bf16, torch-tuned, openvino-bf16, openvino-f32, openvino-int8 (NNCF quantises it on the calibration tiles), onnxruntime-f32.
+It loads, runs twice to warm up, writes the labels of the
 tile, prints a line of JSON about itself, and then runs as often as each line that it reads says, and prints the milliseconds of
 each run as JSON. In each case a float32 array goes in, and labels come out.
 """
@@ -15,7 +16,7 @@ from weights import preprocess, read_safetensors
 THREADS = len(os.sched_getaffinity(0))
 
 
-def torch_engine(kind, weights, image):
+def torch_engine(kind, weights, image, _calibration):
     import torch
     import torch_unet
     torch.set_num_threads(THREADS)
@@ -38,23 +39,32 @@ def torch_engine(kind, weights, image):
     return run, torch.__version__, about
 
 
-def openvino_engine(kind, weights, image):
+def quantised_by_nncf(model, calibration):
+    """As NNCF does it by itself: static ranges, 8 bits for activations and for each output channel's weights, biases corrected."""
+    import nncf
+    tiles = [preprocess(np.load(path))[None] for path in calibration]
+    return nncf.quantize(model, nncf.Dataset(tiles), subset_size=len(tiles)), f", quantised by NNCF {nncf.__version__} on {len(tiles)} tiles"
+
+
+def openvino_engine(kind, weights, image, calibration):
     import onnx_unet
     import openvino
     core = openvino.Core()
-    model = core.read_model(onnx_unet.build(read_safetensors(weights)).SerializeToString())
+    model, more = core.read_model(onnx_unet.build(read_safetensors(weights)).SerializeToString()), ""
+    if kind.endswith("int8"):
+        model, more = quantised_by_nncf(model, calibration)
     compiled = core.compile_model(model, "CPU", {
-        "INFERENCE_PRECISION_HINT": "bf16" if kind.endswith("bf16") else "f32", "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32" if kind.endswith("f32") else "bf16", "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": str(THREADS)})
     request = compiled.create_infer_request()
 
     def run():
         return request.infer({0: image})[compiled.output(0)]
 
-    return run, openvino.__version__, f"{compiled.get_property('INFERENCE_PRECISION_HINT')}"
+    return run, openvino.__version__, f"{compiled.get_property('INFERENCE_PRECISION_HINT')}{more}"
 
 
-def onnxruntime_engine(kind, weights, image):
+def onnxruntime_engine(_kind, weights, image, _calibration):
     import onnx_unet
     import onnxruntime
     options = onnxruntime.SessionOptions()
@@ -65,11 +75,11 @@ def onnxruntime_engine(kind, weights, image):
 
 
 def main():
-    kind, weights, tile, labels = sys.argv[1:]
+    kind, weights, tile, labels, *calibration = sys.argv[1:]
     image = preprocess(np.load(tile))[None]
     engine = {"torch": torch_engine, "openvino": openvino_engine, "onnxruntime": onnxruntime_engine}[kind.split("-")[0]]
     begin = time.perf_counter()
-    run, version, about = engine(kind, weights, image)
+    run, version, about = engine(kind, weights, image, calibration)
     for _ in range(2):
         answer = run()
     np.save(labels, np.asarray(answer)[0].astype(np.uint8))

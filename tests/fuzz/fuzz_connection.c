@@ -53,12 +53,7 @@ static void publish_models(struct queue *queue)
          .output_kind = UNETSERVE_DOCUMENT,
          .size_multiple = 1,
          .max_batch = 1},
-        {.name = "unet",
-         IMAGE_INTERFACE,
-         .channels = 1,
-         .size_min = 1,
-         .tile = 4,
-         .max_batch = 2},
+        {.name = "unet", IMAGE_INTERFACE, .channels = 1, .size_min = 1, .tile = 4, .max_batch = 2},
     };
     static const char *const routes[] = {"/predict", "/unet"};
     for (uint32_t i = 0; i < 2; i++) {

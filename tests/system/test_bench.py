@@ -24,16 +24,21 @@ def made_up(share=0.9, npy=110.0, tiny=20000.0, ready=0.2):
                "openvino-bf16": {"rounds": [[120], [120]], "labels_equal": 0.999, "version": "1"},
                "unetserve-f32": {"rounds": [[200], [200]], "share_of_peak": [0.9], "peak_isa": "avx512"},
                "unetserve-int8": {"rounds": [[50], [50]], "share_of_peak": [0.9], "peak_isa": "avx512"},
+               "openvino-int8": {"rounds": [[55], [55]], "labels_equal": 0.99, "version": "1"},
                "openvino-f32": {"rounds": [[160], [160]], "labels_equal": 1.0, "version": "1"}}
     closed = {"unetserve, npy": [report(npy, 9), report(npy + 1, 9)], "unetserve, JSON": [report(120, 8), report(120, 8)],
-              "LitServe as the tutorial, JSON": [report(600, 2), report(660, 2)]}
-    requests = {"closed": closed, "several": closed, "open": {}, "breakdown": {"unetserve, npy": {"forward": [100.0]}}, "ready_s": {}}
+              "LitServe as the tutorial, JSON": [report(600, 2), report(660, 2)], "mosec tuned, npy": [report(115, 9.9), report(115, 9.9)],
+              "LitServe tuned, JSON": [report(118, 6), report(118, 6)]}
+    offered = {server: [dict(report(p50, 4), offered_per_s=4.5, unanswered=0), dict(report(9 * p50, 8), offered_per_s=8.0, unanswered=lost)]
+               for server, p50, lost in (("unetserve, npy", 100, 0), ("mosec tuned, npy", 80, 3))}
+    requests = {"closed": closed, "several": closed, "open": offered, "breakdown": {"unetserve, npy": {"forward": [100.0]}}, "ready_s": {"unetserve, npy": 1.0, "unetserve, JSON": 1.0, "mosec tuned, npy": 9.0}}
     tiny_closed = {"bare libmicrohttpd": {count: [report(0.05, 40000)] * 2 for count in ("1", "64")},
                    "unetserve": {count: [report(0.06, tiny)] * 2 for count in ("1", "64")}}
     memory = {"worker": {"uss": 70.0, "rss": 130.0, "pss": 80.0}}
     cold = {"first": [{"ready_s": 0.4, "memory_mib": memory}], "next": [{"ready_s": ready, "memory_mib": memory}]}
     machine = {"isa": "avx512_bf16", "cpu": "a processor", "cores": 2, "when": "2026-01-01", "commit": "abc", "load_before": 0.1}
-    return {"machine": machine, "quick": False, "trouble": {}, "forward": {"31M parameters": forward},
+    batch = [{"network": "31M parameters", "precision": "int8", "threads": 1, "ms_a_tile": {"1": [100, 101], "2": [80, 80], "4": [79, 80]}}]
+    return {"machine": machine, "quick": False, "batch": batch, "trouble": {}, "forward": {"31M parameters": forward},
             "requests": {"31M parameters": requests}, "tiny": {"closed": tiny_closed, "open": {}}, "cold": cold}
 
 
@@ -52,6 +57,7 @@ def test_ratios_are_of_what_they_say(ratios):
     assert found["forward: 31M parameters, openvino-bf16 / unetserve-bf16"] == pytest.approx(1.2)
     assert found["forward: 31M parameters, openvino-f32 / unetserve-f32"] == pytest.approx(0.8)
     assert found["forward: 31M parameters, unetserve-int8 / unetserve-bf16"] == pytest.approx(0.5)
+    assert found["forward: 31M parameters, openvino-int8 / unetserve-int8"] == pytest.approx(1.1)
     assert found["request: 31M parameters, unetserve, npy / bare forward"] == pytest.approx(1.1)
     assert found["request: 31M parameters, LitServe as the tutorial, JSON / unetserve, JSON"] == pytest.approx(5.25)
     assert found["tiny: unetserve, 64 clients, rate / bare libmicrohttpd"] == pytest.approx(0.5)
@@ -93,7 +99,14 @@ def test_figures_go_between_the_markers_and_name_losses(tmp_path):
     assert written.startswith("before\n<!-- figures") and written.endswith("<!-- end of figures -->\nafter\n") and "old" not in written
     assert "OpenVINO, f32 runs the 31M parameters in 0.80 of our time in f32" in written
     assert "bare libmicrohttpd answers 2.00 times as many tiny requests with 64 clients" in written
-    assert "OpenVINO, bf16 runs" not in written and "LitServe as the tutorial, JSON answers" not in written
+    for words in ("mosec tuned, npy answers 1.10 times as many requests for the 31M parameters, four clients",
+                  "LitServe tuned, JSON answers for the 31M parameters in 0.98 of our time, one client",
+                  "mosec tuned, npy answers for the 31M parameters with a p50 of 0.80 of ours when 4.50 a second are offered",
+                  "| 31M parameters, int8, 1 thread | 9.95 | 12.5 | 12.6 | 2 |"):
+        assert words in written, words
+    lost = written.partition("Where others are ahead")[2]
+    for words in ("OpenVINO, bf16 runs", "OpenVINO, int8 by NNCF runs", "LitServe as the tutorial", "in 1.0", "8.00 a second are offered", "mosec tuned, npy answers for the 31M parameters in"):
+        assert words not in lost, words
     again = write_figures(tmp_path, made_up(), written)
     assert again.returncode == 0 and (tmp_path / "README.md").read_text() == written
 

@@ -276,9 +276,9 @@ static inline __attribute__((always_inline)) float number_at(const void *row, si
     return half ? widen(((const uint16_t *)row)[at]) : ((const float *)row)[at];
 }
 
-static inline __attribute__((always_inline)) void
-encode_row(const struct onednn_codes *codes, uint8_t *restrict to, const void *restrict from,
-           bool half)
+static inline __attribute__((always_inline)) void encode_row(const struct onednn_codes *codes,
+                                                             uint8_t *restrict to,
+                                                             const void *restrict from, bool half)
 {
     size_t channels = codes->channels;
     const float *restrict steps = codes->steps;
