@@ -425,7 +425,7 @@ run: all
 # QUICK=1, or bench-quick: three minutes, and exit status 1 when a ratio became worse than bench/baseline.json allows. The peers' virtual
 # environment is made at the first run and kept. bench-figures, bench-baseline: README's
 # figures and bench/baseline.json from the last run.
-.PHONY: bench-quick bench-programs bench-figures bench-baseline
+.PHONY: bench-quick bench-programs bench-precision bench-figures bench-baseline
 QUICK ?=
 bench-programs: all
 	@packaging/install-deps.sh build bench
@@ -434,6 +434,9 @@ bench: bench-programs
 	@BUILD=$(BUILD) $(PYTHON) bench/run.py $(if $(QUICK),--quick)
 bench-quick: bench-programs
 	@BUILD=$(BUILD) $(PYTHON) bench/run.py --quick
+bench-precision: bench-programs
+	@$(PYTHON) bench/environment.py
+	@BUILD=$(BUILD) build/bench/venv/bin/python bench/precision/report.py
 bench-figures:
 	@$(PYTHON) bench/readme.py build/bench/results.json README.md
 bench-baseline:

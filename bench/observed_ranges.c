@@ -10,10 +10,11 @@ static void observe(void *opaque, size_t layer, const struct backend_sight *sigh
     struct quantise_range *range = &((struct quantise_ranges *)opaque)->layers[layer];
     range->known = true;
     for (size_t p = 0; p < sight->pixels; p++) {
-        const float *row = sight->data + p * sight->pitch;
+        const float *pixel = sight->data + p * sight->pitch;
         for (size_t c = 0; c < sight->channels; c++) {
-            range->low = row[c] < range->low ? row[c] : range->low;
-            range->high = row[c] > range->high ? row[c] : range->high;
+            float value = pixel[c * sight->step];
+            range->low = value < range->low ? value : range->low;
+            range->high = value > range->high ? value : range->high;
         }
     }
 }

@@ -18,6 +18,11 @@ static void check(const struct quantise_file *file)
         if (entry->layer >= NETWORK_MAX_LAYERS || !memchr(entry->name, 0, sizeof entry->name) ||
             !isfinite(entry->low) || !isfinite(entry->high) || entry->low > 0 || entry->high < 0)
             abort();
+        for (uint32_t c = 0; c < entry->channel_count; c++) {
+            const struct quantise_channel *channel = &entry->channels[c];
+            if (!(channel->low <= channel->mean && channel->mean <= channel->high))
+                abort();
+        }
     }
 }
 

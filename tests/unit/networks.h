@@ -322,26 +322,68 @@ static inline struct difference compare(const struct tiles *tiles, uint8_t *cons
 
 /* ---- ranges for int8 ---- */
 
+static inline void note_channel(struct quantise_channel *channel, float value)
+{
+    channel->low = fminf(channel->low, value);
+    channel->high = fmaxf(channel->high, value);
+    channel->mean += value; /* a sum, until ranges_make divides it */
+}
+
 static inline void note_range(void *opaque, size_t layer, const struct backend_sight *sight)
 {
     struct quantise_range *range = &((struct quantise_ranges *)opaque)->layers[layer];
     range->known = true;
     for (size_t p = 0; p < sight->pixels; p++) {
         for (size_t c = 0; c < sight->channels; c++) {
-            float value = sight->data[p * sight->pitch + c];
+            float value = sight->data[p * sight->pitch + c * sight->step];
             range->low = fminf(range->low, value);
             range->high = fmaxf(range->high, value);
+            note_channel((struct quantise_channel *)&range->channels[c], value);
         }
     }
 }
 
-/* What each layer puts out on a batch, as the named backend sees it. */
+static inline void ranges_room(const struct network *network, struct quantise_ranges *out)
+{
+    size_t channels = 0;
+    *out = (struct quantise_ranges){.layer_count = network->layer_count};
+    out->layers = (struct quantise_range *)calloc(network->layer_count, sizeof *out->layers);
+    for (size_t i = 0; i < network->layer_count; i++) {
+        channels += network->layers[i].channels;
+    }
+    out->channels = (struct quantise_channel *)calloc(channels, sizeof *out->channels);
+    assert_true(out->layers != NULL && out->channels != NULL);
+    const struct quantise_channel *next = out->channels;
+    for (size_t i = 0; i < network->layer_count; i++) {
+        out->layers[i].channel_count = network->layers[i].channels;
+        out->layers[i].channels = next;
+        next += network->layers[i].channels;
+    }
+}
+
+static inline void ranges_divide(const struct network *network, const struct backend_batch *batch,
+                                 struct quantise_ranges *out)
+{
+    struct quantise_channel *next = out->channels;
+    for (uint32_t i = 0; i < network->layer_count; i++) {
+        uint32_t channels = 0;
+        uint32_t height = 0;
+        uint32_t width = 0;
+        assert_int_equal(network_value_shape(network, i + 1, batch->height, batch->width, &channels,
+                                             &height, &width),
+                         0);
+        for (uint32_t c = 0; c < channels; c++, next++) {
+            next->mean /= (float)((size_t)height * width * batch->count);
+        }
+    }
+}
+
+/* What each layer, and each of its channels, puts out on a batch, as the named backend sees it. */
 static inline void ranges_make(const struct network *network, const char *backend,
                                const struct backend_preprocess *preprocess,
                                const struct backend_batch *batch, struct quantise_ranges *out)
 {
-    *out = (struct quantise_ranges){.layer_count = network->layer_count};
-    out->layers = (struct quantise_range *)calloc(network->layer_count, sizeof *out->layers);
+    ranges_room(network, out);
     struct backend_options options = {.precision = "f32",
                                       .threads = 2,
                                       .preprocess = *preprocess,
@@ -349,11 +391,11 @@ static inline void ranges_make(const struct network *network, const char *backen
                                       .opaque = out};
     char error[256] = "";
     void *instance = NULL;
-    assert_non_null(out->layers);
     assert_int_equal(
         backend_find(backend)->create(network, &options, &instance, error, sizeof error), 0);
     assert_int_equal(backend_find(backend)->forward(instance, batch), 0);
     backend_find(backend)->destroy(instance);
+    ranges_divide(network, batch, out);
     quantise_ranges_seal(out);
 }
 

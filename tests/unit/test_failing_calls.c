@@ -404,8 +404,8 @@ static void test_texts(void **state)
     survive("form", try_form, 1);
     survive("API keys", try_keys, 1);
     survive("model directory", try_model_dir, 4);
-    ranges_text.data = read_file("tests/fuzz/corpus/quantise_file/good", &ranges_text.size);
-    survive("ranges", try_quantise_file, 2);
+    ranges_text.data = read_file("tests/fuzz/corpus/quantise_file/channels", &ranges_text.size);
+    survive("ranges", try_quantise_file, 4);
     free(ranges_text.data);
 }
 

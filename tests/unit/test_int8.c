@@ -26,7 +26,7 @@ struct size {
 static void set_ranges(const struct network *network, float low, float high,
                        struct quantise_ranges *out)
 {
-    out->layer_count = network->layer_count;
+    *out = (struct quantise_ranges){.layer_count = network->layer_count};
     out->layers = (struct quantise_range *)calloc(network->layer_count, sizeof *out->layers);
     assert_non_null(out->layers);
     for (size_t i = 0; i < network->layer_count; i++) {
@@ -163,6 +163,89 @@ static void weights_become_integers(void **state)
     network_free(&network);
 }
 
+/* Each channel has its own steps, and the means reach what reads the value: of a pooled one those
+ * that are known of it. */
+static void channels_have_their_own(void **state)
+{
+    (void)state;
+    struct network network;
+    struct quantise_ranges ranges;
+    struct quantise_plan plan;
+    start(&network, 3, 1);
+    uint32_t first = conv(&network, 0, 2);
+    uint32_t pooled = pool_with(&network, first, 2, 2, 0);
+    head(&network, conv(&network, pooled, 2), 2);
+    set_ranges(&network, 0.0F, 510.0F, &ranges);
+    const struct quantise_channel own[] = {{0.0F, 255.0F, 10.0F}, {0.0F, 51.0F, 4.0F}};
+    const struct quantise_channel after[] = {{0.0F, 9.0F, 30.0F}, {0.0F, 9.0F, 5.0F}};
+    ranges.layers[first - 1].channels = own;
+    ranges.layers[first - 1].channel_count = 2;
+    struct packed_hash before = ranges.id;
+    quantise_ranges_seal(&ranges);
+    assert_memory_not_equal(&before, &ranges.id, sizeof before);
+    assert_int_equal(quantise_plan_create(&network, &ranges, &plan), 0);
+    assert_float_equal(plan.values[pooled].scale[0], 1.0F, 1e-6F);
+    assert_float_equal(plan.values[pooled].scale[1], 0.2F, 1e-6F);
+    assert_float_equal(plan.values[pooled].mean[1], 20.0F, 1e-4F);
+    quantise_plan_free(&plan);
+    ranges.layers[pooled - 1].channels = after;
+    ranges.layers[pooled - 1].channel_count = 2;
+    assert_int_equal(quantise_plan_create(&network, &ranges, &plan), 0);
+    assert_float_equal(plan.values[pooled].scale[1], 0.2F, 1e-6F);
+    assert_float_equal(plan.values[pooled].mean[0], 30.0F, 1e-4F);
+    assert_float_equal(plan.values[pooled].mean[1], 25.0F, 1e-4F);
+    quantise_plan_free(&plan);
+    ranges.layers[first - 1].channel_count = 1;
+    assert_int_equal(quantise_plan_create(&network, &ranges, &plan), -EINVAL);
+    quantise_ranges_free(&ranges);
+    network_free(&network);
+}
+
+/* What rounding takes away: of a kernel half of one at most, and an input that is its mean
+ * everywhere gives what the exact weights give. */
+static void rounding_makes_up_for_itself(void **state)
+{
+    (void)state;
+    struct network network;
+    struct quantise_ranges ranges;
+    struct quantise_plan plan;
+    struct quantise_conv integers;
+    start(&network, 3, 1);
+    uint32_t first = conv(&network, 0, 5);
+    uint32_t second = conv(&network, first, 7);
+    head(&network, second, 2);
+    set_ranges(&network, 0.0F, 255.0F, &ranges); /* steps of 1 */
+    struct quantise_channel means[5];
+    for (size_t i = 0; i < 5; i++) {
+        means[i] = (struct quantise_channel){0.0F, 255.0F, 3.0F + 7.0F * (float)i};
+    }
+    ranges.layers[first - 1].channels = means;
+    ranges.layers[first - 1].channel_count = 5;
+    assert_int_equal(quantise_plan_create(&network, &ranges, &plan), 0);
+    assert_int_equal(quantise_conv_create(&network, &plan, second - 1, &integers), 0);
+    const struct network_layer *layer = &network.layers[second - 1];
+    for (size_t o = 0; o < 7; o++) {
+        double wanted = layer->bias[o];
+        double got = integers.bias[o];
+        for (size_t i = 0; i < 5; i++) {
+            double exact = 0;
+            double whole = 0;
+            for (size_t k = 0; k < 9; k++) {
+                exact += layer->weights[(o * 5 + i) * 9 + k];
+                whole += integers.weights[(o * 5 + i) * 9 + k];
+            }
+            assert_true(fabs(exact / integers.scale[o] - whole) <= 0.5001);
+            wanted += exact * means[i].mean;
+            got += whole * means[i].mean;
+        }
+        assert_float_equal(got * integers.scale[o], wanted, 1e-3 * (1 + fabs(wanted)));
+    }
+    quantise_conv_free(&integers);
+    quantise_plan_free(&plan);
+    quantise_ranges_free(&ranges);
+    network_free(&network);
+}
+
 /* ---- the file ---- */
 
 static const char good_file[] =
@@ -209,11 +292,46 @@ static void files_are_read_and_written(void **state)
     network_free(&network);
 }
 
+static void files_have_channels(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "{\"format\":1,\"weights\":\"00000000000000020000000000000001\",\"method\":\"channel\","
+        "\"layers\":[{\"layer\":0,\"name\":\"a\",\"low\":-1.0,\"high\":1.5,\"channels\":"
+        "[[0.0,1.5,0.75],[-1.0,0.5,-0.125]]}]}";
+    struct quantise_file file;
+    struct quantise_ranges ranges;
+    char error[512] = "";
+    assert_int_equal(quantise_file_parse(text, strlen(text), &file, error, sizeof error), 0);
+    char *printed = quantise_file_print(&file);
+    assert_string_equal(printed, text);
+    free(printed);
+    struct network network;
+    start(&network, 3, 1);
+    head(&network, conv(&network, 0, 2), 2);
+    snprintf(network.layers[0].name, sizeof network.layers[0].name, "a");
+    const struct packed_hash weights = {1, 2};
+    assert_int_equal(quantise_file_bind(&file, &network, &weights, &ranges, error, sizeof error),
+                     0);
+    assert_int_equal(ranges.layers[0].channel_count, 2);
+    assert_float_equal(ranges.layers[0].channels[1].mean, -0.125F, 0.0F);
+    quantise_ranges_free(&ranges);
+    network.layers[0].channels = 3;
+    assert_int_equal(quantise_file_bind(&file, &network, &weights, &ranges, error, sizeof error),
+                     -EBADMSG);
+    assert_non_null(strstr(error, "3 channels, not 2"));
+    quantise_file_free(&file);
+    network.layers[0].channels = 2;
+    network_free(&network);
+}
+
 static void bad_files_are_refused(void **state)
 {
     (void)state;
 #define FILE_OF(layers)                                                                            \
     "{\"format\": 1, \"weights\": \"00000000000000020000000000000001\", \"layers\": " layers "}"
+#define ENTRY_WITH(channels)                                                                       \
+    "[{\"layer\": 0, \"name\": \"a\", \"low\": 0, \"high\": 1, \"channels\": " channels "}]"
     static const char *const bad[] = {
         "",
         "[]",
@@ -227,6 +345,14 @@ static void bad_files_are_refused(void **state)
         FILE_OF("[{\"layer\": 0, \"name\": \"a\", \"low\": 1, \"high\": 1}]"),
         FILE_OF("[{\"layer\": 0, \"name\": \"a\", \"low\": 0, \"high\": 1e300}]"),
         FILE_OF("[{\"layer\": 0, \"name\": \"a\", \"low\": 0, \"high\": 1, \"x\": 1}]"),
+        FILE_OF(ENTRY_WITH("[]")),
+        FILE_OF(ENTRY_WITH("1")),
+        FILE_OF(ENTRY_WITH("[[0, 1]]")),
+        FILE_OF(ENTRY_WITH("[[0, 1, 0.5, 1]]")),
+        FILE_OF(ENTRY_WITH("[[0, 1, 0.5], [0, 1, true]]")),
+        FILE_OF(ENTRY_WITH("[[0.5, 1, 0.5]]")),
+        FILE_OF(ENTRY_WITH("[[0, 1, 2]]")),
+        FILE_OF(ENTRY_WITH("[[0, 1e300, 0]]")),
         FILE_OF("[{\"layer\": 0, \"name\": \"a\", \"low\": 0, \"high\": 1},"
                 "{\"layer\": 0, \"name\": \"a\", \"low\": 0, \"high\": 1}]"),
         "{\"format\": 2, \"weights\": \"00000000000000020000000000000001\", \"layers\": "
@@ -402,6 +528,10 @@ static void backends_show_their_layers(void **state)
         assert_true(a.layers[i].known && b.layers[i].known);
         assert_float_equal(a.layers[i].low, b.layers[i].low, 1e-4F);
         assert_float_equal(a.layers[i].high, b.layers[i].high, 1e-4F);
+        for (uint32_t c = 0; c < network.layers[i].channels; c++) {
+            assert_float_equal(a.layers[i].channels[c].high, b.layers[i].channels[c].high, 1e-4F);
+            assert_float_equal(a.layers[i].channels[c].mean, b.layers[i].channels[c].mean, 1e-3F);
+        }
     }
     quantise_ranges_free(&a);
     quantise_ranges_free(&b);
@@ -417,7 +547,10 @@ int main(void)
         cmocka_unit_test(halves_keep_their_codes),
         cmocka_unit_test(what_has_no_form_stays_float),
         cmocka_unit_test(weights_become_integers),
+        cmocka_unit_test(channels_have_their_own),
+        cmocka_unit_test(rounding_makes_up_for_itself),
         cmocka_unit_test(files_are_read_and_written),
+        cmocka_unit_test(files_have_channels),
         cmocka_unit_test(bad_files_are_refused),
         cmocka_unit_test(transposed_convolutions),
         cmocka_unit_test(resampling),

@@ -22,10 +22,12 @@ struct backend_preprocess {
     float clip_high;
 };
 
-/* What a layer put out, as it lies in memory: pixels of `channels` floats, `pitch` floats apart. */
+/* What a layer put out, as it lies in memory: pixels `pitch` floats apart, and a pixel's channels
+ * `step` floats apart. */
 struct backend_sight {
     const float *data;
     size_t channels;
+    size_t step;
     size_t pitch;
     size_t pixels;
 };

@@ -15,7 +15,7 @@
 
 /* Raise it with every change of this layout, and with every change of what folding or packing
  * makes of the same weights file. */
-#define PACKED_VERSION      1u
+#define PACKED_VERSION      2u
 #define PACKED_MAX_SECTIONS 4096u
 #define PACKED_ALIGN_BYTES  64u   /* of a section */
 #define PACKED_PAGE_BYTES   4096u /* where the first section begins */

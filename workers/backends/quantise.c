@@ -28,6 +28,12 @@ void quantise_ranges_seal(struct quantise_ranges *ranges)
             uint32_t keep;
         } link = {sum, range->low, range->high, range->known, range->keep};
         sum = packed_hash_of(&link, sizeof link);
+        if (range->channel_count > 0) {
+            struct packed_hash both[2] = {
+                sum,
+                packed_hash_of(range->channels, range->channel_count * sizeof *range->channels)};
+            sum = packed_hash_of(both, sizeof both);
+        }
     }
     ranges->id = sum;
 }
@@ -35,6 +41,7 @@ void quantise_ranges_seal(struct quantise_ranges *ranges)
 void quantise_ranges_free(struct quantise_ranges *ranges)
 {
     free(ranges->layers);
+    free(ranges->channels);
     *ranges = (struct quantise_ranges){0};
 }
 
@@ -139,22 +146,43 @@ static void decide(const struct groups *groups, uint32_t *padding)
 
 /* ---- scales and zeros ---- */
 
-static void set_range(const struct quantise_range *range, bool relu, uint32_t channels,
-                      float *numbers)
+/* Parts of a value's numbers: so many times its channels from their beginning. */
+enum { PART_SCALE, PART_STEPS, PART_ZERO, PART_MEAN, PARTS };
+
+static void set_channel(float low, float high, bool relu, uint32_t channels, float *numbers)
 {
-    float *steps = numbers + channels;
-    float *zero = steps + channels;
-    float low = relu || range->low > 0.0F ? 0.0F : range->low;
-    float high = range->high > 0.0F ? range->high : 0.0F;
+    low = relu || low > 0.0F ? 0.0F : low;
+    high = high > 0.0F ? high : 0.0F;
     float step = (high - low) / (float)QUANTISE_TOP_CODE;
     if (!(step > 1e-30F)) { /* all zeros: any step will do */
         step = 1.0F;
     }
-    float origin = rintf(-low / step);
+    numbers[PART_SCALE * (size_t)channels] = step;
+    numbers[PART_STEPS * (size_t)channels] = 1.0F / step;
+    numbers[PART_ZERO * (size_t)channels] = rintf(-low / step);
+}
+
+static void set_range(const struct quantise_range *range, bool relu, uint32_t channels,
+                      float *numbers)
+{
     for (uint32_t c = 0; c < channels; c++) {
-        numbers[c] = step;
-        steps[c] = 1.0F / step;
-        zero[c] = origin;
+        float low = range->low;
+        float high = range->high;
+        const struct quantise_channel *own = range->channel_count > 0 ? &range->channels[c] : NULL;
+        if (own != NULL && own->high - own->low > 0.0F) { /* else nothing was seen there */
+            low = own->low;
+            high = own->high;
+        }
+        set_channel(low, high, relu, channels, numbers + c);
+    }
+}
+
+/* Means from the layer's own channels. */
+static void set_means(const struct quantise_range *range, uint32_t channels, float *numbers)
+{
+    for (uint32_t c = 0; c < range->channel_count; c++) {
+        numbers[PART_MEAN * (size_t)channels + c] = range->channels[c].mean *
+                                                    numbers[PART_STEPS * (size_t)channels + c];
     }
 }
 
@@ -167,9 +195,10 @@ static void take_over(const struct quantise_value *from, uint32_t first, uint32_
     }
     uint32_t rest = channels - first;
     size_t count = from->channels < rest ? from->channels : rest;
-    memcpy(numbers + first, from->scale, count * sizeof *numbers);
-    memcpy(numbers + channels + first, from->steps, count * sizeof *numbers);
-    memcpy(numbers + 2 * (size_t)channels + first, from->zero, count * sizeof *numbers);
+    const float *const parts[PARTS] = {from->scale, from->steps, from->zero, from->mean};
+    for (size_t part = 0; part < PARTS; part++) {
+        memcpy(numbers + part * channels + first, parts[part], count * sizeof *numbers);
+    }
 }
 
 static void fill_value(const struct groups *groups, const struct quantise_plan *plan,
@@ -180,8 +209,11 @@ static void fill_value(const struct groups *groups, const struct quantise_plan *
     out->scale = numbers;
     out->steps = numbers + out->channels;
     out->zero = out->steps + out->channels;
+    out->mean = out->zero + out->channels;
+    const struct quantise_range *range = &groups->ranges->layers[value - 1];
     if (quantise_makes_numbers(layer)) {
-        set_range(&groups->ranges->layers[value - 1], layer->relu, out->channels, numbers);
+        set_range(range, layer->relu, out->channels, numbers);
+        set_means(range, out->channels, numbers);
         return;
     }
     const struct quantise_value *from = &plan->values[layer->inputs[0]];
@@ -189,6 +221,7 @@ static void fill_value(const struct groups *groups, const struct quantise_plan *
     if (layer->op == NETWORK_CONCAT && from->channels < out->channels) {
         take_over(&plan->values[layer->inputs[1]], from->channels, out->channels, numbers);
     }
+    set_means(range, out->channels, numbers); /* pooling moves codes, but not their means */
 }
 
 static int fill(const struct groups *groups, const uint32_t *padding, struct quantise_plan *plan)
@@ -201,7 +234,7 @@ static int fill(const struct groups *groups, const uint32_t *padding, struct qua
         value->channels = i == 0 ? network->in_channels : network->layers[i - 1].channels;
         value->coded = groups->wanted[group] && !groups->excluded[group];
         value->border = value->coded && groups->negative[i] ? padding[i] : 0;
-        numbers += value->coded ? 3 * (size_t)value->channels : 0;
+        numbers += value->coded ? PARTS * (size_t)value->channels : 0;
     }
     plan->numbers = (float *)calloc(numbers + 1, sizeof *plan->numbers);
     if (plan->numbers == NULL) {
@@ -212,17 +245,28 @@ static int fill(const struct groups *groups, const uint32_t *padding, struct qua
         size_t channels = plan->values[i].channels;
         if (plan->values[i].coded) {
             fill_value(groups, plan, i, next);
-            next += 3 * channels;
+            next += PARTS * channels;
         }
     }
     return 0;
+}
+
+static bool ranges_fit(const struct network *network, const struct quantise_ranges *ranges)
+{
+    for (size_t i = 0; i < ranges->layer_count && i < network->layer_count; i++) {
+        uint32_t count = ranges->layers[i].channel_count;
+        if (count != 0 && count != network->layers[i].channels) {
+            return false;
+        }
+    }
+    return ranges->layer_count == network->layer_count;
 }
 
 int quantise_plan_create(const struct network *network, const struct quantise_ranges *ranges,
                          struct quantise_plan *out)
 {
     size_t count = network->layer_count + 1;
-    if (ranges->layer_count != network->layer_count) {
+    if (!ranges_fit(network, ranges)) {
         return -EINVAL;
     }
     struct groups groups = {.network = network,
@@ -271,99 +315,4 @@ bool quantise_layer_is_integer(const struct network *network, const struct quant
 {
     const struct network_layer *conv = &network->layers[layer];
     return is_conv(conv) && plan->values[conv->inputs[0]].coded;
-}
-
-/* ---- weights ---- */
-
-/* Where a convolution's weights come from and go to. */
-struct weighing {
-    const struct network_layer *layer;
-    const struct quantise_value *in;
-    const struct quantise_value *out;
-    struct quantise_conv *conv;
-};
-
-/* The weight of `tap` (kernel x kernel) from an input channel to an output, times the input's
- * scale. */
-static float weight_at(const struct weighing *w, size_t output, size_t input, size_t tap)
-{
-    const struct network_layer *layer = w->layer;
-    if (layer->op == NETWORK_CONV_UP) {
-        size_t channel = output % layer->channels;
-        size_t corner = output / layer->channels;
-        size_t at = (input * layer->channels + channel) * 4 + corner;
-        return layer->weights[at] * w->in->scale[input];
-    }
-    size_t taps = w->conv->kernel * w->conv->kernel;
-    return layer->weights[(output * w->conv->inputs + input) * taps + tap] * w->in->scale[input];
-}
-
-static float largest_weight(const struct weighing *w, size_t output)
-{
-    size_t taps = w->conv->kernel * w->conv->kernel;
-    float largest = 0.0F;
-    for (size_t i = 0; i < w->conv->inputs; i++) {
-        for (size_t k = 0; k < taps; k++) {
-            float size = fabsf(weight_at(w, output, i, k));
-            largest = size > largest ? size : largest;
-        }
-    }
-    return largest;
-}
-
-static void weigh_output(const struct weighing *w, size_t output)
-{
-    struct quantise_conv *conv = w->conv;
-    size_t taps = conv->kernel * conv->kernel;
-    float largest = largest_weight(w, output);
-    float step = largest > 1e-30F ? largest / (float)QUANTISE_TOP_WEIGHT : 1.0F;
-    int8_t *to = conv->weights + output * conv->inputs * taps;
-    double shift = 0.0;
-    for (size_t i = 0; i < conv->inputs; i++) {
-        for (size_t k = 0; k < taps; k++) {
-            float whole = rintf(weight_at(w, output, i, k) / step);
-            to[i * taps + k] = (int8_t)whole;
-            shift += (double)whole * w->in->zero[i];
-        }
-    }
-    size_t channel = output % w->layer->channels;
-    conv->bias[output] = (float)((double)w->layer->bias[channel] / step - shift);
-    conv->scale[output] = step;
-    if (w->out->coded) {
-        double origin = (double)w->out->zero[channel] * w->out->scale[channel] / step;
-        conv->bias[output] = (float)((double)w->layer->bias[channel] / step - shift + origin);
-        conv->scale[output] = step / w->out->scale[channel];
-    }
-}
-
-int quantise_conv_create(const struct network *network, const struct quantise_plan *plan,
-                         size_t layer, struct quantise_conv *out)
-{
-    const struct network_layer *from = &network->layers[layer];
-    bool up = from->op == NETWORK_CONV_UP;
-    const struct quantise_value *in = &plan->values[from->inputs[0]];
-    struct quantise_conv conv = {.outputs = (up ? 4 : 1) * (size_t)from->channels,
-                                 .inputs = in->channels,
-                                 .kernel = up ? 1 : from->kernel};
-    conv.weights = (int8_t *)malloc(conv.outputs * conv.inputs * conv.kernel * conv.kernel);
-    conv.bias = (float *)malloc(conv.outputs * sizeof *conv.bias);
-    conv.scale = (float *)malloc(conv.outputs * sizeof *conv.scale);
-    if (conv.weights == NULL || conv.bias == NULL || conv.scale == NULL) {
-        quantise_conv_free(&conv);
-        return -ENOMEM;
-    }
-    const struct weighing w = {from, in, &plan->values[layer + 1], &conv};
-    for (size_t output = 0; output < conv.outputs; output++) {
-        weigh_output(&w, output);
-    }
-    *out = conv;
-    return 0;
-}
-
-void quantise_conv_free(struct quantise_conv *conv)
-{
-    free(conv->weights);
-    free(conv->bias);
-    free(conv->scale);
-    *conv = (struct quantise_conv){0};
 }

@@ -27,18 +27,28 @@
 /* Products in a sum that cannot leave 32 bits. */
 #define QUANTISE_MAX_TAPS (INT32_MAX / (QUANTISE_TOP_CODE * QUANTISE_TOP_WEIGHT))
 
+/* What is known of one channel of it. */
+struct quantise_channel {
+    float low; /* at most 0 */
+    float high;
+    float mean;
+};
+
 /* What is known of a layer's output. */
 struct quantise_range {
     float low; /* at most 0 */
     float high;
-    bool known; /* else its output stays float */
-    bool keep;  /* a convolution that is to run in float */
+    bool known;             /* else its output stays float */
+    bool keep;              /* a convolution that is to run in float */
+    uint32_t channel_count; /* 0, or that of the layer's channels: each has a range of its own */
+    const struct quantise_channel *channels;
 };
 
 struct quantise_ranges {
     size_t layer_count;
     struct quantise_range *layers;
-    struct packed_hash id; /* of all that is here and decides about codes */
+    struct quantise_channel *channels; /* what the layers' point into; or NULL */
+    struct packed_hash id;             /* of all that is here and decides about codes */
 };
 
 struct quantise_value {
@@ -48,12 +58,13 @@ struct quantise_value {
     const float *scale; /* channels of them, as of the next */
     const float *steps; /* 1 / scale: code = number * steps + zero, rounded to nearest even */
     const float *zero;  /* whole numbers, 0 to 255 */
+    const float *mean;  /* code - zero, on average; 0 where that is not known */
 };
 
 struct quantise_plan {
     size_t value_count;
     struct quantise_value *values; /* 0 is the network's input */
-    float *numbers;                /* what scale, steps, zero point into */
+    float *numbers;                /* what scale, steps, zero, mean point into */
 };
 
 /* Give ranges the id that its layers ask for. */
@@ -64,7 +75,7 @@ void quantise_ranges_free(struct quantise_ranges *ranges);
 bool quantise_makes_numbers(const struct network_layer *layer);
 
 /* Decide about every value; the network may lack weights. 0, -ENOMEM, -EINVAL: ranges are for a
- * network with another number of layers. Free with quantise_plan_free. */
+ * network with another number of layers or channels. Free with quantise_plan_free. */
 int quantise_plan_create(const struct network *network, const struct quantise_ranges *ranges,
                          struct quantise_plan *out);
 void quantise_plan_free(struct quantise_plan *plan);
@@ -74,7 +85,11 @@ bool quantise_layer_is_integer(const struct network *network, const struct quant
                                size_t layer);
 
 /* The integers of such a layer. CONV_UP is here a 1 x 1 convolution to 4 x channels,
- * [dy][dx][channel]. */
+ * [dy][dx][channel].
+ *
+ * What rounding takes from one weight is given to another of its kernel, which sees much the same
+ * number nine times: the remainders of a kernel sum to half of one at most. What is left of them,
+ * times the mean of what they are multiplied with, goes to the bias. */
 struct quantise_conv {
     size_t outputs;
     size_t inputs;

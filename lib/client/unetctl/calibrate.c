@@ -30,7 +30,8 @@ static const char help_text[] =
     "                      quantization.json, quantization-report.json\n"
     "      --check TILE    tiles that do not count for the ranges, only for the report; "
     "repeatable\n"
-    "      --method M      mse (default): least squares; or percentile\n"
+    "      --method M      channel (default): a range for each channel, which holds all that was\n"
+    "                      seen; one for each layer: mse (least squares), or percentile\n"
     "      --percentile P  how much of the values a range holds then, in percent (99.99)\n"
     "      --keep LAYER    run that layer in float, by its name (see unetctl inspect); "
     "repeatable.\n"
@@ -41,10 +42,12 @@ static const char help_text[] =
 
 #define KEEP_MAX 64
 
+enum method { BY_CHANNEL, BY_LEAST_SQUARES, BY_PERCENTILE };
+
 struct options {
     const char *model;
     const char *output;
-    bool by_percentile;
+    enum method method;
     bool json;
     double percentile;
     int offset;
@@ -71,14 +74,20 @@ struct work {
 
 /* ---- ranges ---- */
 
+/* Pooling makes no numbers, but means of its own. */
+static bool is_counted(const struct network_layer *layer)
+{
+    return quantise_makes_numbers(layer) || layer->op == NETWORK_MAX_POOL;
+}
+
 static int make_tallies(struct work *work)
 {
     const struct network *plan = &work->source.plan;
     work->tallies = (struct tally **)calloc(plan->layer_count, sizeof(struct tally *));
     for (size_t i = 0; work->tallies && i < plan->layer_count; i++) {
-        if (!quantise_makes_numbers(&plan->layers[i]))
+        if (!is_counted(&plan->layers[i]))
             continue;
-        work->tallies[i] = tally_new();
+        work->tallies[i] = tally_new(plan->layers[i].channels);
         if (!work->tallies[i])
             return command_fail(EX_OSERR, "no memory");
     }
@@ -131,16 +140,41 @@ static bool is_kept(const struct options *options, const char *name)
     return false;
 }
 
+static void name_method(const struct options *options, char *out, size_t size)
+{
+    if (options->method == BY_PERCENTILE)
+        snprintf(out, size, "percentile %g", options->percentile);
+    else
+        snprintf(out, size, "%s", options->method == BY_CHANNEL ? "channel" : "mse");
+}
+
+static int choose_range(const struct options *options, const struct tally *tally, uint32_t channels,
+                        struct quantise_entry *entry)
+{
+    struct quantise_range range = tally_percentile(tally, 100.0);
+    if (options->method == BY_PERCENTILE)
+        range = tally_percentile(tally, options->percentile);
+    if (options->method == BY_LEAST_SQUARES)
+        range = tally_least_squares(tally);
+    entry->low = range.low;
+    entry->high = range.high;
+    entry->channels = calloc(channels, sizeof *entry->channels);
+    if (!entry->channels)
+        return command_fail(EX_OSERR, "no memory");
+    entry->channel_count = channels;
+    for (uint32_t c = 0; c < channels; c++)
+        entry->channels[c] = options->method == BY_CHANNEL ? tally_channel(tally, c)
+                                                           : tally_mean(tally, c, &range);
+    return 0;
+}
+
 static int choose_ranges(struct work *work)
 {
     const struct options *options = work->options;
     const struct network *plan = &work->source.plan;
     struct quantise_file *file = &work->file;
     file->weights = weights_file_hash(&work->source.weights);
-    if (options->by_percentile)
-        snprintf(file->method, sizeof file->method, "percentile %g", options->percentile);
-    else
-        snprintf(file->method, sizeof file->method, "mse");
+    name_method(options, file->method, sizeof file->method);
     file->entries = calloc(plan->layer_count, sizeof *file->entries);
     if (!file->entries)
         return command_fail(EX_OSERR, "no memory");
@@ -148,14 +182,13 @@ static int choose_ranges(struct work *work)
         const struct network_layer *layer = &plan->layers[i];
         if (!work->tallies[i])
             continue;
-        struct quantise_range range = options->by_percentile
-                                          ? tally_percentile(work->tallies[i], options->percentile)
-                                          : tally_least_squares(work->tallies[i]);
         struct quantise_entry *entry = &file->entries[file->count++];
-        *entry = (struct quantise_entry){.layer = (uint32_t)i, .low = range.low};
-        entry->high = range.high;
+        *entry = (struct quantise_entry){.layer = (uint32_t)i};
         entry->keep = is_conv(layer) && (i == last_conv(plan) || is_kept(options, layer->name));
         snprintf(entry->name, sizeof entry->name, "%s", layer->name);
+        int code = choose_range(options, work->tallies[i], layer->channels, entry);
+        if (code != 0)
+            return code;
     }
     char error[COMMAND_ERROR_MAX];
     int rc = quantise_file_bind(file, plan, &file->weights, &work->ranges, error, sizeof error);
@@ -321,6 +354,19 @@ static int take_percentile(struct options *options)
     return 0;
 }
 
+static int take_method(struct options *options)
+{
+    static const char *const names[] = {
+        [BY_CHANNEL] = "channel", [BY_LEAST_SQUARES] = "mse", [BY_PERCENTILE] = "percentile"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(optarg, names[i]) == 0) {
+            options->method = (enum method)i;
+            return 0;
+        }
+    }
+    return command_fail(EX_USAGE, "--method is '%s', expected channel, mse or percentile", optarg);
+}
+
 static int take_option(struct options *options, int option)
 {
     int64_t number = 0;
@@ -328,11 +374,7 @@ static int take_option(struct options *options, int option)
     switch (option) {
     case 'o': options->output = optarg; return 0;
     case OPTION_CHECK: return calibrate_files_add(&options->checks, optarg);
-    case OPTION_METHOD:
-        options->by_percentile = strcmp(optarg, "percentile") == 0;
-        if (!options->by_percentile && strcmp(optarg, "mse") != 0)
-            return command_fail(EX_USAGE, "--method is '%s', expected mse or percentile", optarg);
-        return 0;
+    case OPTION_METHOD: return take_method(options);
     case OPTION_PERCENTILE: return take_percentile(options);
     case OPTION_KEEP:
         if (options->keep_count == KEEP_MAX)

@@ -10,7 +10,7 @@ static void count(void *opaque, size_t layer, const struct backend_sight *sight)
 {
     struct tally *tally = ((struct tally **)opaque)[layer];
     if (tally)
-        tally_add(tally, sight->data, sight->channels, sight->pitch, sight->pixels);
+        tally_add(tally, sight);
 }
 
 int calibrate_engine_start(const struct calibrate_setup *setup, struct calibrate_engine *out)

@@ -1,5 +1,6 @@
 #include "tally.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,15 +9,33 @@
 #define ZERO_BIN   32768 /* of +0 and what is below the smallest bfloat16 */
 #define CANDIDATES 200
 #define NARROWER   0.98 /* each candidate is that much of the one before */
+/* Of what the widest channel was seen to reach: no channel is taken to reach less. */
+#define LEAST_SHARE (1.0f / 16)
+/* Beyond what was seen: other tiles reach further, and what is cut off is missed in all that lies
+ * around, while what is coarser only makes noise, most of which cancels. */
+#define MARGIN 1.25f
+
+struct seen {
+    float low;  /* at most 0 */
+    float high; /* at least 0 */
+    double sum;
+    uint64_t count;
+};
 
 struct tally {
     uint64_t counts[BINS]; /* ascending */
     uint64_t total;
+    size_t channels;
+    struct seen seen[];
 };
 
-struct tally *tally_new(void)
+struct tally *tally_new(size_t channels)
 {
-    return (struct tally *)calloc(1, sizeof(struct tally));
+    struct tally *tally = (struct tally *)calloc(1,
+                                                 sizeof *tally + channels * sizeof tally->seen[0]);
+    if (tally)
+        tally->channels = channels;
+    return tally;
 }
 
 static uint32_t bin_of(float value)
@@ -39,15 +58,26 @@ static float edge_of(uint32_t bin)
     return value;
 }
 
-void tally_add(struct tally *tally, const float *data, size_t channels, size_t pitch, size_t pixels)
+static void see(struct seen *seen, float value)
 {
-    for (size_t p = 0; p < pixels; p++) {
-        const float *row = data + p * pitch;
-        for (size_t c = 0; c < channels; c++) {
-            if (!isfinite(row[c]))
+    seen->low = value < seen->low ? value : seen->low;
+    seen->high = value > seen->high ? value : seen->high;
+    seen->sum += value;
+    seen->count++;
+}
+
+void tally_add(struct tally *tally, const struct backend_sight *sight)
+{
+    assert(sight->channels == tally->channels);
+    for (size_t p = 0; p < sight->pixels; p++) {
+        const float *pixel = sight->data + p * sight->pitch;
+        for (size_t c = 0; c < sight->channels; c++) {
+            float value = pixel[c * sight->step];
+            if (!isfinite(value))
                 continue;
-            tally->counts[bin_of(row[c])]++;
+            tally->counts[bin_of(value)]++;
             tally->total++;
+            see(&tally->seen[c], value);
         }
     }
 }
@@ -104,4 +134,36 @@ struct quantise_range tally_least_squares(const struct tally *tally)
         }
     }
     return best;
+}
+
+static float clamp(float value, float low, float high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+
+struct quantise_channel tally_mean(const struct tally *tally, size_t channel,
+                                   const struct quantise_range *range)
+{
+    const struct seen *seen = &tally->seen[channel];
+    float mean = seen->count ? (float)(seen->sum / (double)seen->count) : 0.0f;
+    return (struct quantise_channel){range->low, range->high, clamp(mean, range->low, range->high)};
+}
+
+/* An end of a channel's range, from what was seen there and at most in any channel. */
+static float half_way(float own, float most)
+{
+    return sqrtf(fmaxf(own, most * LEAST_SHARE) * most) * MARGIN;
+}
+
+struct quantise_channel tally_channel(const struct tally *tally, size_t channel)
+{
+    const struct seen *seen = &tally->seen[channel];
+    struct seen most = {0};
+    for (size_t c = 0; c < tally->channels; c++) {
+        most.low = fminf(most.low, tally->seen[c].low);
+        most.high = fmaxf(most.high, tally->seen[c].high);
+    }
+    struct quantise_range range = {.low = -half_way(-seen->low, -most.low),
+                                   .high = half_way(seen->high, most.high)};
+    return tally_mean(tally, channel, &range);
 }

@@ -416,6 +416,7 @@ static void show(const struct runner *r, size_t layer)
     struct onednn_view out = view_of(r, (uint32_t)layer + 1);
     struct backend_sight sight = {.data = (const float *)out.data,
                                   .channels = out.channels,
+                                  .step = 1,
                                   .pitch = out.pitch,
                                   .pixels = r->crew.count * out.height * out.width};
     r->run->options->observe(r->run->options->opaque, layer, &sight);

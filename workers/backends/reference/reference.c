@@ -379,8 +379,8 @@ static int run_layers(const struct reference *self, uint32_t height, uint32_t wi
             return rc;
         if (self->observe)
             self->observe(self->opaque, i,
-                          &(struct backend_sight){out->data, plane_elements(out) * out->channels,
-                                                  plane_elements(out) * out->channels, 1});
+                          &(struct backend_sight){out->data, out->channels, plane_elements(out), 1,
+                                                  plane_elements(out)});
         for (uint32_t k = 0; k < 2; k++) {
             uint32_t input = layer->inputs[k];
             if (self->last_use[input] == i)

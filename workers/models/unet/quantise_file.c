@@ -11,8 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FORMAT     1
-#define HEX_DIGITS 16
+#define FORMAT       1
+#define CHANNELS_MAX 65536
+#define HEX_DIGITS   16
 
 struct complaint {
     char *error;
@@ -40,6 +41,8 @@ static int cannot_unpack(const json_error_t *problem, const struct complaint *to
 
 void quantise_file_free(struct quantise_file *file)
 {
+    for (size_t i = 0; file->entries && i < file->count; i++)
+        free(file->entries[i].channels);
     free(file->entries);
     *file = (struct quantise_file){0};
 }
@@ -58,6 +61,48 @@ static bool take_hash(const char *text, struct packed_hash *out)
     return true;
 }
 
+static bool take_channel(const json_t *triple, struct quantise_channel *out)
+{
+    double numbers[3];
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *number = json_array_get(triple, i);
+        if (!json_is_number(number))
+            return false;
+        numbers[i] = json_number_value(number);
+    }
+    out->low = (float)numbers[0];
+    out->high = (float)numbers[1];
+    out->mean = (float)numbers[2];
+    return json_array_size(triple) == 3 && isfinite(out->low) && isfinite(out->high) &&
+           isfinite(out->mean) && out->low <= 0 && out->high >= 0 && out->low <= out->mean &&
+           out->mean <= out->high;
+}
+
+static int take_channels(const json_t *channels, struct quantise_entry *out,
+                         const struct complaint *to)
+{
+    size_t count = json_array_size(channels);
+    if (!channels)
+        return 0;
+    if (count == 0 || count > CHANNELS_MAX)
+        return refuse(to, "\"channels\" must be an array of [low, high, mean], one a channel");
+    out->channels = calloc(count, sizeof *out->channels);
+    if (!out->channels)
+        return no_memory(to);
+    out->channel_count = (uint32_t)count;
+    for (size_t i = 0; i < count; i++) {
+        if (!take_channel(json_array_get(channels, i), &out->channels[i])) {
+            snprintf(to->error, to->size,
+                     "\"channels\"[%zu]: want [low, high, mean], low at most 0, high at least 0, "
+                     "and mean between them",
+                     i);
+            return -EBADMSG;
+        }
+    }
+    return 0;
+}
+
+/* What it has of out is freed with the file. */
 static int take_entry(json_t *value, size_t index, struct quantise_entry *out,
                       const struct complaint *to)
 {
@@ -67,12 +112,14 @@ static int take_entry(json_t *value, size_t index, struct quantise_entry *out,
     double low = 0;
     double high = 0;
     int keep = 0;
+    const json_t *channels = json_object_get(value, "channels");
     if (json_unpack_ex(value, &problem, 0, "{s:I, s:s, s:F, s:F, s?b}", "layer", &layer, "name",
                        &name, "low", &low, "high", &high, "float", &keep) < 0)
         return cannot_unpack(&problem, to);
-    if (json_object_size(value) != (json_object_get(value, "float") ? 5 : 4))
+    size_t known = 4 + (json_object_get(value, "float") ? 1 : 0) + (channels ? 1 : 0);
+    if (json_object_size(value) != known)
         return refuse(to, "an entry of \"layers\" has a key that is not known (known: layer, name, "
-                          "low, high, float)");
+                          "low, high, float, channels)");
     struct quantise_entry entry = {.layer = (uint32_t)layer, .keep = keep != 0};
     entry.low = (float)low;
     entry.high = (float)high;
@@ -87,7 +134,7 @@ static int take_entry(json_t *value, size_t index, struct quantise_entry *out,
     }
     snprintf(entry.name, sizeof entry.name, "%s", name);
     *out = entry;
-    return 0;
+    return take_channels(channels, out, to);
 }
 
 static int take_entries(const json_t *layers, struct quantise_file *out, const struct complaint *to)
@@ -156,6 +203,20 @@ int quantise_file_parse(const char *text, size_t size, struct quantise_file *out
 
 /* ---- writing ---- */
 
+static json_t *print_channels(const struct quantise_entry *entry)
+{
+    json_t *channels = json_array();
+    for (uint32_t i = 0; i < entry->channel_count; i++) {
+        const struct quantise_channel *channel = &entry->channels[i];
+        json_array_append_new(channels, json_pack("[f, f, f]", (double)channel->low,
+                                                  (double)channel->high, (double)channel->mean));
+    }
+    if (json_array_size(channels) == entry->channel_count)
+        return channels;
+    json_decref(channels);
+    return NULL;
+}
+
 char *quantise_file_print(const struct quantise_file *file)
 {
     char hash[2 * HEX_DIGITS + 1];
@@ -168,17 +229,51 @@ char *quantise_file_print(const struct quantise_file *file)
                                   (double)entry->high);
         if (entry->keep)
             json_object_set_new(value, "float", json_true());
+        if (entry->channel_count > 0)
+            json_object_set_new(value, "channels", print_channels(entry));
         json_array_append_new(layers, value);
     }
     json_t *document = json_pack("{s:i, s:s, s:s, s:o}", "format", FORMAT, "weights", hash,
                                  "method", file->method, "layers", layers);
     bool whole = document && json_array_size(layers) == file->count;
-    char *text = whole ? json_dumps(document, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
+    char *text = whole ? json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(document);
     return text;
 }
 
 /* ---- binding ---- */
+
+static bool fits(const struct quantise_entry *entry, const struct network *network,
+                 const struct complaint *to)
+{
+    if (entry->layer >= network->layer_count ||
+        strcmp(entry->name, network->layers[entry->layer].name) != 0) {
+        snprintf(to->error, to->size, "the network's layer %u is not called '%s'", entry->layer,
+                 entry->name);
+        return false;
+    }
+    uint32_t channels = network->layers[entry->layer].channels;
+    if (entry->channel_count == 0 || entry->channel_count == channels)
+        return true;
+    snprintf(to->error, to->size, "the network's layer '%s' has %u channels, not %u", entry->name,
+             channels, entry->channel_count);
+    return false;
+}
+
+/* Room for all. */
+static int make_ranges(const struct quantise_file *file, size_t layers, struct quantise_ranges *out)
+{
+    size_t channels = 0;
+    for (size_t i = 0; i < file->count; i++)
+        channels += file->entries[i].channel_count;
+    *out = (struct quantise_ranges){.layer_count = layers};
+    out->layers = calloc(layers, sizeof *out->layers);
+    out->channels = calloc(channels + 1, sizeof *out->channels);
+    if (out->layers && out->channels)
+        return 0;
+    quantise_ranges_free(out);
+    return -ENOMEM;
+}
 
 int quantise_file_bind(const struct quantise_file *file, const struct network *network,
                        const struct packed_hash *weights, struct quantise_ranges *out, char *error,
@@ -187,21 +282,25 @@ int quantise_file_bind(const struct quantise_file *file, const struct network *n
     struct complaint to = {error, error_size};
     if (memcmp(&file->weights, weights, sizeof *weights) != 0)
         return refuse(&to, "it was made for other weights; 'unetctl calibrate' makes it anew");
-    struct quantise_ranges ranges = {.layer_count = network->layer_count};
-    ranges.layers = calloc(network->layer_count, sizeof *ranges.layers);
-    if (!ranges.layers)
+    struct quantise_ranges ranges;
+    if (make_ranges(file, network->layer_count, &ranges) < 0)
         return no_memory(&to);
+    struct quantise_channel *next = ranges.channels;
     for (size_t i = 0; i < file->count; i++) {
         const struct quantise_entry *entry = &file->entries[i];
-        if (entry->layer >= network->layer_count ||
-            strcmp(entry->name, network->layers[entry->layer].name) != 0) {
+        if (!fits(entry, network, &to)) {
             quantise_ranges_free(&ranges);
-            snprintf(error, error_size, "the network's layer %u is not called '%s'", entry->layer,
-                     entry->name);
             return -EBADMSG;
         }
-        ranges.layers[entry->layer] = (struct quantise_range){
-            .low = entry->low, .high = entry->high, .known = true, .keep = entry->keep};
+        ranges.layers[entry->layer] = (struct quantise_range){.low = entry->low,
+                                                              .high = entry->high,
+                                                              .known = true,
+                                                              .keep = entry->keep,
+                                                              .channel_count = entry->channel_count,
+                                                              .channels = next};
+        if (entry->channel_count > 0)
+            memcpy(next, entry->channels, entry->channel_count * sizeof *next);
+        next += entry->channel_count;
     }
     quantise_ranges_seal(&ranges);
     *out = ranges;

@@ -6,7 +6,8 @@
  *     {"format": 1, "weights": "<32 hex digits>", "method": "percentile 99.99",
  *      "layers": [{"layer": 0, "name": "inc.double_conv.0", "low": 0, "high": 1.73}, ...]}
  *
- * An entry may have "float": true, for a convolution that is to run in float.
+ * An entry may have "float": true, for a convolution that is to run in float, and "channels":
+ * [[low, high, mean], ...], which say the same for each channel, and what it is on average.
  */
 #ifndef QUANTISE_FILE_H
 #define QUANTISE_FILE_H
@@ -22,6 +23,8 @@ struct quantise_entry {
     float low;
     float high;
     bool keep;
+    uint32_t channel_count; /* 0: nothing is known of them */
+    struct quantise_channel *channels;
 };
 
 struct quantise_file {
