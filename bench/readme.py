@@ -66,7 +66,8 @@ def request_rows(results):
             reports = results["requests"][name]["closed"].get(server)
             cells.append(cell([report["latency_ms"]["p50"] for report in reports], " ms") if reports else "-")
         several = results["requests"][names[0]]["several"].get(server)
-        cells.append(cell([report["right_per_s"] for report in several], " a second") if several else "-")
+        # Results of before have no steady rate.
+        cells.append(cell([report.get("steady_per_s", report["right_per_s"]) for report in several], " a second") if several else "-")
         rows.append([f"**{server}**" if server.startswith("unetserve") else server, *cells])
     return table(head, rows)
 

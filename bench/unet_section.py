@@ -140,7 +140,7 @@ def show(name, result, out=sys.stdout):
     print(f"\nrequests, {name}: one client, latency of a request; four clients, requests a second", file=out)
     for server, reports in result["closed"].items():
         medians = [report["latency_ms"]["p50"] for report in reports]
-        several = [report["right_per_s"] for report in result["several"][server]]
+        several = [report["steady_per_s"] for report in result["several"][server]]
         print(f"  {server:32} {told(medians):32} {told(several, 'a second')}", file=out)
     for server, parts in result["breakdown"].items():
         print(f"  where the time goes, {server}: " + ", ".join(f"{part} {np.median(ms):.2f}" for part, ms in parts.items()) + " ms", file=out)

@@ -181,7 +181,11 @@ static void count_answer(struct loop *loop, const struct client *client, int64_t
     result->statuses[answer->status]++;
     result->right += right;
     result->wrong += answer->status == 200 && answer->wrong;
-    result->in_time += right && now <= loop->end_ns;
+    if (right && now <= loop->end_ns) {
+        if (result->in_time++ == 0)
+            result->first_ns = now - loop->start_ns;
+        result->last_ns = now - loop->start_ns;
+    }
     loop->last_ns = now;
     histogram_record(&result->latency_ns, now - client->begun_ns);
 }

@@ -34,14 +34,15 @@ struct load_settings {
 };
 
 struct load_result {
-    uint64_t sent;       /* requests begun; in an open loop all that were due */
-    uint64_t answers;    /* whole ones */
-    uint64_t right;      /* 200 with the expected body */
-    uint64_t wrong;      /* 200 with another body */
-    uint64_t malformed;  /* not an HTTP/1.1 answer with a length */
-    uint64_t broken;     /* the connection ended first */
-    uint64_t unanswered; /* given up; each is in the histogram with what it had waited */
-    uint64_t in_time;    /* right ones that came before the end */
+    uint64_t sent;             /* requests begun; in an open loop all that were due */
+    uint64_t answers;          /* whole ones */
+    uint64_t right;            /* 200 with the expected body */
+    uint64_t wrong;            /* 200 with another body */
+    uint64_t malformed;        /* not an HTTP/1.1 answer with a length */
+    uint64_t broken;           /* the connection ended first */
+    uint64_t unanswered;       /* given up; each is in the histogram with what it had waited */
+    uint64_t in_time;          /* right ones that came before the end */
+    int64_t first_ns, last_ns; /* when the first and the last of these came; since the start */
     uint64_t reconnects;
     uint64_t statuses[600]; /* of all answers */
     uint64_t bytes_in, bytes_out;

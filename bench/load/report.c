@@ -33,23 +33,32 @@ static json_t *statuses(const struct load_result *result)
     return object;
 }
 
+/* Between the first answer and the last, so that a few long ones are not counted by whole numbers a
+ * second; 0: there are not two. */
+static double steady(const struct load_result *result)
+{
+    int64_t ns = result->last_ns - result->first_ns;
+    return ns > 0 ? (double)(result->in_time - 1) / ((double)ns * 1e-9) : 0;
+}
+
 char *report_text(const struct load_settings *settings, const struct load_result *result)
 {
     double seconds = result->seconds > 0 ? result->seconds : 1e-9;
     json_t *object = json_pack(
-        "{s:s, s:f, s:i, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, "
+        "{s:s, s:f, s:i, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+        "s:f, "
         "s:f, s:o, s:o}",
         "mode", settings->per_second > 0 ? settings->poisson ? "poisson" : "even" : "closed",
         "offered_per_s", settings->per_second, "clients", (int)settings->clients, "seconds",
         result->seconds, "connect_s", result->connect_s, "right_per_s",
-        (double)result->in_time / seconds, "sent", (json_int_t)result->sent, "answers",
-        (json_int_t)result->answers, "right", (json_int_t)result->right, "wrong",
-        (json_int_t)result->wrong, "malformed", (json_int_t)result->malformed, "broken",
-        (json_int_t)result->broken, "unanswered", (json_int_t)result->unanswered, "reconnects",
-        (json_int_t)result->reconnects, "bytes_in", (json_int_t)result->bytes_in, "bytes_out",
-        (json_int_t)result->bytes_out, "cpu_seconds", result->cpu_seconds, "cpu_share",
-        result->cpu_seconds / seconds, "statuses", statuses(result), "latency_ms",
-        latency(&result->latency_ns));
+        (double)result->in_time / seconds, "steady_per_s", steady(result), "sent",
+        (json_int_t)result->sent, "answers", (json_int_t)result->answers, "right",
+        (json_int_t)result->right, "wrong", (json_int_t)result->wrong, "malformed",
+        (json_int_t)result->malformed, "broken", (json_int_t)result->broken, "unanswered",
+        (json_int_t)result->unanswered, "reconnects", (json_int_t)result->reconnects, "bytes_in",
+        (json_int_t)result->bytes_in, "bytes_out", (json_int_t)result->bytes_out, "cpu_seconds",
+        result->cpu_seconds, "cpu_share", result->cpu_seconds / seconds, "statuses",
+        statuses(result), "latency_ms", latency(&result->latency_ns));
     char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(7));
     json_decref(object);
     return text;
