@@ -111,7 +111,7 @@ def requests(args, weights):
         body = pathlib.Path(directory) / "tile"
         body.write_bytes(bytes(i * 37 % 251 for i in range(args.channels * args.size * args.size * 2)))
         for clients in args.clients:
-            done = subprocess.run([BUILD / "bench/load", url + "/predict", "--clients", str(clients), "--seconds", str(args.seconds), "--body", body,
+            done = subprocess.run([BUILD / "bench/load", url + "/predict", "--clients", str(clients), "--seconds", str(args.seconds), "--timeout", "100", "--body", body,
                                    "--header", "Content-Type: application/octet-stream", "--header", "Accept: application/x-npy",
                                    "--header", f"X-Unetserve-Shape: {args.channels},{args.size},{args.size}",
                                    "--header", "X-Unetserve-Dtype: uint16"], capture_output=True, text=True, timeout=args.seconds + 120, check=False)

@@ -62,7 +62,7 @@ BUGS = [
     ("pack: weights and bias exchanged", "gpu_steps.c", ".weights = pointer(held->weights),\n                .bias = pointer(held->bias),", ".weights = pointer(held->bias),\n                .bias = pointer(held->weights),"),
     ("pack: the workspace lies in the arena", "gpu_steps.c", ".workspace = pointer(arena + layout->arena_bytes),", ".workspace = pointer(arena),"),
     # ---- captures
-    ("capture: convolutions go to another stream", "gpu_steps.c", "place->cudnn->cudnnSetStream(place->handle, stream)", "bound->network->layer_count ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_EXECUTION_FAILED"),
+    ("capture: convolutions go to another stream", "gpu_steps.c", "place->cudnn->cudnnSetStream(place->handle, stream)", "place->handle != NULL && stream != NULL ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_EXECUTION_FAILED"),
     ("capture: an old graph after the arena has moved", "gpu_shapes.c", "    shape->graph = NULL;\n    shape->uses = 0;\n", "    shape->uses = 0;\n"),
     ("capture: the arena moves under bound plans", "gpu_shapes.c", "        unbind(shapes, &shapes->shapes[i]);\n    }\n    CUdeviceptr old", "    }\n    CUdeviceptr old"),
     ("capture: two shapes mistaken for each other", "gpu_shapes.c", "layout->height == height && layout->width == width", "layout->height == height"),
@@ -76,7 +76,7 @@ BUGS += [
     ("stream: done when computed, not when copied", "gpu_lane.c", "cuEventRecord, lane->done, way->streams.out)", "cuEventRecord, lane->done, way->streams.forward)"),
     ("stream: labels count as made before they are", "gpu_lane.c", "        code = label(lane, way, shape);\n    }\n    if (code == 0) {\n        code = gpu_call(way->device, cuEventRecord, lane->labelled, way->streams.forward);",
      "        code = gpu_call(way->device, cuEventRecord, lane->labelled, way->streams.forward);\n    }\n    if (code == 0) {\n        code = label(lane, way, shape);"),
-    ("stream: nobody waits for the answers", "gpu_lane.c", "int code = gpu_call(device, cuEventSynchronize, lane->done);", "int code = 0;"),
+    ("stream: nobody waits for the answers", "gpu_lane.c", "int code = gpu_call(device, cuEventSynchronize, lane->done);", "int code = gpu_check(device, CUDA_SUCCESS, \"cuEventSynchronize\");"),
     ("stream: tiles are loaded into the arena beside a forward pass", "gpu_lane.c", "gpu_launch(way->device, way->streams.forward, GPU_KERNEL_load,", "gpu_launch(way->device, way->streams.in, GPU_KERNEL_load,"),
     ("stream: labels are made on the stream of copies", "gpu_lane.c", "    CUstream stream = way->streams.forward;\n", "    CUstream stream = way->streams.out;\n"),
     ("copies: every tile to the first one's place", "gpu_lane.c", "(const char *)batch->inputs[i], bytes, i * bytes);", "(const char *)batch->inputs[i], bytes, 0);"),
