@@ -6,7 +6,8 @@
     python3 client.py tile.npy -o mask.npy     # with a tile: channels x height x width
     python3 client.py --route /predict --url http://127.0.0.1:8000
 
-A key is taken from UNETSERVE_API_KEY.
+An API key comes from --key or UNETSERVE_API_KEY, a token of an identity provider from --token or UNETSERVE_TOKEN. What stands on the
+command line goes first, and others on this machine can read it there.
 """
 
 import argparse
@@ -50,13 +51,23 @@ def made_up_tile(model):
     return npy((model["channels"] or 1, side, side), code, row * side * (model["channels"] or 1))
 
 
-def ask(url, model, body, kind, accept):
+def who(given):
+    """The header that says who asks, by the command line or by the environment; None: nobody in particular."""
+    key = os.environ.get("UNETSERVE_API_KEY") or os.environ.get("LIT_SERVER_API_KEY")
+    for token, secret in ((given.token, given.key), (os.environ.get("UNETSERVE_TOKEN"), key)):
+        if token:
+            return "Authorization", f"Bearer {token}"
+        if secret:
+            return "X-API-Key", secret
+    return None
+
+
+def ask(url, model, body, kind, accept, asker):
     """(status, the answer's bytes); of a stream each line is printed as it comes."""
     request = urllib.request.Request(url.rstrip("/") + model["route"], data=body, method="POST",
                                      headers={"Content-Type": kind, "Accept": accept})
-    key = os.environ.get("UNETSERVE_API_KEY") or os.environ.get("LIT_SERVER_API_KEY")
-    if key:
-        request.add_header("X-API-Key", key)
+    if asker:
+        request.add_header(*asker)
     try:
         with urllib.request.urlopen(request, timeout=120) as answer:
             if model["streams"]:
@@ -85,6 +96,9 @@ def main():
     parser.add_argument("-o", "--output", help="where to write the answer")
     parser.add_argument("--url", default=URL)
     parser.add_argument("--route", default=MODELS[0]["route"], choices=[model["route"] for model in MODELS])
+    secret = parser.add_mutually_exclusive_group()
+    secret.add_argument("--key", help="an API key")
+    secret.add_argument("--token", help="a bearer token")
     given = parser.parse_args()
     model = next(one for one in MODELS if one["route"] == given.route)
     labels = model["answer"] == "labels"
@@ -99,8 +113,8 @@ def main():
         kind = "application/json"
         body = (given.input or json.dumps(model["example"])).encode()
     try:
-        status, answer = ask(given.url, model, body, kind, "application/x-npy" if labels else "*/*")
-    except OSError as error:
+        status, answer = ask(given.url, model, body, kind, "application/x-npy" if labels else "*/*", who(given))
+    except (OSError, ValueError) as error:
         sys.exit(f"{given.url}: {error}")
     if answer is not None:
         fits = labels and status == 200

@@ -29,6 +29,15 @@ def test_the_tutorials_lines(start_server, tmp_path):
     assert '{"output":12.0}' in run(client, '{"input": 2}', env={"UNETSERVE_API_KEY": KEY}).stdout
     refused = run(client)
     assert refused.returncode == 1 and "Status: 401" in refused.stdout
+    # The server takes a key as a bearer token, too. The command line goes before the environment.
+    wrong = {"UNETSERVE_API_KEY": "wrong", "UNETSERVE_TOKEN": "wrong"}
+    for words, env in ((["--key", KEY], wrong), (["--token", KEY], wrong), ([], {"UNETSERVE_TOKEN": KEY, "UNETSERVE_API_KEY": "wrong"})):
+        done = run(client, *words, env=env)
+        assert (done.returncode, done.stdout) == (0, 'Status: 200\nResponse:\n {"output":80.0}\n'), (words, done.stdout, done.stderr)
+    assert "Status: 401" in run(client, "--token", "wrong", env={"UNETSERVE_API_KEY": KEY}).stdout
+    assert run(client, "--token", KEY, "--key", KEY).returncode == 2
+    broken = run(client, "--key", "two\nlines")
+    assert broken.returncode == 1 and "Traceback" not in broken.stderr and "header" in broken.stderr
     before = client.read_bytes()
     again = write(server, client)
     assert again.returncode == 73 and "--force" in again.stderr and client.read_bytes() == before
