@@ -280,14 +280,14 @@ $(WHEEL): $(PYTHON_OUT) packaging/wheel.sh
 unit-programs: $(UNIT_TESTS) $(FUZZERS:%=$(BUILD)/tests/corpus_%)
 
 unit: unit-programs
-	@tests/run-unit.sh $(UNIT_TESTS)
+	@JOBS=$(JOBS) tests/run-unit.sh $(UNIT_TESTS)
 
 # The unit tests on a processor of 2008: whatever needs more than CPUID offers ends in SIGILL. All of them run there:
 # memfds, seals, eventfds and shared atomics work under user-mode emulation too. The dispatched kernels
 # (workers/backends/onednn/onednn_rows_*.c) and oneDNN fall back to SSE. tests/system/test_old_processor.py serves a tile there.
 unit-qemu: test-deps
 	@$(MAKE) --no-print-directory -j$(JOBS) unit-programs
-	@EMULATOR="qemu-x86_64 -cpu Nehalem" tests/run-unit.sh $(UNIT_TESTS)
+	@JOBS=$(JOBS) EMULATOR="qemu-x86_64 -cpu Nehalem" tests/run-unit.sh $(UNIT_TESTS)
 
 corpus: unit-programs
 	@set -e; for f in $(FUZZERS); do $(BUILD)/tests/corpus_$$f tests/fuzz/corpus/$$f/*; done
