@@ -20,7 +20,7 @@ void outcome_fail(struct job_outcome *outcome, unsigned faults, unsigned kills)
 {
     struct problem problem;
     if (faults > 0)
-        problem_set(&problem, 500, "The model crashed on this input %u time%s", faults,
+        problem_set(&problem, 500, "The model crashed or hung on this input %u time%s", faults,
                     faults == 1 ? "" : "s");
     else if (kills > 0)
         problem_set(&problem, 500, "The workers that ran this request were killed %u time%s", kills,

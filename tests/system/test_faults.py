@@ -81,7 +81,7 @@ def test_poison_is_answered_500_and_its_batch_200(poison_server, gate, word):
     for text, answer in zip(texts, answers):
         if text == word:
             assert answer.status_code == 500
-            assert answer.json()["detail"] == "The model crashed on this input 2 times"
+            assert answer.json()["detail"] == "The model crashed or hung on this input 2 times"
         else:
             assert (answer.status_code, answer.text) == (200, text)
     assert ask(server, "after").text == "after"

@@ -341,7 +341,7 @@ static void test_deaths(void **state)
     }
     assert_int_equal(bench.outcome.status, 500);
     assert_memory_equal(bench.outcome.body,
-                        "{\"detail\":\"The model crashed on this input 2 times\"}",
+                        "{\"detail\":\"The model crashed or hung on this input 2 times\"}",
                         bench.outcome.size);
 }
 
