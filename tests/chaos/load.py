@@ -134,6 +134,10 @@ class Broken(Exception):
     """The connection ended before the answer was whole."""
 
 
+class Strange(Exception):
+    """An answer that is none of unetserve's."""
+
+
 class Order:
     """One request: what is sent, what must come back."""
 
@@ -208,6 +212,8 @@ class Connection:
         head, _, self.rest = self.rest.partition(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if "content-length" not in fields:
+            raise Strange(head)
         size = int(fields["content-length"])
         while len(self.rest) < size:
             self._more()
@@ -275,6 +281,11 @@ class HttpClient:
             if not self.books.ended_since(since, self.sent):
                 self.books.violate(f"{kind} {request_id}: the connection broke, and no gateway had died")
             self.books.count(kind, LEFT)
+        except Strange as error:
+            self.drop()
+            if not self.books.nobody_since(begun):
+                self.books.violate(f"{kind} {request_id}: no answer of unetserve's: {error}")
+            self.books.count(kind, NOBODY)  # the address may have been another program's for a while
         except (ConnectionRefusedError, ConnectionResetError):
             if self.books.nobody_since(begun):
                 self.books.count(kind, NOBODY)
