@@ -86,8 +86,9 @@ BUGS += [
 ]
 
 
-def make(*more):
-    return subprocess.run(["make", "-s", "-o", "build/gpu/kernels.fatbin", *TARGETS, *more], cwd=COPY, capture_output=True, text=True,
+def make():
+    """A bug may leave something unused: warnings are none."""
+    return subprocess.run(["make", "-s", "-o", "build/gpu/kernels.fatbin", "CFLAGS=-Wno-error", *TARGETS], cwd=COPY, capture_output=True, text=True,
                           timeout=LIMIT_S, check=False)
 
 
