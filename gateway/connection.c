@@ -144,13 +144,12 @@ void connection_request_done(struct connection *connection)
 }
 
 /* After a read that left nothing: is this all that will come of a request that is not whole? Nor
- * would libmicrohttpd find that out (see
- * connection_check_over). */
+ * would libmicrohttpd find that out (see connection_check_over). */
 static void check_cut(struct connection *connection, struct head_gate_report *report)
 {
     const struct head_gate *gate = &connection->gate;
-    connection_check_over(
-        connection); /* an empty line, which may stand before a request, is none */
+    /* An empty line, which may stand before a request, is none. */
+    connection_check_over(connection);
     if (report->status || head_gate_idle(gate) || !connection_ended(connection))
         return;
     /* It has been refused already, and that is what its client is told: one request, one reason. */

@@ -624,7 +624,6 @@ static bool job_has_stream(const struct job *job, const struct queue_slot *slot,
             atomic_load_explicit(&slot->ring.produced, memory_order_relaxed) > 0);
 }
 
-/* The slot is in DONE or FAILED: take it, copy the answer out, give it back, tell the front. */
 /* By the worker's own end, so that it does not matter whether this process slept meanwhile. */
 static void learn_lone(const struct job *job, const struct queue_slot *slot)
 {
@@ -636,6 +635,7 @@ static void learn_lone(const struct job *job, const struct queue_slot *slot)
     *lately_ns = *lately_ns ? *lately_ns - *lately_ns / 8 + took_ns / 8 : took_ns;
 }
 
+/* The slot is in DONE or FAILED: take it, copy the answer out, give it back, tell the front. */
 static void job_take_answer(struct job *job, uint64_t word)
 {
     struct queue *queue = &job->jobs->seat->queue;

@@ -30,6 +30,7 @@ static int asking_start(const struct config_model *model, struct describing *ask
 {
     char program[PATH_MAX];
     char tile[16];
+    char max_batch[16];
     int pipes[2];
     int error = layout_program("unetserve-worker", program, sizeof program);
     if (error)
@@ -37,6 +38,7 @@ static int asking_start(const struct config_model *model, struct describing *ask
     struct python_command python;
     bool is_python = config_model_is_python(model);
     snprintf(tile, sizeof tile, "%u", model->tile);
+    snprintf(max_batch, sizeof max_batch, "%u", model->max_batch_size);
     const char *arguments[] = {"unetserve-worker",
                                "--describe",
                                "--model-path",
@@ -53,8 +55,10 @@ static int asking_start(const struct config_model *model, struct describing *ask
                                model->sandbox_paths,
                                "--route",
                                model->route,
-                               model->tile ? "--tile" : NULL,
+                               "--tile",
                                tile,
+                               "--max-batch",
+                               max_batch,
                                NULL};
     if (is_python && (error = python_command_make(model, arguments, &python)))
         return error;

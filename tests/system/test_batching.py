@@ -163,6 +163,22 @@ def test_a_reload_changes_the_window(batching_server, pool):
     server.stop()
 
 
+@pytest.mark.parametrize("plugin, size", [("batched", 2), (None, 2), (None, 7)])
+def test_a_reload_changes_the_largest_batch(batching_server, pool, plugin, size):
+    """It is part of what a worker publishes: the new generation's, though the files are the same."""
+    server = batching_server(plugin)
+    path = server.directory / "unetserve.conf"
+    path.write_text(path.read_text().replace("max_batch_size = 4\n", f"max_batch_size = {size}\n"))
+    server.send(signal.SIGHUP)
+    wait_until(lambda: "msg=reloaded" in server.log_text() or "not reloaded" in server.log_text(), WAIT_S, "the reload's end")
+    assert "not reloaded" not in server.log_text()
+    tile = numpy.zeros((12, 16, 16), numpy.float32)
+    ask = (lambda: post_tile(server, tile)) if plugin is None else (lambda: post(server, {"input": 2.0}))
+    assert [answer.result().status_code for answer in [pool.submit(ask) for _ in range(size)]] == [200] * size
+    assert runs(server) == (1, size)
+    server.stop()
+
+
 # ---- one bad item --------------------------------------------------------------------------------
 
 
