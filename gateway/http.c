@@ -29,6 +29,8 @@
 #define ACCEPTS_A_TURN    64
 #define ACCEPT_AGAIN_US   100000
 #define SWEEP_US          1000000
+#define VAIN_LOOKS        16
+#define VAIN_MS           20
 #define ACCEPT_WARNING_NS UINT64_C(10000000000)
 /* How long a connection may be idle, or in a head, when there is no place for another. */
 #define PATIENCE_WHEN_FULL_NS UINT64_C(1000000000)
@@ -152,7 +154,9 @@ static int on_daemon_io(sd_event_source *source, int fd, uint32_t events, void *
     (void)source;
     (void)fd;
     (void)events;
-    daemons_run(opaque);
+    struct http *http = opaque;
+    http->vain_looks = 0;
+    daemons_run(http);
     return 0;
 }
 
@@ -170,6 +174,7 @@ static int on_daemon_timer(sd_event_source *source, uint64_t now_us, void *opaqu
     struct http *http = opaque;
     http->daemon_due_us = UINT64_MAX;
     daemons_run(http);
+    http->vain_looks = http->connections.moved ? 0 : http->vain_looks + 1;
     return 0;
 }
 
@@ -242,6 +247,21 @@ static void accept_again(struct http *http)
     }
 }
 
+/* Of those that were resumed libmicrohttpd's timeout does not speak. At once is after what else has
+ * come, and no business of a timer, which may fire a millisecond later: a body whose rest is all
+ * there has no other event. But libmicrohttpd also says "at once" for as long as a handshake is not
+ * whole. Where runs get on with nothing, a timer is soon enough, and after some of them it waits:
+ * whatever comes from outside is an event. */
+static void run_later(struct http *http, bool timed, uint64_t timeout_ms)
+{
+    if (http->resumed || (timed && timeout_ms == 0 && http->connections.moved)) {
+        sd_event_source_set_enabled(http->daemon_again, SD_EVENT_ONESHOT);
+    } else if (timed) {
+        bool in_vain = http->vain_looks >= VAIN_LOOKS && !http->answering;
+        arm_daemon_timer(http, timeout_ms == 0 && in_vain ? VAIN_MS : timeout_ms);
+    }
+}
+
 static void turn_over(void *opaque)
 {
     struct http *http = opaque;
@@ -260,13 +280,7 @@ static void turn_over(void *opaque)
         http->suspend_all = true;
         timed = daemons_timeout(http, &timeout_ms);
     }
-    /* Of those that were resumed libmicrohttpd's timeout does not speak. At once is after what else
-     * has come, and no business of a timer, which may fire a millisecond later: a body whose rest
-     * is all there has no other event. */
-    if (http->resumed || (timed && timeout_ms == 0))
-        sd_event_source_set_enabled(http->daemon_again, SD_EVENT_ONESHOT);
-    else if (timed)
-        arm_daemon_timer(http, timeout_ms);
+    run_later(http, timed, timeout_ms);
     arm_sweep(http);
     accept_again(http);
 }

@@ -35,6 +35,7 @@ struct http {
     uint32_t listen_count;
     sd_event_source *daemon_io[2], *daemon_again, *daemon_timer, *sweep_timer, *accept_timer;
     uint64_t daemon_due_us;         /* when daemon_timer fires; UINT64_MAX: off */
+    uint32_t vain_looks;            /* times that it fired in a row, and nothing got on */
     uint64_t accept_warning_due_ns; /* not before that is the next one logged */
     unsigned idle_s;                /* libmicrohttpd's own time-out of a connection */
     bool accepting, sweeping;
