@@ -145,7 +145,20 @@ static struct MHD_Response *response_make(struct answer *answer)
     return response;
 }
 
-/* The body in the client's coding, or as it is where there is no memory for that. */
+/* A body that nobody can read is none: without memory for this header the connection ends. */
+static struct MHD_Response *name_coding(struct answer *answer, struct MHD_Response *response)
+{
+    if (MHD_add_response_header(response, "Content-Encoding", compress_name(answer->coding)) ==
+        MHD_YES)
+        return response;
+    MHD_destroy_response(response);
+    answer->queued = true;
+    answer->body = NULL;
+    answer->size = 0;
+    return NULL;
+}
+
+/* The body in the client's coding, or as it is where there is no memory for that. NULL: neither. */
 static struct MHD_Response *response_make_coded(struct answer *answer)
 {
     struct compressor *compressor = compressor_open(answer->coding, answer->body, answer->size);
@@ -155,9 +168,7 @@ static struct MHD_Response *response_make_coded(struct answer *answer)
     if (answer->size <= COMPRESS_PIECE) {
         bool smaller = compress_whole(answer, compressor) == 0;
         response = response_make(answer);
-        if (response && smaller)
-            emit_to_response(response, "Content-Encoding", compress_name(answer->coding));
-        return response;
+        return response && smaller ? name_coding(answer, response) : response;
     }
     response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, on_compressed,
                                                  compressor, on_compressed_over);
@@ -166,8 +177,7 @@ static struct MHD_Response *response_make_coded(struct answer *answer)
         return response_make(answer);
     }
     metrics_answered(answer->model - 1u, answer->status, 0);
-    emit_to_response(response, "Content-Encoding", compress_name(answer->coding));
-    return response;
+    return name_coding(answer, response);
 }
 
 enum MHD_Result answer_queue(struct answer *answer, struct MHD_Connection *connection)
