@@ -98,11 +98,23 @@ uint32_t seat_drain_timeout_ms(uint32_t otherwise)
                        : otherwise;
 }
 
+static pid_t supervisor;
+
 /* SIGALRM ends the process, in the middle of anything. */
-static void on_supervisor_gone(int number)
+static void set_end(void)
+{
+    static volatile sig_atomic_t is_set;
+    if (!is_set)
+        alarm(seat_drain_timeout_ms(drain_at_start_ms) / 1000 + OUTLIVE_GRACE_S);
+    is_set = 1;
+}
+
+/* Somebody lets a stopped process go on, or the supervisor has died. */
+static void on_continued(int number)
 {
     (void)number;
-    alarm(seat_drain_timeout_ms(drain_at_start_ms) / 1000 + OUTLIVE_GRACE_S);
+    if (getppid() != supervisor)
+        set_end();
 }
 
 static bool supervisor_is_gone(void)
@@ -113,15 +125,19 @@ static bool supervisor_is_gone(void)
 
 void seat_outlive(uint32_t drain_timeout_ms)
 {
-    struct sigaction action = {.sa_handler = on_supervisor_gone, .sa_flags = SA_RESTART};
+    struct sigaction action = {.sa_handler = on_continued, .sa_flags = SA_RESTART};
     drain_at_start_ms = drain_timeout_ms;
+    supervisor = getppid();
     const void *area = mmap(NULL, sizeof *config_area, PROT_READ, MAP_SHARED, SEAT_FD_CONFIG, 0);
     config_area = area == MAP_FAILED ? NULL : area;
-    sigaction(SIGUSR1, &action, NULL);
-    prctl(PR_SET_PDEATHSIG, SIGUSR1);
+    sigaction(SIGCONT, &action, NULL);
+    /* This signal, since one that is stopped then, or about to be, must go on to end itself. The
+     * kernel does that for stopped processes whose group is orphaned, not for those whose threads
+     * are still on their way to the stop. */
+    prctl(PR_SET_PDEATHSIG, SIGCONT);
     /* It may have ended before it was asked to tell. */
     if (supervisor_is_gone())
-        raise(SIGUSR1);
+        set_end();
 }
 
 int seat_take(enum queue_role role, int *argc, char **argv, struct seat *out)
