@@ -1,7 +1,7 @@
 """Bugs planted in a copy of the cuDNN backend, one at a time: the tests on the double of a GPU must find each of them.
 
 planted.py [--only WORD] [--every N]: each bug replaces a passage that must stand there exactly once, in a copy of the sources under
-build/gpu/planted; then the backend's own tests (tests/gpu/test_kernels.c, test_gpu.c) are built and run there, with streams as late as
+build/gpu/planted; then the backend's own tests (tests/gpu/test_kernels.c, test_gpu.c, tests/unit/test_gpu_layout.c) are built and run there, with streams as late as
 can be and, if that finds nothing, taking turns. Fails if a bug is not found, or has no place any more.
 """
 import argparse
@@ -15,7 +15,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 COPY = TOP / "build" / "gpu" / "planted"
 LIMIT_S = 900
 CUDNN = "workers/backends/cudnn/"
-TARGETS = ["build/gpu/test_kernels", "build/gpu/test_gpu", "build/gpu/double/libcuda.so.1", "build/gpu/double/libcudnn.so.9"]
+TARGETS = ["build/gpu/test_kernels", "build/tests/test_gpu_layout", "build/gpu/test_gpu", "build/gpu/double/libcuda.so.1", "build/gpu/double/libcudnn.so.9"]
 
 # What is wrong, in which file, the passage, and what stands there instead.
 BUGS = [
@@ -111,7 +111,7 @@ def run(program, order):
     device = COPY / "tests" / "gpu" / "devices" / "h100.json"
     double = COPY / "build" / "gpu" / "double"
     try:
-        done = subprocess.run([COPY / "build" / "gpu" / program], cwd=COPY, capture_output=True, text=True, timeout=LIMIT_S, errors="replace", check=False,
+        done = subprocess.run([COPY / "build" / program], cwd=COPY, capture_output=True, text=True, timeout=LIMIT_S, errors="replace", check=False,
                               env={**os.environ, "LD_LIBRARY_PATH": str(double), "GPUDOUBLE_DEVICE": str(device), "GPUDOUBLE_ORDER": order})
     except subprocess.TimeoutExpired:
         return "hangs"
@@ -124,7 +124,8 @@ def run(program, order):
 
 def run_all():
     """The quick ones first."""
-    return run("test_kernels", "mixed") or run("test_gpu", "late") or run("test_gpu", "mixed")
+    return (run("gpu/test_kernels", "mixed") or run("tests/test_gpu_layout", "late") or run("gpu/test_gpu", "late") or
+            run("gpu/test_gpu", "mixed"))
 
 
 def plant(bug):

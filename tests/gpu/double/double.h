@@ -6,7 +6,8 @@
  * It is stricter than a device. Nothing that was put on a stream runs until somebody waits for it,
  * and then streams take turns, one operation each (GPUDOUBLE_ORDER=late: only what is waited for
  * runs), so that a wait that is missing is seen. Device memory begins as NaN, is out of the host's
- * reach, lies against a guard page and is gone when freed. Copies beside a stream's order must be
+ * reach, lies against a guard page, and is gone when freed, with its addresses; a plan fills its
+ * workspace with NaN. Copies beside a stream's order must be
  * page-locked, within one range that was locked, and one that is only read is not written; nothing
  * is unlocked under a copy. A capture allows what CUDA allows. Whoever breaks a rule is told so on
  * stderr, and the process aborts.

@@ -582,7 +582,11 @@ static CUresult free_memory(void *data, bool host)
         double_abort("freed what was not allocated");
     }
     run_all(); /* as the driver does */
-    munmap(memory->map, memory->map_bytes);
+    /* The addresses are nobody's from now on: who keeps an old one must not find something new. */
+    if (mmap(memory->map, memory->map_bytes, PROT_NONE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
+        double_abort("freed memory stays");
+    }
     *memory = (struct memory){.map = NULL};
     return CUDA_SUCCESS;
 }

@@ -495,6 +495,8 @@ struct execution {
     const struct graph *graph;
     void *data[MOST_TENSORS]; /* by tensor */
     float *floats[MOST_TENSORS];
+    void *workspace;
+    size_t workspace_bytes;
 };
 
 static float *floats_of(struct execution *e, int index)
@@ -589,6 +591,10 @@ static void run_execution(const void *argument)
 {
     struct execution e;
     memcpy(&e, argument, sizeof e);
+    /* Before values are read, and after they are written: a workspace is nobody else's place. */
+    if (e.workspace_bytes > 0) {
+        memset(e.workspace, 0xff, e.workspace_bytes);
+    }
     for (int i = 0; i < e.graph->node_count; i++) {
         const struct node *node = &e.graph->nodes[i];
         const struct tensor *out = &e.graph->tensors[node->out];
@@ -603,6 +609,9 @@ static void run_execution(const void *argument)
                 put_element(out->type, e.data[node->out], k, e.floats[node->out][k]);
             }
         }
+    }
+    if (e.workspace_bytes > 0) {
+        memset(e.workspace, 0xff, e.workspace_bytes);
     }
     for (int i = 0; i < e.graph->tensor_count; i++) {
         free(e.floats[i]);
@@ -632,7 +641,8 @@ static void *data_of(const struct record *pack, const struct tensor *tensor)
     abort();
 }
 
-static void check_workspace(cudnnBackendDescriptor_t plan, const struct record *pack)
+/* How much of its workspace a plan uses: there, and the device's. */
+static size_t workspace_bytes_of(cudnnBackendDescriptor_t plan, const struct record *pack)
 {
     int64_t bytes = 0;
     int64_t one = 0;
@@ -645,6 +655,7 @@ static void check_workspace(cudnnBackendDescriptor_t plan, const struct record *
                 (long long)bytes);
         abort();
     }
+    return (size_t)bytes;
 }
 
 EXPORT cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan,
@@ -664,7 +675,8 @@ EXPORT cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescr
         const struct tensor *tensor = &e.graph->tensors[i];
         e.data[i] = tensor->is_virtual ? NULL : data_of(pack_record, tensor);
     }
-    check_workspace(plan, pack_record);
+    e.workspace = pack_record->workspace;
+    e.workspace_bytes = workspace_bytes_of(plan, pack_record);
     const char *bad = getenv("GPUDOUBLE_BAD_PLANS");
     if (bad != NULL && strcmp(bad, "yes") == 0 && plan_record->mark % 3 == 0) {
         return CUDNN_STATUS_EXECUTION_FAILED;
