@@ -146,9 +146,33 @@ static void write_memory_errors(FILE *out, const struct rows *rows)
                         counter_read(&rows->gpus[i]->figures[kinds[k].figure]));
 }
 
+/* What the supervisor keeps of those that workers are on. */
+static void write_failures(const struct queue *queue, FILE *out)
+{
+    char names[COUNTERS_MAX_GPUS + 1][sizeof queue->devices[0].name + 1];
+    bool any = false;
+    for (uint32_t i = 0; i <= COUNTERS_MAX_GPUS; i++)
+        any |= plain_text(queue->devices[i].name, sizeof queue->devices[i].name, names[i],
+                          sizeof names[i]) != 0 &&
+               counter_read(&queue->devices[i].failures) > 0;
+    if (!any)
+        return;
+    head(out, "failures_total", "counter", "Workers that the GPU has failed under.");
+    for (uint32_t i = 0; i <= COUNTERS_MAX_GPUS; i++)
+        if (counter_read(&queue->devices[i].failures) > 0)
+            fprintf(out, "unetserve_gpu_failures_total{device=\"%s\"} %" PRIu64 "\n", names[i],
+                    counter_read(&queue->devices[i].failures));
+    head(out, "resting", "gauge", "1 while no worker runs on the GPU because it has failed.");
+    for (uint32_t i = 0; i <= COUNTERS_MAX_GPUS; i++)
+        if (counter_read(&queue->devices[i].failures) > 0)
+            fprintf(out, "unetserve_gpu_resting{device=\"%s\"} %d\n", names[i],
+                    counter_read(&queue->devices[i].rests_until_ns) != 0);
+}
+
 void metrics_write_gpus(const struct queue *queue, FILE *out)
 {
     struct rows rows;
+    write_failures(queue, out);
     look(queue, &rows);
     if (rows.count == 0)
         return;

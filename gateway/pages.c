@@ -165,6 +165,31 @@ static json_t *status_slots(const struct queue *queue)
     return slots;
 }
 
+/* GPUs that workers have failed on. */
+static json_t *status_devices(const struct queue *queue)
+{
+    uint64_t now_ns = queue_now_ns();
+    json_t *devices = json_array();
+    for (uint32_t i = 0; i <= COUNTERS_MAX_GPUS; i++) {
+        const struct counters_device *device = &queue->devices[i];
+        char name[sizeof device->name];
+        uint64_t failures = counter_read(&device->failures);
+        uint64_t until_ns = counter_read(&device->rests_until_ns);
+        if (failures == 0)
+            continue;
+        memcpy(name, device->name, sizeof name);
+        json_whole_append(
+            &devices,
+            json_pack("{s:o, s:I, s:I, s:b, s:I}", "device",
+                      json_stringn(name, strnlen(name, sizeof name)), "failures",
+                      (json_int_t)failures, "failures_in_a_row",
+                      (json_int_t)counter_read(&device->in_a_row), "resting", until_ns != 0,
+                      "rest_ms",
+                      (json_int_t)(until_ns > now_ns ? (until_ns - now_ns) / 1000000 : 0)));
+    }
+    return devices;
+}
+
 char *pages_status(struct models *models)
 {
     struct counters *total = aligned_alloc(_Alignof(struct counters), sizeof *total);
@@ -178,7 +203,8 @@ char *pages_status(struct models *models)
     for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++)
         if (atomic_load(&models->queue->processes[i].life) != QUEUE_VACANT)
             json_whole_append(&processes, status_process(models->queue, i));
-    return json_whole_text(json_pack("{s:b, s:o, s:o, s:o}", "ready", models_ready(models),
+    return json_whole_text(json_pack("{s:b, s:o, s:o, s:o, s:o}", "ready", models_ready(models),
                                      "models", served, "slots", status_slots(models->queue),
-                                     "processes", processes));
+                                     "processes", processes, "failed_devices",
+                                     status_devices(models->queue)));
 }

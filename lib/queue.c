@@ -41,6 +41,7 @@ struct queue_header {
     uint64_t seats_offset;
     uint64_t counters_offset;
     uint64_t gpus_offset;
+    uint64_t devices_offset;
     uint64_t admission_offset;
     uint64_t crowds_offset;
     uint64_t inputs_size;
@@ -208,6 +209,8 @@ static void layout_plan(const struct queue_geometry *geometry, uint32_t slot_cou
     at += round_up(sizeof(struct counters) * COUNTERS_MAX_SEATS, QUEUE_ALIGN);
     plan->gpus_offset = at;
     at += round_up(sizeof(struct counters_gpu) * COUNTERS_MAX_GPUS, QUEUE_ALIGN);
+    plan->devices_offset = at;
+    at += round_up(sizeof(struct counters_device) * (COUNTERS_MAX_GPUS + 1), QUEUE_ALIGN);
     plan->admission_offset = at;
     at += round_up(sizeof(struct admission), QUEUE_ALIGN);
     plan->crowds_offset = at;
@@ -330,6 +333,7 @@ static int pointers_set(struct queue *queue, const struct queue_header *plan)
     queue->seats = (struct counters_seat *)(base + plan->seats_offset);
     queue->counters = (struct counters *)(base + plan->counters_offset);
     queue->gpus = (struct counters_gpu *)(base + plan->gpus_offset);
+    queue->devices = (struct counters_device *)(base + plan->devices_offset);
     queue->admission = (struct admission *)(base + plan->admission_offset);
     queue->crowds = (struct crowd_block *)(base + plan->crowds_offset);
     return 0;

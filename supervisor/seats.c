@@ -1,5 +1,6 @@
 /* One seat: what the actions of tree.h do to its process. */
 #include "supervisor/describe.h"
+#include "supervisor/device_rest.h"
 #include "supervisor/python_command.h"
 #include "supervisor/server.h"
 #include "supervisor/spawn.h"
@@ -352,6 +353,10 @@ static int start(struct tree_seat *seat)
 
 static void action_spawn(struct tree_seat *seat)
 {
+    if (device_rest_left_ms(seat) > 0) {
+        seat_handle(seat, TREE_GONE);
+        return;
+    }
     int error = start(seat);
     if (error) {
         log_event(LOG_LEVEL_ERROR, "cannot start a process",
@@ -371,6 +376,7 @@ static void action_announce(struct tree_seat *seat)
     seat->up_ns = queue_now_ns();
     seat->ever_up = true;
     watch_begin(&seat->watch, seat->up_ns);
+    device_rest_up(seat);
     if (seat->role == QUEUE_WORKER)
         seat->server->scalers[seat->model].start_s = (double)(seat->up_ns - seat->begun_ns) * 1e-9;
     log_event(LOG_LEVEL_INFO, "process ready", log_text("program", seat_program(seat)),
@@ -458,6 +464,7 @@ static void action_bury(struct tree_seat *seat, siginfo_t *end)
     if (seat->role == QUEUE_WORKER && seat->index)
         jobs_tell(seat);
     index_leave(seat, by_fault(seat, end));
+    device_rest_end(seat, device_rest_is_cause(seat, end));
     process_forget(seat);
     if (queue_apply_standing_rules(queue) > 0 || seat->role == QUEUE_WORKER) {
         seat_wake_role(queue, QUEUE_GATEWAY);
@@ -522,6 +529,7 @@ static void action_abandon(struct tree_seat *seat)
                                  .by_fault = seat->hung && !seat->stopped};
     clock_stop(seat);
     seat->index = 0;
+    device_rest_end(seat, false);
     process_forget(seat);
     atomic_store(&server->queue.processes[grave->index].life, QUEUE_CONDEMNED);
     if (grave->pidfd < 0 || sd_event_add_io(server->event, &grave->gone_source, grave->pidfd,
@@ -554,6 +562,11 @@ static bool came_too_soon(const struct tree_seat *seat, const siginfo_t *end)
 static void action_delay(struct tree_seat *seat)
 {
     siginfo_t end;
+    uint64_t rest_ms = seat_has_process(seat) ? 0 : device_rest_left_ms(seat);
+    if (rest_ms > 0) { /* it was not started, for its device's sake */
+        clock_set(seat, rest_ms);
+        return;
+    }
     if (seat_has_process(seat))
         counter_add(&seat->server->queue.seats[seat->number].deaths, 1);
     action_bury(seat, &end);

@@ -1,4 +1,5 @@
 #include "supervisor/server.h"
+#include "supervisor/device_rest.h"
 
 #include "lib/auth_wire.h"
 #include "lib/config_address.h"
@@ -86,6 +87,7 @@ static int queue_open(struct server *server)
     }
     for (uint32_t i = 0; i < server->seat_count; i++)
         atomic_store(&server->queue.seats[i].role, server->seats[i].role);
+    device_rest_begin(server);
     return 0;
 }
 

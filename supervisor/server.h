@@ -66,6 +66,14 @@ struct tree_grave {
     sd_event_source *gone_source;
 };
 
+/* A GPU that workers have failed on (device_rest.h). */
+struct device_rest {
+    uint64_t in_a_row;        /* failures */
+    uint64_t until_ns;        /* nothing is started on it before; 0: it is not known to be bad */
+    uint64_t serves_ns;       /* since when it has been good again */
+    struct tree_seat *trying; /* alone, after a rest */
+};
+
 enum server_phase {
     SERVER_RUNNING,
     SERVER_DRAINING, /* gateways finish what they accepted; the others serve them */
@@ -111,6 +119,7 @@ struct server {
     struct tree_seat *auth;                 /* wanted where tokens are taken */
     struct tree_seat *gpu;                  /* wanted where there are GPUs to tell of */
     struct tree_seat *spare;                /* of the worker that tries a reload first */
+    struct device_rest rests[COUNTERS_MAX_GPUS + 1]; /* by the GPU's place in queue.devices */
 };
 
 /* ---- server.c ---- */

@@ -108,6 +108,15 @@ struct counters_own {
 
 #define COUNTERS_MAX_GPUS 64
 
+/* A GPU under workers, by the supervisor; and, after COUNTERS_MAX_GPUS of them, the one that the
+ * driver chooses. */
+struct counters_device {
+    char name[96];          /* UUID, or "cuda"; empty: there is none. Constant */
+    counter failures;       /* workers that it failed under */
+    counter in_a_row;       /* failures without a longer while of work in between */
+    counter rests_until_ns; /* nothing is started on it before; 0: it is not known to be bad */
+};
+
 /* Figures of a GPU: name in /metrics, unit of what is kept by that of what is shown. */
 #define COUNTERS_GPU_FIGURES(X)                                                                    \
     X(UTILIZATION, "utilization_ratio", 1e-2,                                                      \

@@ -37,7 +37,7 @@
 #include <stdbool.h>
 
 #define QUEUE_MAGIC          UINT64_C(0x3176655374656e75)
-#define QUEUE_LAYOUT_VERSION 11
+#define QUEUE_LAYOUT_VERSION 12
 #define QUEUE_MAX_PROCESSES  256 /* index 0 is nobody */
 #define QUEUE_MAX_MODELS     16
 #define QUEUE_MAX_CLASSES    8
@@ -210,6 +210,7 @@ struct queue {
     struct counters_seat *seats;     /* COUNTERS_MAX_SEATS */
     struct counters *counters;       /* COUNTERS_MAX_SEATS: by seat */
     struct counters_gpu *gpus;       /* COUNTERS_MAX_GPUS: by GPU */
+    struct counters_device *devices; /* COUNTERS_MAX_GPUS + 1 */
     struct admission *admission;
     struct crowd_block *crowds; /* CROWD_GATEWAYS: by seat */
 };

@@ -832,6 +832,38 @@ static void each_call_fails_in_turn(void **state)
     source_close(&source);
 }
 
+/* Where there is no memory for a usual tile the device is given up; a larger one fails alone. */
+static void without_memory_the_device_is_given_up(void **state)
+{
+    (void)state;
+    if (!on_double()) {
+        skip();
+    }
+    open_network("tests/goldens/milesial_transposed.safetensors");
+    struct backend_options options = wishes("auto");
+    options.tile = 16;
+    void *gpu = start(&backend_cudnn, &options);
+    struct tiles usual = make_tiles(UNETSERVE_F32, 2, 16, 16);
+    struct tiles large = make_tiles(UNETSERVE_F32, 1, 32, 32);
+    fail_at(3, CUDA_ERROR_OUT_OF_MEMORY);
+    int result = run_labels(&backend_cudnn, gpu, &large);
+    assert_true(result < 0 && result != -EIO);
+    usual.count = 1;
+    fail_at(0, 0);
+    assert_int_equal(run_labels(&backend_cudnn, gpu, &usual), 0);
+    backend_cudnn.destroy(gpu);
+    gpu = start(&backend_cudnn, &options);
+    fail_at(2, CUDA_ERROR_OUT_OF_MEMORY); /* behind cuCtxSetCurrent: memory for the tile */
+    assert_int_equal(run_labels(&backend_cudnn, gpu, &usual), -EIO);
+    assert_non_null(strstr(last_log, "no memory left for one usual tile"));
+    fail_at(0, 0);
+    backend_cudnn.destroy(gpu);
+    usual.count = 2;
+    free_tiles(&usual);
+    free_tiles(&large);
+    source_close(&source);
+}
+
 /* ---- numbers ---- */
 
 static void weights_are_rounded_to_nearest(void **state)
@@ -885,6 +917,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(engines_are_timed_once_and_kept),
         cmocka_unit_test(engines_of_others_are_not_taken),
         cmocka_unit_test(plans_that_fail_are_passed_over),
+        cmocka_unit_test(without_memory_the_device_is_given_up),
         cmocka_unit_test(each_call_fails_in_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

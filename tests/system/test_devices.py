@@ -3,6 +3,7 @@ a model that computes nothing on a GPU."""
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import requests
 from conftest import BUILD, wait_until
 from metrics_text import Metrics
+from protocol_client import endpoint_of
 
 UUIDS = [f"GPU-{i:08x}-1111-2222-3333-444444444444" for i in range(3)]
 INSTANCES = [f"MIG-{i:08x}-5555-6666-7777-888888888888" for i in range(2)]
@@ -270,4 +272,52 @@ def test_a_watcher_that_dies_is_replaced(driver, start_server):
 def test_without_gpus_nobody_watches(start_server):
     server = start_server(config=config("cpu"), listen=None)
     assert server.role("gpu") == [] and not any(name.startswith("unetserve_gpu_") for name, _ in metrics(server))
+    server.stop()
+
+
+# ---- failing ----
+
+def test_a_gpu_that_fails_rests_and_the_other_serves(driver, start_server, tmp_path):
+    """Its jobs run elsewhere; workers are started on it after a second, two, four, and by one of its seats alone."""
+    path = tmp_path / "fragile.so"
+    shutil.copy(BUILD / "tests" / "models" / "fragile.so", path)
+    for uuid in UUIDS[:2]:
+        (tmp_path / f"fragile.so.{uuid}").write_text("")
+    text = config("cuda", workers_per_device=2).replace(str(BUILD / "models" / "simple.so"), str(path))
+    server = start_server(config=text, listen=None, env=driver([gpu(0), gpu(1)]).env)
+
+    def device():
+        answer = requests.post(server.url + "/predict", json={}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["device"]
+
+    def status():
+        done = subprocess.run([BUILD / "unetctl", "status", "--endpoint", endpoint_of(server), "--json"], capture_output=True,
+                              text=True, timeout=60, check=True)
+        return json.loads(done.stdout)
+
+    def sample(what, uuid):
+        return metrics(server).get(("unetserve_gpu_" + what, (("device", uuid),)))
+
+    assert status()["failed_devices"] == []
+    broken = device()
+    other = UUIDS[1 - UUIDS.index(broken)]
+    assert sample("resting", broken) is None
+    (tmp_path / f"fragile.so.{broken}").write_text("broken")
+    # Both of its workers fall, sooner or later; every request is answered, by the other GPU.
+    wait_until(lambda: device() == other and sample("failures_total", broken) is not None, 60)
+    assert sample("resting", broken) == 1
+    wait_until(lambda: device() == other and status()["failed_devices"][0]["failures_in_a_row"] >= 3, 120)
+    entry, = status()["failed_devices"]
+    assert entry["device"] == broken and entry["resting"] and entry["failures"] >= 3
+    assert f"GPU {broken}:" in subprocess.run([BUILD / "unetctl", "status", "--endpoint", endpoint_of(server)], capture_output=True,
+                                              text=True, timeout=60, check=True).stdout
+    assert requests.get(server.url + "/health", timeout=30).status_code == 503
+    rests = [int(rest) for rest in re.findall(r"a GPU failed under its worker.*rest_ms=(\d+)", server.log_text())]
+    assert rests[:3] == [1000, 2000, 4000]
+    (tmp_path / f"fragile.so.{broken}").write_text("")
+    wait_until(lambda: sample("resting", broken) == 0, 120)
+    assert "a GPU serves again" in server.log_text() and sample("failures_total", other) is None
+    wait_until(lambda: requests.get(server.url + "/health", timeout=30).status_code == 200, 120)
+    assert len(server.role("worker")) == 4
     server.stop()

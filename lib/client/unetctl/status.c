@@ -176,6 +176,21 @@ static void print_slots(const json_t *slots)
     putchar('\n');
 }
 
+/* Those that workers have failed on; none, usually. */
+static void print_devices(const json_t *devices)
+{
+    for (size_t i = 0; i < json_array_size(devices); i++) {
+        const json_t *device = json_array_get(devices, i);
+        bool resting = json_is_true(json_object_get(device, "resting"));
+        printf("GPU %s: %lld workers failed on it; ", text_of(device, "device"),
+               number_of(device, "failures"));
+        if (resting)
+            printf("it rests for %.1f s\n", (double)number_of(device, "rest_ms") * 1e-3);
+        else
+            puts("it serves");
+    }
+}
+
 static void print_document(const json_t *document, struct watch *watch)
 {
     /* A front that knows of all processes lists them, one that knows of workers lists these. */
@@ -188,6 +203,7 @@ static void print_document(const json_t *document, struct watch *watch)
     for (size_t i = 0; i < json_array_size(processes); i++)
         print_process(json_array_get(processes, i), watch);
     print_slots(json_object_get(document, "slots"));
+    print_devices(json_object_get(document, "failed_devices"));
 }
 
 static void print_http(const json_t *document)

@@ -27,6 +27,7 @@ struct instance {
     struct gpu_lane lanes[LANES];
     struct gpu_way way;
     struct backend_options options;
+    uint32_t usual;       /* height and width of a usual tile */
     uint32_t tile_height; /* of tile_bytes */
     uint32_t tile_width;
     size_t tile_bytes; /* of arena that one tile takes */
@@ -161,6 +162,7 @@ static int prepare_usual(const struct making *making)
     struct instance *made = making->instance;
     struct gpu_shape *shape;
     uint32_t size = usual_size(&made->network, made->options.tile);
+    made->usual = size;
     int code = tune(making, size);
     if (code != 0) {
         return code;
@@ -310,6 +312,19 @@ static int run_parts(struct instance *instance, const struct backend_batch *batc
     return code != 0 ? code : ended;
 }
 
+/* Without memory for one usual tile, which there was at the start, the device serves nobody. For a
+ * larger one there may never be enough: that is the request's trouble. */
+static int judge(const struct instance *instance, const struct backend_batch *batch, int code)
+{
+    uint64_t pixels = (uint64_t)batch->height * batch->width;
+    if (code == -ENOMEM && batch->count == 1 &&
+        pixels <= (uint64_t)instance->usual * instance->usual) {
+        say(instance, 3, "the device has no memory left for one usual tile");
+        return -EIO;
+    }
+    return code == -ENOTSUP ? -EINVAL : code;
+}
+
 static int forward(void *opaque, const struct backend_batch *batch)
 {
     struct instance *instance = (struct instance *)opaque;
@@ -328,7 +343,7 @@ static int forward(void *opaque, const struct backend_batch *batch)
     if (code != 0 && instance->device.failure[0] != '\0') {
         say(instance, 3, instance->device.failure);
     }
-    return code == -ENOTSUP ? -EINVAL : code;
+    return judge(instance, batch, code);
 }
 
 static int probe(char *error, size_t error_size)
