@@ -219,17 +219,20 @@ static void expect_answer(const struct gateway *gateway)
  * sleeps has no system call to make. */
 static void turns_over(struct gateway *gateway)
 {
-    for (int i = 0; i < LOOKS_A_TURN; i++) {
+    bool called = true;
+    for (int i = 0; i < LOOKS_A_TURN && called; i++) {
         turn_over(gateway);
         expect_answer(gateway);
-        if (!seat_awake(&gateway->seat))
-            break;
-        jobs_collect(&gateway->jobs);
+        called = seat_awake(&gateway->seat);
+        if (called)
+            jobs_collect(&gateway->jobs);
     }
-    if (!seat_asleep(&gateway->seat))
-        return;
-    jobs_collect(&gateway->jobs);
-    turn_over(gateway);
+    if (seat_asleep(&gateway->seat)) {
+        jobs_collect(&gateway->jobs);
+        called = true;
+    }
+    if (called)
+        turn_over(gateway);
 }
 
 /* One event. What follows it is called here and is no post source: each of those would cost a round
