@@ -43,7 +43,7 @@ BUGS = [
     ("group: the second half of 8 floats twice", "gpu_kernels.cu", "group.values[4 + i] = float_of(high.parts[i]);", "group.values[4 + i] = float_of(low.parts[i]);"),
     # ---- where things lie
     ("skip: in the wrong half", "gpu_layout.c", "return part_view(p, &p->values[value], into->root, into->first + first);", "return part_view(p, &p->values[value], into->root, into->first);"),
-    ("arena: a value's place is given away while it is read", "gpu_layout.c", "if (other->last < block->first || other->first > block->last) {", "if (other->last <= block->first || other->first > block->last) {"),
+    ("arena: a value's place is given away while it is read", "../arena.c", "if (other->last < block->first || other->first > block->last) {", "if (other->last <= block->first || other->first > block->last) {"),
     ("arena: a skip's place is given away before its concatenation", "gpu_layout.c", "            use(p, p->extras[i].also, i + 1);\n", "            use(p, p->extras[i].also, p->extras[i].also);\n"),
     ("arena: alignment forgotten for the batch", "gpu_layout.c", "return (size_t)p->layout->count * value->height * value->width * value->depth *", "return (size_t)1 * value->height * value->width * value->depth *"),
     ("channels: spare ones in the middle not counted", "gpu_layout.c", "before += second ? gpu_layout_depth(network, layer->inputs[0]) : 0;", "before += second ? head : 0;"),

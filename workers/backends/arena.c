@@ -32,19 +32,21 @@ static size_t first_fit(struct arena_block *const *order, size_t placed,
     return offset;
 }
 
-size_t arena_place(struct arena_block *blocks, struct arena_block **order, size_t count)
+size_t arena_place(struct arena_block *blocks, struct arena_block **order, size_t count,
+                   size_t align_bytes)
 {
     size_t needed = 0;
     for (size_t i = 0; i < count; i++) {
-        size_t rounded = blocks[i].bytes + ARENA_ALIGN_BYTES - 1;
-        blocks[i].bytes = rounded / ARENA_ALIGN_BYTES * ARENA_ALIGN_BYTES;
+        blocks[i].bytes = (blocks[i].bytes + align_bytes - 1) / align_bytes * align_bytes;
         order[i] = &blocks[i];
     }
     qsort(order, count, sizeof(struct arena_block *), larger_first);
     for (size_t i = 0; i < count && order[i]->bytes > 0; i++) {
         struct arena_block *block = order[i];
         block->offset = first_fit(order, i, block);
-        *block->result = block->offset;
+        if (block->result != NULL) {
+            *block->result = block->offset;
+        }
         size_t end = block->offset + block->bytes;
         needed = end > needed ? end : needed;
         size_t at = i;

@@ -331,7 +331,7 @@ static void place(struct planner *p)
         layout->values[i].begins = p->blocks[i].first;
         p->blocks[i].bytes = p->blocks[i].first == SIZE_MAX ? 0 : p->blocks[i].bytes;
     }
-    layout->arena_bytes = arena_place(p->blocks, p->order, p->block_count);
+    layout->arena_bytes = arena_place(p->blocks, p->order, p->block_count, ARENA_ALIGN_BYTES);
 }
 
 /* ---- all of it ---- */

@@ -1,5 +1,7 @@
 #include "gpu_layout.h"
 
+#include "workers/backends/arena.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,15 +19,6 @@ struct value {
     bool packed;      /* read by a convolution or stored: must be its own root */
 };
 
-/* A stretch of the arena, in use from layer `first` to layer `last`, where layer 0 is the loading
- * of the input and i + 1 the network's layer i. */
-struct block {
-    size_t bytes;
-    size_t first;
-    size_t last;
-    size_t offset;
-};
-
 /* What a layer does besides: the concatenation that a pooling copies its input into (0: none), and
  * which inputs a concatenation copies itself. */
 struct extra {
@@ -39,8 +32,10 @@ struct planner {
     struct gpu_layout *layout;
     struct value *values; /* layer_count + 1 */
     struct extra *extras; /* layer_count */
-    struct block *blocks; /* one a value, then one a layer for what it needs besides */
-    struct block **order;
+    /* One a value, then one a layer for what it needs besides. Step 0 is the loading of the input,
+     * step i + 1 the network's layer i. */
+    struct arena_block *blocks;
+    struct arena_block **order;
 };
 
 size_t gpu_type_bytes(enum gpu_type type)
@@ -275,7 +270,7 @@ static void find_roots(const struct planner *p)
 
 static void use(const struct planner *p, uint32_t value, size_t when)
 {
-    struct block *block = &p->blocks[p->values[value].root];
+    struct arena_block *block = &p->blocks[p->values[value].root];
     block->first = when < block->first ? when : block->first;
     block->last = when > block->last ? when : block->last;
 }
@@ -286,7 +281,7 @@ static size_t value_bytes(const struct planner *p, const struct value *value)
            gpu_type_bytes(p->layout->type);
 }
 
-static struct block *block_besides(const struct planner *p, size_t layer)
+static struct arena_block *block_besides(const struct planner *p, size_t layer)
 {
     return &p->blocks[p->network->layer_count + 1 + layer];
 }
@@ -296,7 +291,8 @@ static void find_lifetimes(const struct planner *p)
     for (uint32_t i = 0; i <= p->network->layer_count; i++) {
         const struct value *v = &p->values[i];
         bool own = v->root == i && v->same_as == i;
-        p->blocks[i] = (struct block){.bytes = own ? value_bytes(p, v) : 0, .first = SIZE_MAX};
+        p->blocks[i] = (struct arena_block){.bytes = own ? value_bytes(p, v) : 0,
+                                            .first = SIZE_MAX};
     }
     use(p, 0, 0);
     for (size_t i = 0; i < p->network->layer_count; i++) {
@@ -311,65 +307,19 @@ static void find_lifetimes(const struct planner *p)
             use(p, p->extras[i].also, i + 1);
         }
         if (op == NETWORK_CONV_UP) {
-            *block_besides(p, i) = (struct block){
+            *block_besides(p, i) = (struct arena_block){
                 .bytes = value_bytes(p, &p->values[i + 1]), .first = i + 1, .last = i + 1};
         }
     }
     use(p, result_of(p), p->network->layer_count + 1);
 }
 
-static int larger_first(const void *a, const void *b)
-{
-    const struct block *x = *(const struct block *const *)a;
-    const struct block *y = *(const struct block *const *)b;
-    if (x->bytes != y->bytes) {
-        return x->bytes > y->bytes ? -1 : 1;
-    }
-    return x < y ? -1 : x > y;
-}
-
-/* First fit among the blocks that are already placed (order[0..placed), by offset) and live at the
- * same time. */
-static size_t first_fit(const struct planner *p, size_t placed, const struct block *block)
-{
-    size_t offset = 0;
-    for (size_t i = 0; i < placed; i++) {
-        const struct block *other = p->order[i];
-        if (other->last < block->first || other->first > block->last) {
-            continue;
-        }
-        if (other->offset >= offset + block->bytes) {
-            break;
-        }
-        size_t end = other->offset + other->bytes;
-        offset = end > offset ? end : offset;
-    }
-    return offset;
-}
-
 static void place(const struct planner *p)
 {
     size_t count = 2 * p->network->layer_count + 1;
+    p->layout->arena_bytes = arena_place(p->blocks, p->order, count, GPU_ALIGN_BYTES);
     for (size_t i = 0; i < count; i++) {
-        struct block *block = &p->blocks[i];
-        block->bytes = (block->bytes + GPU_ALIGN_BYTES - 1) / GPU_ALIGN_BYTES * GPU_ALIGN_BYTES;
-        p->layout->sum_bytes += block->bytes;
-        p->order[i] = block;
-    }
-    qsort((void *)p->order, count, sizeof(struct block *), larger_first);
-    for (size_t i = 0; i < count && p->order[i]->bytes > 0; i++) {
-        struct block *block = p->order[i];
-        block->offset = first_fit(p, i, block);
-        size_t end = block->offset + block->bytes;
-        if (end > p->layout->arena_bytes) {
-            p->layout->arena_bytes = end;
-        }
-        size_t at = i;
-        while (at > 0 && p->order[at - 1]->offset > block->offset) {
-            p->order[at] = p->order[at - 1];
-            at--;
-        }
-        p->order[at] = block;
+        p->layout->sum_bytes += p->blocks[i].bytes;
     }
 }
 
@@ -510,8 +460,8 @@ int gpu_layout_create(const struct network *network, enum gpu_type type, uint32_
         .layout = &layout,
         .values = (struct value *)calloc(layers + 1, sizeof *p.values),
         .extras = (struct extra *)calloc(layers + 1, sizeof *p.extras),
-        .blocks = (struct block *)calloc(2 * layers + 1, sizeof *p.blocks),
-        .order = (struct block **)calloc(2 * layers + 1, sizeof(struct block *)),
+        .blocks = (struct arena_block *)calloc(2 * layers + 1, sizeof *p.blocks),
+        .order = (struct arena_block **)calloc(2 * layers + 1, sizeof(struct arena_block *)),
     };
     int error = plan(&p);
     free(p.values);

@@ -285,7 +285,7 @@ static int plan(struct planner *p, enum onednn_type type)
     find_readers(p);
     find_roots(p);
     find_lifetimes(p, type);
-    p->layout->arena_bytes = arena_place(p->blocks, p->order, p->block_count);
+    p->layout->arena_bytes = arena_place(p->blocks, p->order, p->block_count, ARENA_ALIGN_BYTES);
     return 0;
 }
 
