@@ -88,12 +88,18 @@ def test_nobody_notices_that_the_supervisor_was_killed(service):
 
 
 def test_orphans_answer_while_the_next_ones_serve(service, gate):
-    manager = service(path=gate.model, **PATIENT)
+    """A second worker, since an orphan may still accept who comes before it knows that it is one."""
+    keys = dict(PATIENT, model=PATIENT["model"].replace("workers = 1", "workers = 2"))
+    manager = service(path=gate.model, **keys)
     url = manager.url
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         held = pool.submit(ask, url, "held 0")
         wait_until(lambda: running(manager) == 1, WAIT_S, "the held job's running")
         orphans = manager.kill_main()
+        assert ask(url).text == "hello"
+        manager.wait_ready(2)
+        # The next ones have a table of their own, in which nothing runs, and serve while the orphans still have a job.
+        wait_until(lambda: running(manager) == 0, WAIT_S, "an answer of the next ones")
         assert ask(url).text == "hello"
         gate.open()
         assert (held.result().status_code, held.result().text) == (200, "held 0")
