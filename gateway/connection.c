@@ -8,6 +8,8 @@
 #include "unetserve/queue.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
@@ -122,6 +124,32 @@ bool connection_ended(const struct connection *connection)
     return recvfrom(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, NULL, NULL) == 0;
 }
 
+/* Nothing can be on its way where a Unix socket is hung up. */
+bool connection_end_is_ours(const struct connection *connection)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    return connection->hung_up && !connection->tls_ended &&
+           getsockopt(connection->fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
+           info.tcpi_state == TCP_ESTABLISHED;
+}
+
+void connection_hang_up(struct connection *connection)
+{
+    connection->hung_up = true;
+    shutdown(connection->fd, SHUT_RD);
+}
+
+/* The kernel goes on taking what comes after a shutdown, and reads as ended where nothing is. */
+ssize_t connection_receive(struct connection *connection, void *buffer, size_t size, int flags)
+{
+    ssize_t got = recvfrom(connection->fd, buffer, size, flags, NULL, NULL);
+    if (got || connection_idle(connection) || !connection_end_is_ours(connection))
+        return got;
+    errno = EAGAIN;
+    return -1;
+}
+
 /* libmicrohttpd's epoll is edge-triggered, and after a short read it waits for an edge, which never
  * comes if the end of the stream came with the last bytes. This makes one. */
 void connection_check_over(struct connection *connection)
@@ -135,7 +163,7 @@ void connection_request_done(struct connection *connection)
     connection->answered++;
     connection->idle_since_ns = queue_now_ns();
     /* A socket that is watched tells of its end by itself (request_suspend.c). */
-    if (!connection->watch || connection->tls)
+    if (!connection->watch || connection->tls || connection->hung_up)
         connection_check_over(connection);
     if (connection->pending.status && !connection->refused &&
         connection->answered == connection->gate.requests)
@@ -150,7 +178,8 @@ static void check_cut(struct connection *connection, struct head_gate_report *re
     const struct head_gate *gate = &connection->gate;
     /* An empty line, which may stand before a request, is none. */
     connection_check_over(connection);
-    if (report->status || head_gate_idle(gate) || !connection_ended(connection))
+    if (report->status || head_gate_idle(gate) || !connection_ended(connection) ||
+        connection_end_is_ours(connection))
         return;
     /* It has been refused already, and that is what its client is told: one request, one reason. */
     struct answer *refusal = connection->request ? request_refusal(connection->request) : NULL;
@@ -170,7 +199,7 @@ static void check_cut(struct connection *connection, struct head_gate_report *re
 static ssize_t source_read(struct connection *connection, void *buffer, size_t size, int flags)
 {
     if (!connection->tls)
-        return recvfrom(connection->fd, buffer, size, flags, NULL, NULL);
+        return connection_receive(connection, buffer, size, flags);
     ssize_t got = gate_recv_record(connection->tls, buffer, size);
     if (got == GNUTLS_E_AGAIN || got == GNUTLS_E_INTERRUPTED) {
         errno = EAGAIN;

@@ -35,6 +35,7 @@ struct connection {
     uint64_t idle_since_ns;  /* when it was made, or its last request was done with */
     uint32_t answered;       /* requests that libmicrohttpd has done with */
     bool refused;            /* our last answer is out; libmicrohttpd gets no more bytes */
+    bool hung_up;            /* we take no other request than one that was on its way */
     struct request *request; /* the one under way, or NULL */
     sd_event_source *watch;  /* of its socket, while a request is suspended; NULL: none yet */
     const char *request_id;  /* its id, or NULL */
@@ -77,8 +78,20 @@ bool connection_idle(const struct connection *connection);
  * is told so. */
 void connection_check_over(struct connection *connection);
 
-/* The client has closed, or half-closed, and nothing is left to read. */
+/* Nothing is left to read and nothing will come: the client has closed or half-closed, or we have
+ * hung up. */
 bool connection_ended(const struct connection *connection);
+
+/* Take no other request; to be called between two. libmicrohttpd finds the end of the stream and
+ * closes. A request that was on its way meanwhile is served, all of it. */
+void connection_hang_up(struct connection *connection);
+
+/* After a hang-up a socket says that its stream has ended, whatever the client did. True: we have
+ * hung up, and the client has neither closed nor half-closed. */
+bool connection_end_is_ours(const struct connection *connection);
+
+/* recvfrom() without an address, but that our hanging up is no end within a request. */
+ssize_t connection_receive(struct connection *connection, void *buffer, size_t size, int flags);
 
 /* What libmicrohttpd's recv does on this socket: read, let the gate check. As recv(2). A stream
  * that ends within a request is refused with 400: a client that only half-closed reads why.

@@ -65,8 +65,10 @@ bool gate_recv_in_place(void)
 ssize_t recv(int fd, void *buffer, size_t size, int flags)
 {
     struct connection *connection = connection_find(fd);
-    return connection && !connection->tls ? connection_read(connection, buffer, size, flags)
-                                          : recvfrom(fd, buffer, size, flags, NULL, NULL);
+    if (!connection)
+        return recvfrom(fd, buffer, size, flags, NULL, NULL);
+    return connection->tls ? connection_receive(connection, buffer, size, flags)
+                           : connection_read(connection, buffer, size, flags);
 }
 
 /* Errors are those that it would have itself. */

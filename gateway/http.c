@@ -441,7 +441,7 @@ static bool sweep_connection(struct http *http, struct connection *connection, u
         return false;
     bool gives_way = full && now_ns - connection->idle_since_ns > PATIENCE_WHEN_FULL_NS;
     if (http->gateway->draining || gives_way || connection_ended(connection))
-        shutdown(connection->fd, SHUT_RD);
+        connection_hang_up(connection);
     return gives_way;
 }
 
@@ -489,7 +489,7 @@ static void drain(void *opaque)
     for (struct connection *connection = http->connections.first; connection;
          connection = connection->next)
         if (connection_idle(connection) && connection->answered > 0 && !has_unread(connection))
-            shutdown(connection->fd, SHUT_RD);
+            connection_hang_up(connection);
 }
 
 static void give_up(void *opaque)

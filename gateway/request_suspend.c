@@ -8,8 +8,9 @@
  * something is sent. So something is sent: a second "100 Continue", which every HTTP/1.1 client
  * must put up with before its answer. A client that has closed answers with a reset, which is the
  * hang-up above; one that only half-closed goes on waiting. It is sent a little later than the end
- * of the stream came, so that answers which come soon go out without it. HTTP/1.0 knows no interim
- * answers; there a half-closed client is taken to be waiting.
+ * of the stream came, so that answers which come soon go out without it. Where we have hung up
+ * ourselves (a drain, and a request that was on its way) there is nothing to find out. HTTP/1.0
+ * knows no interim answers; there a half-closed client is taken to be waiting.
  *
  * In the middle of an answer nothing harmless can be sent: there, who ends his side has left,
  * unless it was ended before the answer began.
@@ -99,7 +100,7 @@ static int on_watch(sd_event_source *source, int fd, uint32_t events, void *opaq
     (void)fd;
     struct connection *connection = opaque;
     struct request *request = connection->request;
-    bool ended = events & EPOLLRDHUP;
+    bool ended = events & EPOLLRDHUP && !connection_end_is_ours(connection);
     /* libmicrohttpd reads this end itself or is told of it, or the next request finds it anew. */
     if (!request || !request->suspended) {
         connection_unwatch(connection);
