@@ -57,18 +57,28 @@ static bool has_room(const struct placement_worker *worker, uint32_t max_batch)
                               (!worker->leased_alone && worker->leased_tiles < max_batch));
 }
 
+static uint32_t batch_limit(const struct placement_scene *scene,
+                            const struct placement_worker *worker)
+{
+    uint32_t limit = scene->rules[worker->model].max_batch;
+    limit = limit ? limit : 1;
+    return worker->max_batch && worker->max_batch < limit ? worker->max_batch : limit;
+}
+
 /* May the job wait at this worker? Into an empty place any job may go, however many tiles it has.
  */
-static bool may_take(const struct placement_worker *worker, const struct placement_job *job,
-                     uint32_t max_batch)
+static bool may_take(const struct placement_scene *scene, const struct placement_worker *worker,
+                     const struct placement_job *job)
 {
-    if (worker->model != job->model || worker->generation != job->generation ||
-        !has_room(worker, max_batch))
+    if (worker->model != job->model || worker->generation != job->generation)
+        return false;
+    uint32_t limit = batch_limit(scene, worker);
+    if (!has_room(worker, limit))
         return false;
     if (worker->leased_jobs == 0)
         return true;
     return !job->alone && shapes_equal(&worker->leased_shape, &job->shape) &&
-           job->tiles <= max_batch - worker->leased_tiles;
+           job->tiles <= limit - worker->leased_tiles;
 }
 
 static bool less_loaded(const struct placement_worker *a, const struct placement_worker *b)
@@ -82,18 +92,12 @@ static bool less_loaded(const struct placement_worker *a, const struct placement
     return a->running_tiles < b->running_tiles;
 }
 
-static uint32_t batch_limit(const struct placement_scene *scene, uint32_t model)
-{
-    return scene->rules[model].max_batch ? scene->rules[model].max_batch : 1;
-}
-
 static struct placement_worker *choose_worker(const struct placement_scene *scene,
                                               const struct placement_job *job)
 {
     struct placement_worker *best = NULL;
-    uint32_t limit = batch_limit(scene, job->model);
     for (size_t i = 0; i < scene->worker_count; i++)
-        if (may_take(&scene->workers[i], job, limit) &&
+        if (may_take(scene, &scene->workers[i], job) &&
             (!best || less_loaded(&scene->workers[i], best)))
             best = &scene->workers[i];
     return best;
@@ -102,7 +106,7 @@ static struct placement_worker *choose_worker(const struct placement_scene *scen
 static bool any_room(const struct placement_scene *scene)
 {
     for (size_t i = 0; i < scene->worker_count; i++)
-        if (has_room(&scene->workers[i], batch_limit(scene, scene->workers[i].model)))
+        if (has_room(&scene->workers[i], batch_limit(scene, &scene->workers[i])))
             return true;
     return false;
 }
@@ -188,7 +192,7 @@ static uint64_t hold_until(const struct placement_scene *scene, size_t number,
 {
     const struct placement_job *job = &scene->jobs[number];
     const struct placement_rule *rule = &scene->rules[job->model];
-    uint32_t capacity = batch_limit(scene, job->model) / job->tiles;
+    uint32_t capacity = batch_limit(scene, worker) / job->tiles;
     if (rule->window_ns == 0 || capacity < 2 || job->alone ||
         (!rule->always && (!is_idle(worker) || other_is_idle(scene, worker))))
         return 0;
@@ -223,11 +227,10 @@ static size_t lease_group(const struct placement_scene *scene, size_t number,
 {
     size_t given = 0;
     const struct placement_rule *rule = &scene->rules[scene->jobs[number].model];
-    uint32_t limit = batch_limit(scene, scene->jobs[number].model);
     leases[given++] = lease(&scene->jobs[number], worker);
     for (size_t i = number + 1; rule->always && rule->window_ns && i < scene->job_count; i++)
         if (!scene->jobs[i].settled && !is_late(&scene->jobs[i], scene->now_ns) &&
-            may_take(worker, &scene->jobs[i], limit))
+            may_take(scene, worker, &scene->jobs[i]))
             leases[given++] = lease(&scene->jobs[i], worker);
     return given;
 }

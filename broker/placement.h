@@ -9,8 +9,8 @@
  * and leased tiles), so an idle one always comes before a busy one, and a burst spreads over idle
  * workers before it is batched;
  *  - besides what it runs, a worker holds at most one batch that waits: jobs of equal shape, up to
- * the model's max_batch tiles. That way it has its next batch at hand when it finishes, and nothing
- * more is stuck behind it than it runs at once;
+ * the model's max_batch tiles, or fewer if the worker likes fewer. That way it has its next batch
+ * at hand when it finishes, and nothing more is stuck behind it than it runs at once;
  *  - a job may be held back for others of its shape, never longer than its model's window, counted
  * from the acceptance of the oldest of them, and not when they fill a batch, nor when the window
  * would use up one's deadline. By the rule `always`: held from the start to the end of the window,
@@ -72,6 +72,7 @@ struct placement_worker {
     uint32_t model;
     uint32_t generation;
     bool usable;            /* live and ready, neither draining nor condemned */
+    uint32_t max_batch;     /* tiles that it likes to run together; 0: as the model's rule says */
     uint32_t running_tiles; /* in RUN and STREAM */
     uint32_t leased_jobs;   /* in LEASED */
     uint32_t leased_tiles;

@@ -66,6 +66,7 @@ static void read_worker(struct survey *survey, const struct queue *queue, uint16
         .model = model,
         .generation = atomic_load(&process->model_generation),
         .usable = keeps && atomic_load(&process->ready),
+        .max_batch = atomic_load(&process->batch),
     };
 }
 

@@ -105,8 +105,8 @@ static const struct config_key model_keys[] = {
     {"scale_down_after_ms", CONFIG_NUMBER, MODEL(scale_down_after_ms), 0, DAY_MS, "0 to 86400000"},
     {"threads", CONFIG_NUMBER, MODEL(threads), 0, 1024,
      "1 to 1024, or 0 for the allowed cores divided by the workers"},
-    {"max_batch_size", CONFIG_NUMBER, MODEL(max_batch_size), 0, 1024,
-     "1 to 1024, or 0 for the model's own choice"},
+    {"max_batch_size", CONFIG_AUTO, MODEL(max_batch_size), 0, 1024,
+     "1 to 1024, or auto (or 0) for the model's own choice"},
     {"batch_timeout_ms", CONFIG_DECIMAL, MODEL(batch_timeout_us), 0, 60000000,
      "0 to 60000 milliseconds, with up to three decimals"},
     {"batch_wait", CONFIG_CHOICE, MODEL(batch_wait), 0, 0, "receiving|always"},
@@ -443,8 +443,9 @@ static bool value_survives(const char *value)
 
 static int number_field_read(const struct config_key *key, uint32_t *field, const char *value)
 {
-    uint64_t number;
-    if (bounded_read(key, value, strlen(value), &number))
+    uint64_t number = 0;
+    bool automatic = key->kind == CONFIG_AUTO && strcmp(value, "auto") == 0;
+    if (!automatic && bounded_read(key, value, strlen(value), &number))
         return -EINVAL;
     *field = (uint32_t)number;
     return 0;
@@ -456,7 +457,8 @@ int config_key_read(const struct config_key *key, void *base, const char *value,
     if (!value_survives(value))
         return -EINVAL;
     switch (key->kind) {
-    case CONFIG_NUMBER: return number_field_read(key, (uint32_t *)field, value);
+    case CONFIG_NUMBER:
+    case CONFIG_AUTO: return number_field_read(key, (uint32_t *)field, value);
     case CONFIG_DECIMAL: return decimal_read(key, value, (uint32_t *)field);
     case CONFIG_BYTES: return bytes_read(key, value, (uint64_t *)field);
     case CONFIG_RANGE: return range_read(key, value, (uint32_t *)field);
@@ -515,6 +517,8 @@ static int scalar_write(const struct config_key *key, const char *field, char *t
     const uint32_t *numbers = (const uint32_t *)(const void *)field;
     switch (key->kind) {
     case CONFIG_NUMBER: return snprintf(text, size, "%u", numbers[0]);
+    case CONFIG_AUTO:
+        return numbers[0] ? snprintf(text, size, "%u", numbers[0]) : snprintf(text, size, "auto");
     case CONFIG_DECIMAL:
         if (numbers[0] == CONFIG_MODELS_CHOICE)
             return snprintf(text, size, "%s", "");

@@ -11,6 +11,7 @@
 
 enum config_kind {
     CONFIG_NUMBER,    /* uint32_t within [least, most] */
+    CONFIG_AUTO,      /* the same, or auto, which is 0 */
     CONFIG_DECIMAL,   /* uint32_t, in thousandths, within [least, most] of these; nothing is written
                          of CONFIG_MODELS_CHOICE, which cannot be read either */
     CONFIG_BYTES,     /* uint64_t with K, M, G or T, within [least, most] */

@@ -675,6 +675,7 @@ int queue_process_enter(struct queue *queue, enum queue_role role, uint32_t seat
         atomic_store(&process->tick, 0);
         atomic_store(&process->jobs, 0);
         atomic_store(&process->busy_ns, 0);
+        atomic_store(&process->batch, 0);
         atomic_store_explicit(&process->life, QUEUE_LIVE, memory_order_release);
         atomic_store_explicit(&queue->header->next_process, start + i + 1, memory_order_relaxed);
         *index = (uint16_t)candidate;

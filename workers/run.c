@@ -116,6 +116,12 @@ static struct job *hold(struct worker *worker, const struct job *job)
     return NULL; /* never: room_for counts them */
 }
 
+/* What slots say must not wrap. */
+static uint32_t add_tiles(uint32_t a, uint32_t b)
+{
+    return a > UINT32_MAX - b ? UINT32_MAX : a + b;
+}
+
 static void let_go(struct worker *worker, struct job *job)
 {
     struct queue_process *process = &worker->seat->queue.processes[worker->seat->index];
@@ -124,17 +130,38 @@ static void let_go(struct worker *worker, struct job *job)
     atomic_fetch_add(&process->jobs, 1);
 }
 
+/* How many tiles of jobs[0]'s shape to run together. A model that likes fewer than there may be
+ * tells: the others have their turn next, and whoever has waited longest is answered first. */
+static uint32_t choose_batch(const struct worker *worker, const struct job *jobs, size_t count)
+{
+    uint32_t most = worker->interface.max_batch ? worker->interface.max_batch : 1;
+    if (!worker->ops->together || most == 1)
+        return most;
+    uint32_t waiting = 0;
+    for (size_t i = 0; i < count; i++)
+        if (i == 0 || job_batches_with(&jobs[0], &jobs[i]))
+            waiting = add_tiles(waiting, jobs[i].tiles);
+    bool settled = false;
+    uint32_t liked = worker->ops->together(worker->instance, &jobs[0].item.input_shape, waiting,
+                                           &settled);
+    liked = liked == 0 ? 1 : liked < most ? liked : most;
+    atomic_store(&worker->seat->queue.processes[worker->seat->index].batch, settled ? liked : 0);
+    return liked;
+}
+
 /* Move one batch of them to RUN. Returns its length. */
 static size_t take_batch(struct worker *worker, struct job *jobs, size_t count, struct job **taken)
 {
     struct queue *queue = &worker->seat->queue;
-    uint32_t max_tiles = worker->interface.max_batch ? worker->interface.max_batch : 1;
+    uint32_t max_tiles = 1;
     uint32_t tiles = 0;
     size_t room = 0;
     size_t started = 0;
     for (size_t i = 0; i < count; i++) {
-        if (started == 0)
-            room = room_for(worker, &jobs[i]); /* those before it were taken back */
+        if (started == 0) { /* those before it were taken back */
+            room = room_for(worker, &jobs[i]);
+            max_tiles = room ? choose_batch(worker, jobs + i, count - i) : 1;
+        }
         if (started >= room)
             break;
         if (started > 0 && (!job_batches_with(taken[0], &jobs[i]) || tiles >= max_tiles ||
@@ -142,7 +169,7 @@ static size_t take_batch(struct worker *worker, struct job *jobs, size_t count, 
             continue;
         if (!job_start(queue, worker->seat->index, &jobs[i]))
             continue;
-        tiles = jobs[i].tiles > UINT32_MAX - tiles ? UINT32_MAX : tiles + jobs[i].tiles;
+        tiles = add_tiles(tiles, jobs[i].tiles);
         taken[started++] = hold(worker, &jobs[i]);
     }
     for (size_t i = 0; i < started; i++) {

@@ -15,10 +15,11 @@ struct run_result {
 
 /* First those that the model has completed by now; then one batch: the job of highest priority (the
  * oldest among equals) of those leased to this worker, and with it all others of equal shape that
- * fit the model's max_batch; a job on which somebody has died, alone, also of those that are
- * pending. Blocks as long as the model takes. Each gateway concerned is woken as soon as its job
- * has an outcome; the broker is woken when jobs wait for it. With worker->device_lost set
- * afterwards, jobs are left in RUN and the process has to end. */
+ * fit the model's max_batch, or what the model likes to run together (model.h); a job on which
+ * somebody has died, alone, also of those that are pending. Blocks as long as the model takes. Each
+ * gateway concerned is woken as soon as its job has an outcome; the broker is woken when jobs wait
+ * for it. With worker->device_lost set afterwards, jobs are left in RUN and the process has to end.
+ */
 struct run_result run_next(struct worker *worker);
 
 #endif

@@ -306,6 +306,14 @@ struct unetserve_model_ops {
     /* (optional) A pending item's client has left, or its time is over: complete it soon. Called
      * once. A worker whose model keeps such an item for longer than run_timeout_ms ends. */
     void (*cancel)(void *model, struct unetserve_item *item);
+
+    /* (optional) How many tiles to run together next, of `waiting` ones of that shape; of an N x C
+     * x H x W counts C x H x W alone. Asked before a batch is put together; at most max_batch are,
+     * and a request is never cut. *settled, set by a model whose answer for that shape will stay as
+     * it is however many wait: no more than so many are kept at hand for this worker from then on.
+     */
+    uint32_t (*together)(void *model, const struct unetserve_shape *shape, uint32_t waiting,
+                         bool *settled);
 };
 
 __attribute__((visibility("default"))) const struct unetserve_model_ops *unetserve_model(void);

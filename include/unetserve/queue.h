@@ -37,7 +37,7 @@
 #include <stdbool.h>
 
 #define QUEUE_MAGIC          UINT64_C(0x3176655374656e75)
-#define QUEUE_LAYOUT_VERSION 12
+#define QUEUE_LAYOUT_VERSION 13
 #define QUEUE_MAX_PROCESSES  256 /* index 0 is nobody */
 #define QUEUE_MAX_MODELS     16
 #define QUEUE_MAX_CLASSES    8
@@ -114,6 +114,7 @@ struct queue_process {
     _Atomic uint64_t tick;      /* grows with every sign of progress */
     _Atomic uint64_t jobs;      /* finished, by any outcome */
     _Atomic uint64_t busy_ns;   /* workers: time in predict */
+    _Atomic uint32_t batch; /* workers: most tiles that it likes to run together; 0: max_batch */
 };
 
 struct queue_model {

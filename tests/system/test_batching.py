@@ -179,6 +179,21 @@ def test_a_reload_changes_the_largest_batch(batching_server, pool, plugin, size)
     server.stop()
 
 
+def test_the_number_that_goes_together_is_learned(start_server, demo_model, scene):
+    """With `auto` each run tells something; whatever it comes to, labels stay what they are."""
+    server = start_server(config=f"[model m]\npath = {demo_model}\nroute = /predict\nmax_batch_size = auto\nprecision = f32\n")
+    tiles = numpy.stack([numpy.roll(scene[:, :32, :32], i, axis=1) for i in range(8)])
+    alone = [numpy.load(io.BytesIO(post_tile(server, tile).content)) for tile in tiles]
+    for _ in range(100):
+        together = numpy.load(io.BytesIO(post_tile(server, tiles).content))
+        assert (together == numpy.stack(alone)).all()
+        if "tiles of 32 x 32 run together from now on" in server.log_text():
+            break
+    assert "tiles of 32 x 32 run together from now on" in server.log_text()
+    assert post_tile(server, numpy.concatenate([tiles, tiles[:1]])).status_code == 422
+    server.stop()
+
+
 # ---- one bad item --------------------------------------------------------------------------------
 
 

@@ -50,7 +50,7 @@ static void test_whole_file(void **state)
                            "\n[model land-cover]\n"
                            "path=/models/a b.pth\n"
                            "workers = 1-4\nmax_batch_size = 8\nprecision = bf16\ndevices = 0,2\n"
-                           "[model other]\npath = x\n"
+                           "[model other]\npath = x\nmax_batch_size = auto\n"
                            "[model third]\npath = y\nroute = /third/way\nworkers = 3"),
                      0);
     assert_int_equal(config.listen_count, 3);
@@ -66,6 +66,8 @@ static void test_whole_file(void **state)
     assert_string_equal(config.models[0].route, "/predict");
     assert_int_equal(config.models[0].workers_min, 1);
     assert_int_equal(config.models[0].workers_max, 4);
+    assert_int_equal(config.models[0].max_batch_size, 8);
+    assert_int_equal(config.models[1].max_batch_size, 0);
     assert_string_equal(config.models[1].route, "/predict/other");
     assert_string_equal(config.models[2].route, "/third/way");
     assert_int_equal(config.models[2].workers_min, 3);
@@ -77,6 +79,9 @@ static void test_whole_file(void **state)
 static const struct {
     const char *text, *line, *word, *allowed;
 } wrong[] = {
+    {"[server]\ngateways = auto\n", "x.conf:2: ", "'gateways'", "1 to 64"},
+    {"[model a]\nmax_batch_size = automatic\n", "x.conf:2: ", "'max_batch_size'", "auto"},
+    {"[model a]\nmax_batch_size = 1025\n", "x.conf:2: ", "'max_batch_size'", "1 to 1024"},
     {"[server]\nspeed = 1\n", "x.conf:2: ", "'speed'", "gateways"},
     {"[model a]\nspeed = 1\n", "x.conf:2: ", "'speed'", "precision"},
     {"[server]\ngateways = 0\n", "x.conf:2: ", "'gateways'", "1 to 64"},

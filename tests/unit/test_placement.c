@@ -126,6 +126,28 @@ static uint16_t worker_of(const struct scene *scene, uint32_t slot)
     return 0;
 }
 
+static void a_worker_holds_no_more_than_it_likes(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 4);
+    for (int i = 0; i < 8; i++)
+        add_job(&scene, &tile);
+    add_worker(&scene, 1)->max_batch = 2;
+    add_worker(&scene, 1)->max_batch = 9; /* the rule holds for it, too */
+    decide(&scene);
+    expect_leased(&scene, 6);
+    assert_int_equal(scene.workers[0].leased_tiles, 2);
+    assert_int_equal(scene.workers[1].leased_tiles, 4);
+    /* Who likes none beside it need not wait for one. */
+    begin(&scene, 4);
+    hold(&scene, true);
+    add_job(&scene, &tile);
+    add_worker(&scene, 0)->max_batch = 1;
+    decide(&scene);
+    expect_leased(&scene, 1);
+}
+
 static void nothing_comes_of_nothing(void **state)
 {
     (void)state;
@@ -805,6 +827,7 @@ int main(void)
         cmocka_unit_test(of_several_shapes_that_are_held_the_first_is_due_first),
         cmocka_unit_test(a_batch_that_was_held_goes_by_priority),
         cmocka_unit_test(shapes_beyond_the_limit_are_not_held),
+        cmocka_unit_test(a_worker_holds_no_more_than_it_likes),
         cmocka_unit_test(no_rule_is_broken_in_random_scenes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

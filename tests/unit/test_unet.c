@@ -320,6 +320,50 @@ static void tiles_of_several_requests_share_batches(void **state)
     unet_teardown(unet);
 }
 
+static const char *last_log;
+static void keep_log(const struct unetserve_host *self, int level, const char *format, ...)
+{
+    (void)self, (void)level;
+    last_log = format;
+}
+
+/* Where the configuration does not say how many go together, each run tells something about it. */
+static void the_number_that_goes_together_is_learned(void **state)
+{
+    (void)state;
+    struct unetserve_host listening = host;
+    struct unetserve_setup automatic = setup;
+    struct unet *unet = NULL;
+    bool settled = true;
+    listening.log = keep_log;
+    automatic.host = &listening;
+    automatic.max_batch = 0;
+    assert_int_equal(
+        unet_create(&dir, &network, &automatic, &unet, &interface, error, sizeof error), 0);
+    assert_int_equal(interface.max_batch, 8);
+    struct request request;
+    make_request(&request, 5, true, 1);
+    struct unetserve_item *items[] = {&request.item, &request.item};
+    assert_int_equal(unet_together(unet, &request.item.input_shape, 8, &settled), 1);
+    assert_false(settled);
+    for (int i = 0; i < 100 && !settled; i++) {
+        make_request(&request, 5, true, 1);
+        assert_int_equal(unet_predict(unet, items, 2), 0);
+        check_labels(&request, 5, true, 1);
+        uint32_t next = unet_together(unet, &request.item.input_shape, 8, &settled);
+        assert_in_range(next, 1, 8);
+    }
+    assert_true(settled);
+    assert_non_null(strstr(last_log, "run together"));
+    uint32_t liked = unet_together(unet, &request.item.input_shape, 1000, &settled);
+    assert_in_range(liked, 1, 8);
+    unet_teardown(unet);
+    unet = create();
+    assert_int_equal(unet_together(unet, &request.item.input_shape, 8, &settled), 2);
+    assert_false(settled);
+    unet_teardown(unet);
+}
+
 static void a_client_that_left_costs_nothing_and_disturbs_nobody(void **state)
 {
     (void)state;
@@ -395,6 +439,7 @@ int main(void)
         cmocka_unit_test(more_tiles_than_a_batch_are_cut_into_several),
         cmocka_unit_test(large_images_go_fewer_at_a_time),
         cmocka_unit_test(tiles_of_several_requests_share_batches),
+        cmocka_unit_test(the_number_that_goes_together_is_learned),
         cmocka_unit_test(a_client_that_left_costs_nothing_and_disturbs_nobody),
         cmocka_unit_test(requests_that_do_not_fit_are_errors),
     };

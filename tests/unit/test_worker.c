@@ -42,7 +42,9 @@ struct calls {
     size_t kept;      /* items decoded and not yet released */
     struct unetserve_item *later[16];
     size_t later_count;
-    size_t told; /* items of which nobody wants to hear any more */
+    size_t told;  /* items of which nobody wants to hear any more */
+    size_t asked; /* how many to run together, of so many */
+    uint32_t waited[16];
     struct queue *queue;
 };
 
@@ -366,6 +368,47 @@ static void the_limit_counts_tiles(void **state)
     scene.worker.interface.max_batch = 2;
     submit_leased(&scene, &three_images, ACT_ANSWER);
     assert_int_equal(run_next(&scene.worker).jobs, 1);
+    end(&scene);
+}
+
+/* A model that likes two at once, and says so when it has been asked twice. */
+static uint32_t two_together(void *model, const struct unetserve_shape *shape, uint32_t waiting,
+                             bool *settled)
+{
+    struct calls *calls = model;
+    assert_int_equal(shape->dims[shape->rank - 1], 2);
+    calls->waited[calls->asked++] = waiting;
+    *settled = calls->asked == 2;
+    return calls->asked == 4 ? 1000 : 2;
+}
+
+static void a_model_may_like_fewer_at_once(void **state)
+{
+    (void)state;
+    struct scene scene;
+    struct unetserve_model_ops picky = little;
+    picky.together = two_together;
+    begin(&scene, 6);
+    scene.worker.ops = &picky;
+    const struct queue_process *self = &scene.queue.processes[scene.seat.index];
+    for (int i = 0; i < 5; i++)
+        submit_leased(&scene, &image, ACT_ANSWER);
+    submit_leased(&scene, &three_images, ACT_ANSWER);
+    submit_leased(&scene, &wide_image, ACT_ANSWER);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    assert_int_equal(self->batch, 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    assert_int_equal(self->batch, 2);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    assert_int_equal(scene.calls.waited[0], 5);
+    assert_int_equal(scene.calls.waited[1], 3);
+    assert_int_equal(scene.calls.waited[2], 1);
+    /* No request is cut, and the limit stays. */
+    for (int i = 0; i < 2; i++)
+        submit_leased(&scene, &three_images, ACT_ANSWER);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    assert_int_equal(scene.calls.waited[3], 9);
+    assert_int_equal(self->batch, 0);
     end(&scene);
 }
 
@@ -1061,6 +1104,7 @@ int main(void)
         cmocka_unit_test(equal_shapes_run_together_up_to_the_limit),
         cmocka_unit_test(other_shapes_wait_for_their_turn),
         cmocka_unit_test(the_limit_counts_tiles),
+        cmocka_unit_test(a_model_may_like_fewer_at_once),
         cmocka_unit_test(priority_and_age_decide_who_is_first),
         cmocka_unit_test(refusals_carry_status_and_document),
         cmocka_unit_test(one_bad_job_does_not_fail_its_batch),

@@ -16,6 +16,12 @@ static int predict(void *model, struct unetserve_item *const *items, size_t coun
     return unet_predict(model, items, count);
 }
 
+static uint32_t together(void *model, const struct unetserve_shape *shape, uint32_t waiting,
+                         bool *settled)
+{
+    return unet_together(model, shape, waiting, settled);
+}
+
 static void teardown(void *model)
 {
     unet_teardown(model);
@@ -31,6 +37,7 @@ const struct unetserve_model_ops *unetserve_model(void)
         .setup = setup,
         .predict = predict,
         .teardown = teardown,
+        .together = together,
     };
     return &ops;
 }

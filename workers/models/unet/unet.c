@@ -1,4 +1,5 @@
 #include "unet.h"
+#include "batch_choice.h"
 #include "source.h"
 
 #include <errno.h>
@@ -6,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Numbers beyond this name no device on any machine. */
 #define MOST_DEVICES 1023
@@ -17,7 +19,8 @@ struct unet {
     struct source *source; /* during create, where weights are loaded as they are needed */
     uint32_t channels;
     uint32_t max_batch;
-    uint64_t max_pixels; /* of a chunk: max_batch tiles of the usual size */
+    uint64_t max_pixels;           /* of a chunk: max_batch tiles of the usual size */
+    struct batch_choices *choices; /* NULL: the configuration says how many go together */
     /* The chunk that is being put together: max_batch pointers each. */
     const void **inputs;
     uint8_t **labels;
@@ -170,14 +173,15 @@ static void log_choice(const struct unet *unet, const struct network *network)
             unet->backend->precision(unet->instance), unet->max_batch);
 }
 
-static int allocate(struct unet *unet, const struct unetserve_interface *interface)
+static int allocate(struct unet *unet, const struct unetserve_interface *interface, bool choose)
 {
     unet->channels = interface->channels;
     unet->max_batch = interface->max_batch;
     unet->max_pixels = (uint64_t)interface->max_batch * interface->tile * interface->tile;
     unet->inputs = calloc(unet->max_batch, sizeof *unet->inputs);
     unet->labels = calloc(unet->max_batch, sizeof *unet->labels);
-    return unet->inputs && unet->labels ? 0 : -ENOMEM;
+    unet->choices = choose ? calloc(1, sizeof *unet->choices) : NULL;
+    return unet->inputs && unet->labels && (unet->choices || !choose) ? 0 : -ENOMEM;
 }
 
 /* source: where the weights are, if the network comes without; else NULL. */
@@ -199,7 +203,7 @@ static int create(const struct model_dir *dir, const struct network *network, st
         failure = unet_find_backend(setup, network, choose_precision(dir, setup), &unet->backend,
                                     &device, error, error_size);
     if (!failure)
-        failure = allocate(unet, interface);
+        failure = allocate(unet, interface, setup->max_batch == 0);
     if (!failure && source)
         failure = find_ranges(source, setup, &ranges, error, error_size);
     if (failure)
@@ -292,6 +296,7 @@ void unet_teardown(struct unet *unet)
         unet->backend->destroy(unet->instance);
     free(unet->inputs);
     free(unet->labels);
+    free(unet->choices);
     free(unet);
 }
 
@@ -338,6 +343,50 @@ static bool cancelled(const struct unet *unet, const struct unetserve_item *item
     return unet->host && unet->host->cancelled(unet->host, item);
 }
 
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+static void log_batches(const struct unet *unet, const struct backend_batch *batch,
+                        const struct batch_choice *choice)
+{
+    char times[160];
+    batch_choice_tell(choice, times, sizeof times);
+    if (unet->host)
+        unet->host->log(
+            unet->host, 6,
+            "%u tiles of %u x %u run together from now on; milliseconds a tile by number: %s",
+            batch_choice_made(choice), batch->height, batch->width, times);
+}
+
+/* How many tiles of this size make a full chunk at most. A network's memory grows with the pixels
+ * that it works on, so of large images fewer go together, down to one. */
+static uint32_t chunk_most(const struct unet *unet, uint64_t height, uint64_t width)
+{
+    uint64_t pixels = height * width;
+    uint64_t fit = pixels ? unet->max_pixels / pixels : 1;
+    return fit < 1 ? 1 : fit < unet->max_batch ? (uint32_t)fit : unet->max_batch;
+}
+
+static struct batch_choice *find_choice(struct unet *unet, uint64_t height, uint64_t width)
+{
+    return batch_choices_find(unet->choices, (uint32_t)height, (uint32_t)width,
+                              chunk_most(unet, height, width));
+}
+
+static uint64_t height_of(const struct unetserve_shape *shape)
+{
+    return shape->dims[shape->rank - 2];
+}
+
+static uint64_t width_of(const struct unetserve_shape *shape)
+{
+    return shape->dims[shape->rank - 1];
+}
+
 /* Run the chunk as far as it is filled, and begin a new one. */
 static int run_chunk(struct unet *unet, const struct unetserve_shape *shape, uint32_t *filled)
 {
@@ -346,47 +395,83 @@ static int run_chunk(struct unet *unet, const struct unetserve_shape *shape, uin
     struct backend_batch batch = {
         .count = *filled,
         .dtype = shape->dtype,
-        .height = (uint32_t)shape->dims[shape->rank - 2],
-        .width = (uint32_t)shape->dims[shape->rank - 1],
+        .height = (uint32_t)height_of(shape),
+        .width = (uint32_t)width_of(shape),
         .inputs = unet->inputs,
         .labels = unet->labels,
     };
     *filled = 0;
-    return unet->backend->forward(unet->instance, &batch);
+    uint64_t begin_ns = now_ns();
+    int failure = unet->backend->forward(unet->instance, &batch);
+    if (failure || !unet->choices)
+        return failure;
+    struct batch_choice *choice = find_choice(unet, batch.height, batch.width);
+    bool was_made = batch_choice_made(choice) != 0;
+    batch_choice_note(choice, batch.count, now_ns() - begin_ns);
+    if (!was_made && batch_choice_made(choice))
+        log_batches(unet, &batch, choice);
+    return 0;
 }
 
-/* How many tiles of this shape make a full chunk. A network's memory grows with the pixels that it
- * works on, so of large images fewer go together, down to one. */
-static uint32_t chunk_limit(const struct unet *unet, const struct unetserve_shape *shape)
+/* How many tiles of this shape to run next, of so many. */
+static uint32_t chunk_size(struct unet *unet, const struct unetserve_shape *shape, uint64_t waiting)
 {
-    uint64_t pixels = shape->dims[shape->rank - 2] * shape->dims[shape->rank - 1];
-    uint64_t fit = unet->max_pixels / pixels;
-    return fit < 1 ? 1 : fit < unet->max_batch ? (uint32_t)fit : unet->max_batch;
+    uint32_t most = chunk_most(unet, height_of(shape), width_of(shape));
+    uint32_t some = waiting < most ? (uint32_t)waiting : most;
+    return unet->choices
+               ? batch_choice_next(find_choice(unet, height_of(shape), width_of(shape)), some)
+               : most;
 }
+
+uint32_t unet_together(struct unet *unet, const struct unetserve_shape *shape, uint32_t waiting,
+                       bool *settled)
+{
+    if (shape->rank != 3 && shape->rank != 4)
+        return 1;
+    *settled = unet->choices &&
+               batch_choice_made(find_choice(unet, height_of(shape), width_of(shape)));
+    return unet->choices ? chunk_size(unet, shape, waiting) : unet->max_batch;
+}
+
+/* Items on their way through the network. */
+struct run {
+    uint64_t left;   /* tiles that are still to come */
+    uint32_t wanted; /* of them, in this chunk */
+    uint32_t filled;
+};
 
 /* Add an item's tiles to the chunk; whenever it is full, run it. */
-static int run_item(struct unet *unet, struct unetserve_item *item, uint32_t *filled)
+static int run_item(struct unet *unet, struct unetserve_item *item, struct run *run)
 {
     struct tiles tiles = {0};
     int failure = lay_out(unet, item, &tiles);
     for (uint64_t i = 0; i < tiles.count && !failure; i++) {
         if (cancelled(unet, item))
             return 0; /* the worker drops its answer, whatever of it is there */
-        unet->inputs[*filled] = (const char *)item->input + i * tiles.input_stride;
-        unet->labels[*filled] = (uint8_t *)item->output + i * tiles.output_stride;
-        if (++*filled >= chunk_limit(unet, &item->input_shape))
-            failure = run_chunk(unet, &item->input_shape, filled);
+        if (run->filled == 0)
+            run->wanted = chunk_size(unet, &item->input_shape, run->left);
+        unet->inputs[run->filled] = (const char *)item->input + i * tiles.input_stride;
+        unet->labels[run->filled] = (uint8_t *)item->output + i * tiles.output_stride;
+        run->filled++;
+        run->left -= run->left > 0;
+        if (run->filled >= run->wanted)
+            failure = run_chunk(unet, &item->input_shape, &run->filled);
     }
     return failure;
 }
 
 int unet_predict(struct unet *unet, struct unetserve_item *const *items, size_t count)
 {
-    uint32_t filled = 0;
+    struct run run = {.left = 0};
     for (size_t i = 0; i < count; i++) {
-        int failure = run_item(unet, items[i], &filled);
+        const struct unetserve_shape *shape = &items[i]->input_shape;
+        uint64_t tiles = shape->rank == 4 ? shape->dims[0] : 1;
+        run.left = tiles > UINT64_MAX - run.left ? UINT64_MAX : run.left + tiles;
+    }
+    for (size_t i = 0; i < count; i++) {
+        int failure = run_item(unet, items[i], &run);
         if (failure)
             return failure;
     }
-    return count ? run_chunk(unet, &items[0]->input_shape, &filled) : 0;
+    return count ? run_chunk(unet, &items[0]->input_shape, &run.filled) : 0;
 }

@@ -41,6 +41,8 @@ int unet_describe(const struct unetserve_setup *setup, struct unetserve_interfac
 int unet_setup(const struct unetserve_setup *setup, struct unet **out,
                struct unetserve_interface *interface, char *error, size_t error_size);
 int unet_predict(struct unet *unet, struct unetserve_item *const *items, size_t count);
+uint32_t unet_together(struct unet *unet, const struct unetserve_shape *shape, uint32_t waiting,
+                       bool *settled);
 void unet_teardown(struct unet *unet);
 
 #endif
