@@ -158,8 +158,14 @@ static int make_order(const struct protocol_request *request, struct model_view 
     uint64_t bytes;
     if (order->format != BODY_RAW)
         return 0;
-    if (request->shape.rank == 0 || unetserve_shape_bytes(&request->shape, &bytes)) {
+    if (request->shape.rank == 0) {
         problem_set(problem, 400, "A tensor needs its dtype and shape in the head");
+        return -1;
+    }
+    if (unetserve_shape_bytes(&request->shape, &bytes)) {
+        char what[160];
+        problem_set(problem, 413, "%s is too large",
+                    unetserve_shape_format(&request->shape, what, sizeof what));
         return -1;
     }
     if (bytes != order->body_bytes) {

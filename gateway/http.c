@@ -669,6 +669,12 @@ static int identity_read(struct http *http)
     return 0;
 }
 
+/* Reading them again would not help. */
+static bool is_the_files_fault(int error)
+{
+    return error == -EINVAL || error == -EMSGSIZE || error == -ENODATA;
+}
+
 /* The pair to auth; -1: this gateway has none. */
 static int auth_socket(void)
 {
@@ -717,7 +723,7 @@ int http_open(struct http *http, struct gateway *gateway)
     if (!error)
         error = identity_read(http);
     if (error)
-        return error;
+        return is_the_files_fault(error) ? -ENOKEY : error;
     error = add_timers(http);
     if (!error)
         error = add_sources(http);

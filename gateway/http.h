@@ -48,8 +48,8 @@ struct http {
     bool suspend_all;   /* until the next rescan each request is suspended that waits */
 };
 
-/* Serve on the listening sockets of the seat. Sets gateway->front. 0, or -errno after a log line.
- */
+/* Serve on the listening sockets of the seat. Sets gateway->front. 0, or -errno after a log line;
+ * -ENOKEY: the files of keys or certificates are wrong, and will be the next time. */
 int http_open(struct http *http, struct gateway *gateway);
 void http_close(struct http *http);
 

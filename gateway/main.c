@@ -89,5 +89,5 @@ int main(int argc, char **argv)
     if (!error)
         error = zmq ? serve_zmq(&gateway) : serve_http(&gateway);
     gateway_close(&gateway);
-    return error ? EX_SOFTWARE : EX_OK;
+    return error == -ENOKEY ? EX_CONFIG : error ? EX_SOFTWARE : EX_OK;
 }

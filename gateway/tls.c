@@ -12,6 +12,14 @@ struct tls_identity {
     gnutls_certificate_credentials_t credentials;
 };
 
+/* GnuTLS does not say why it could not read a file: it may be for want of memory, which passes. */
+static int error_of(int failed)
+{
+    return failed == GNUTLS_E_MEMORY_ERROR ? -ENOMEM
+           : failed == GNUTLS_E_FILE_ERROR ? -EIO
+                                           : -EINVAL;
+}
+
 static int load(struct tls_identity *identity, const struct config *config, char *error,
                 size_t error_size)
 {
@@ -20,7 +28,7 @@ static int load(struct tls_identity *identity, const struct config *config, char
     if (failed < 0) {
         snprintf(error, error_size, "%.300s with %.300s: %s", config->tls_certificate,
                  config->tls_key, gnutls_strerror(failed));
-        return -EINVAL;
+        return error_of(failed);
     }
     if (!config->tls_client_ca[0])
         return 0;
@@ -30,7 +38,7 @@ static int load(struct tls_identity *identity, const struct config *config, char
     if (count <= 0) {
         snprintf(error, error_size, "%.600s: %s", config->tls_client_ca,
                  count < 0 ? gnutls_strerror(count) : "there is no certificate in it");
-        return -EINVAL;
+        return error_of(count);
     }
     return 0;
 }

@@ -17,7 +17,8 @@
 struct tls_identity;
 
 /* Read tls_certificate, tls_key and, if it is set, tls_client_ca. 0 with *out, which is the
- * caller's until tls_identity_drop; or -EINVAL, -ENOMEM with a sentence. */
+ * caller's until tls_identity_drop; or -EIO: a file cannot be read, -EINVAL: it
+ * holds something else, -ENOMEM; with a sentence. */
 int tls_identity_read(const struct config *config, struct tls_identity **out, char *error,
                       size_t error_size);
 

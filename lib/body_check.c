@@ -78,8 +78,11 @@ int body_check_shape(const struct unetserve_interface *interface,
             snprintf(sentence, sizeof sentence, "a batch of %" PRIu64 ", expected 1 to %" PRIu32,
                      batch, interface->max_batch);
         else if (channels == 0 || (interface->channels && channels != interface->channels))
-            snprintf(sentence, sizeof sentence, "%" PRIu64 " channels, expected %" PRIu32, channels,
-                     interface->channels);
+            snprintf(sentence, sizeof sentence, "%" PRIu64 " channels, expected %" PRIu32 "%s",
+                     channels, interface->channels,
+                     shape->dims[shape->rank - 1] == interface->channels
+                         ? "; channels come first, not last"
+                         : "");
         else if (check_sides(interface, shape, sentence, sizeof sentence))
             return 0;
     }

@@ -49,17 +49,19 @@ static const char *const field_types[] = {
 
 enum { FIELD_TYPE_END = sizeof field_types / sizeof field_types[0] };
 
+const char *interface_field_type(uint32_t type)
+{
+    return type > 0 && type < FIELD_TYPE_END ? field_types[type] : "?";
+}
+
 static json_t *fields_to_json(const struct unetserve_field *fields, uint32_t count)
 {
     json_t *list = json_array();
     for (uint32_t i = 0; i < count && i < UNETSERVE_MAX_FIELDS; i++) {
         const struct unetserve_field *field = &fields[i];
-        const char *type = field->type > 0 && field->type < FIELD_TYPE_END
-                               ? field_types[field->type]
-                               : "?";
-        json_t *entry = json_pack("{s:o, s:s, s:I}", "name",
-                                  json_whole_string(field->name, sizeof field->name), "type", type,
-                                  "depth", (json_int_t)field->depth);
+        json_t *entry = json_pack(
+            "{s:o, s:s, s:I}", "name", json_whole_string(field->name, sizeof field->name), "type",
+            interface_field_type(field->type), "depth", (json_int_t)field->depth);
         if (field->optional && field->type == UNETSERVE_STR)
             json_whole_set(&entry, "default",
                            json_whole_string(field->fallback_text, sizeof field->fallback_text));

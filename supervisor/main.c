@@ -3,6 +3,7 @@
 #include "supervisor/client_program.h"
 #include "supervisor/describe.h"
 #include "supervisor/devices.h"
+#include "supervisor/named_files.h"
 #include "supervisor/options.h"
 #include "supervisor/passed.h"
 #include "supervisor/probe.h"
@@ -22,6 +23,7 @@
 #include <unistd.h>
 
 #define DESCRIBE_TIMEOUT_MS 60000
+#define FILES_LEAST         512 /* those of spawn.h, twice over, and a few */
 #define FILES_MOST          65536
 
 static struct config config;
@@ -29,17 +31,25 @@ static struct server server;
 static struct passed passed;
 static struct gpu_list gpus;
 
-/* A gateway holds a file descriptor a connection; the soft limit is inherited. */
-static void files_limit_raise(void)
+/* A gateway holds a file descriptor a connection; the soft limit is inherited. False, after a
+ * sentence: no process could be handed its descriptors. */
+static bool files_limit_raise(void)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit))
-        return;
+        return true;
+    if (limit.rlim_max < FILES_LEAST) {
+        fprintf(stderr,
+                "unetserve: a process may open %llu files here (ulimit -n); needed: %d or more\n",
+                (unsigned long long)limit.rlim_max, FILES_LEAST);
+        return false;
+    }
     rlim_t wanted = limit.rlim_max < FILES_MOST ? limit.rlim_max : FILES_MOST;
     if (limit.rlim_cur < wanted) {
         limit.rlim_cur = wanted;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
+    return true;
 }
 
 /* From here on signals wait until the loop takes them. */
@@ -80,7 +90,8 @@ static void check_print(const struct unetserve_interface *interfaces)
             printf("; %u channels, tile %u, %u classes", interface->channels,
                    model->tile ? model->tile : interface->tile, interface->class_count);
         bool pinned = gpus.count && strcmp(describe_device(model), "cpu") != 0;
-        printf("; %u workers on %s\n", server_workers(model),
+        uint32_t workers = server_workers(model);
+        printf("; %u %s on %s\n", workers, workers == 1 ? "worker" : "workers",
                pinned ? model->devices : describe_device(model));
     }
     for (uint32_t i = 0; i < config.listen_count; i++)
@@ -90,7 +101,15 @@ static void check_print(const struct unetserve_interface *interfaces)
 /* What --check finds out, it says, and writes a client if that is wanted. An exit status. */
 static int check(const struct options *options, const struct unetserve_interface *interfaces)
 {
+    struct queue_geometry geometry;
+    int status = server_plan_queue(&config, interfaces, &geometry);
+    if (status)
+        return status;
     check_print(interfaces);
+    if (fflush(stdout)) {
+        fprintf(stderr, "unetserve: cannot write to standard output: %s\n", strerror(errno));
+        return EX_IOERR;
+    }
     int rc = 0;
     if (options->client_file)
         rc = client_program_write(options->client_file, &config, interfaces);
@@ -123,6 +142,16 @@ static bool sandbox_prepare(void)
         setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
     }
     return true;
+}
+
+/* False, after a sentence: a file that the configuration names is not there. */
+static bool files_find(void)
+{
+    char error[PATH_MAX + 200];
+    if (named_files_check(&config, error, sizeof error) == 0)
+        return true;
+    fprintf(stderr, "unetserve: %s\n", error);
+    return false;
 }
 
 /* GPUs are looked for where they are wanted: that may take seconds. False, after a sentence: what
@@ -193,9 +222,12 @@ int main(int argc, char **argv)
                                                         : EX_CONFIG;
     }
     log_init("supervisor", -1, config.log_format, config.log_level);
-    files_limit_raise();
+    if (!files_limit_raise())
+        return EX_OSERR;
     if (!sandbox_prepare())
         return EX_CONFIG;
+    if (!files_find())
+        return EX_NOINPUT;
     if (!devices_find())
         return EX_UNAVAILABLE;
     passed_take(&passed);

@@ -43,16 +43,15 @@ uint32_t server_workers(const struct config_model *model)
     return config_model_workers(model);
 }
 
-static int queue_open(struct server *server)
+int server_plan_queue(const struct config *config, const struct unetserve_interface *interfaces,
+                      struct queue_geometry *out)
 {
-    const struct config *config = server->config;
     struct geometry_request request = {
-        .interfaces = server->interfaces,
+        .interfaces = interfaces,
         .model_count = config->model_count,
         .memory = config->queue_memory,
         .max_body_bytes = config->max_body_bytes,
     };
-    struct queue_geometry geometry;
     uint64_t needed = 0;
     if (request.memory == 0) {
         request.memory = limits_memory() / 4;
@@ -63,13 +62,23 @@ static int queue_open(struct server *server)
         request.tiles[i] = config->models[i].tile;
         request.responses[i] = config->models[i].max_response_bytes;
     }
-    if (geometry_plan(&request, &geometry, &needed)) {
+    if (geometry_plan(&request, out, &needed)) {
         uint64_t least_mib = (needed >> 20) + 1;
         return complain(EX_CONFIG,
                         "key 'queue_memory': %" PRIu64 " bytes do not hold one job of each model; "
                         "allowed: %" PRIu64 "M or more",
                         request.memory, least_mib);
     }
+    return 0;
+}
+
+static int queue_open(struct server *server)
+{
+    const struct config *config = server->config;
+    struct queue_geometry geometry;
+    int status = server_plan_queue(config, server->interfaces, &geometry);
+    if (status)
+        return status;
     int error = queue_create(&geometry, &server->queue);
     if (error)
         return complain(EX_OSERR, "cannot make the job queue: %s", strerror(-error));

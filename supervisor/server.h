@@ -127,6 +127,11 @@ struct server {
 /* Workers that a model has at least. */
 uint32_t server_workers(const struct config_model *model);
 
+/* How the queue's slots would be laid out. 0; or an exit status after a sentence: the memory does
+ * not do. */
+int server_plan_queue(const struct config *config, const struct unetserve_interface *interfaces,
+                      struct queue_geometry *out);
+
 /* Make everything but processes. 0, or an exit status after a sentence on stderr; nothing is left
  * behind then. config's listen and run_dir become what they really are; its devices are resolved.
  * interfaces and gpus are kept by reference, of the passed sockets those that are served. */

@@ -108,7 +108,7 @@ static int describe(const struct program *program, const struct worker_options *
         snprintf(error, sizeof error, "%s: out of memory", options->model_path);
     }
     if (failure)
-        fprintf(stderr, "%s\n", error[0] ? error : strerror(-failure));
+        fprintf(stderr, "unetserve: %s\n", error[0] ? error : strerror(-failure));
     else
         failure = dprintf(program->answer_fd, "%s\n", line) < 0 ? -errno : 0;
     free(line);

@@ -13,4 +13,7 @@ char *interface_to_json(const struct unetserve_interface *interface);
 /* 0 with *out, or -EBADMSG. Every field is bounded. */
 int interface_from_json(const char *text, size_t size, struct unetserve_interface *out);
 
+/* What an enum unetserve_field_type is called there: "float", ...; "?": there is no such type. */
+const char *interface_field_type(uint32_t type);
+
 #endif

@@ -119,6 +119,7 @@ def test_bad_requests_are_refused_with_a_sentence(server, case):
         assert 400 <= answer[0]["status"] < 500, answer
         assert answer[0]["id"] == "bad"
         assert json.loads(answer[1])["detail"]
+        assert (answer[0]["status"] == 413) == (case in ("huge shape", "overflowing shape"))
         assert client.predict(SCENE)[0]["status"] == 200
 
 

@@ -136,7 +136,7 @@ def test_why_there_are_none_is_said(driver, change, sentence):
     assert done.returncode == 69 and sentence in done.stderr
     done = subprocess.run([BUILD / "unetserve", "--model", BUILD / "models" / "simple.so", "--device", "cuda", "--check"],
                           capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **there.env})
-    assert done.returncode == 0 and "1 workers on cuda" in done.stdout and sentence in done.stderr
+    assert done.returncode == 0 and "1 worker on cuda" in done.stdout and sentence in done.stderr
 
 
 def test_without_nvml_it_is_said(tmp_path):

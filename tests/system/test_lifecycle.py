@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import socket
+import subprocess
 import sys
 import threading
 
@@ -793,6 +794,38 @@ def test_missing_files(run_unetserve, tmp_path):
     refused(run_unetserve("--model", tmp_path / "none.pth", "--check"), 66, "none.pth")
 
 
+@pytest.mark.parametrize("check", [(), ("--check",)])
+def test_files_of_keys_and_certificates_are_looked_for(run_unetserve, simple_model, tmp_path, check):
+    path = tmp_path / "keys.conf"
+    os.mkfifo(tmp_path / "pipe")
+    for name, sentence in (("none", "No such file"), ("pipe", "no regular file"), (".", "no regular file")):
+        path.write_text(f"[server]\nlisten = 127.0.0.1:0\napi_key_file = {tmp_path}/{name}\n[model x]\npath = {simple_model}\n")
+        refused(run_unetserve("-c", path, *check), 66, "'api_key_file'", f"{tmp_path}/{name}: ", sentence)
+
+
+def test_keys_that_are_none_end_the_start(run_unetserve, simple_model, tmp_path):
+    (tmp_path / "keys").write_text("# nobody\n")
+    path = tmp_path / "keys.conf"
+    path.write_text(f"[server]\nlisten = 127.0.0.1:0\napi_key_file = {tmp_path}/keys\n[model x]\npath = {simple_model}\n")
+    end = run_unetserve("-c", path)
+    assert end.returncode == 78 and "there is no key in it" in end.stderr
+
+
+def test_pipes_are_no_models(run_unetserve, tmp_path):
+    """They are not waited for, either."""
+    os.mkfifo(tmp_path / "pipe")
+    refused(run_unetserve("--model", tmp_path / "pipe"), 65, f"{tmp_path}/pipe: it is no regular file")
+    (tmp_path / "model").mkdir()
+    os.mkfifo(tmp_path / "model" / "model.json")
+    refused(run_unetserve("--model", tmp_path / "model"), 65, "model.json: it is no regular file")
+
+
+def test_too_few_files(simple_model):
+    end = subprocess.run(["sh", "-c", 'ulimit -n 200 && exec "$0" "$@"', BUILD / "unetserve", "--model", simple_model, "--check"],
+                         text=True, capture_output=True, timeout=WAIT_S, check=False)
+    refused(end, 71, "200 files", "512 or more")
+
+
 def test_bad_model_data(run_unetserve, tmp_path):
     path = tmp_path / "bad.so"
     path.write_bytes(b"this is no shared object")
@@ -810,7 +843,8 @@ def test_missing_device(run_unetserve, simple_model):
 def test_memory_that_holds_no_job(run_unetserve, simple_model, tmp_path):
     path = tmp_path / "small.conf"
     path.write_text(f"[server]\nlisten = 127.0.0.1:0\nqueue_memory = 4096\n[model x]\npath = {simple_model}\n")
-    refused(run_unetserve("-c", path), 78, "queue_memory", "allowed")
+    for check in ((), ("--check",)):
+        refused(run_unetserve("-c", path, *check), 78, "queue_memory", "allowed")
 
 
 def test_check_serves_nothing(run_unetserve, simple_model):

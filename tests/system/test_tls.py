@@ -389,3 +389,17 @@ def test_configurations_that_make_no_sense(run_unetserve, simple_model, tmp_path
     (tmp_path / "c.conf").write_text(f"[server]\n{text}\n[model x]\npath = {simple_model}\n")
     done = run_unetserve("--check", "-c", tmp_path / "c.conf")
     assert done.returncode == 78 and f"key {key}" in done.stderr, done.stderr
+
+
+def test_certificates_that_are_none_end_the_start(run_unetserve, simple_model, tmp_path):
+    for name in ("c", "k"):
+        (tmp_path / name).write_text("no certificate\n")
+    (tmp_path / "c.conf").write_text(f"""[server]
+listen = https://127.0.0.1:0
+tls_certificate = {tmp_path}/c
+tls_key = {tmp_path}/k
+[model x]
+path = {simple_model}
+""")
+    done = run_unetserve("-c", tmp_path / "c.conf")
+    assert done.returncode == 78 and "cannot read the certificates" in done.stderr, done.stderr

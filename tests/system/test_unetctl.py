@@ -236,6 +236,8 @@ def test_inspect_tells_what_a_model_is(tmp_path):
     header = b'{"stem.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
     (tmp_path / "alien.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
     assert "stem.weight" in unetctl("inspect", tmp_path / "alien.safetensors", code=65).stderr
+    lines = unetctl("inspect", BUILD / "models" / "batched.so").stdout.splitlines()
+    assert "  takes       a document of input: list of float" in lines
 
 
 def test_check_looks_at_files(tmp_path):
@@ -248,6 +250,8 @@ def test_check_looks_at_files(tmp_path):
     assert "1 value" in unetctl("check", tmp_path / "nan.npy", code=65).stderr
     (tmp_path / "cut.npy").write_bytes(SCENE.read_bytes()[:5000])
     unetctl("check", tmp_path / "cut.npy", code=65)
+    (tmp_path / "noise.tif").write_bytes(b"noise")
+    assert "not recognized" in unetctl("check", tmp_path / "noise.tif", code=65).stderr
     (tmp_path / "noise.tif").write_bytes(os.urandom(500))
     unetctl("check", tmp_path / "noise.tif", code=65)
     big = SCENE.read_bytes().replace(b"(12, 96, 112)", b"(12, 9600, 11)")

@@ -645,6 +645,8 @@ static void test_check_shape(void **state)
     check_shape(&interface, (struct unetserve_shape){UNETSERVE_U16, 0, {0}}, "0 dimensions");
     check_shape(&interface, (struct unetserve_shape){UNETSERVE_U16, 3, {11, 256, 256}},
                 "uint16[11, 256, 256] does not fit the model: 11 channels, expected 12");
+    check_shape(&interface, (struct unetserve_shape){UNETSERVE_U16, 3, {256, 256, 12}},
+                "256 channels, expected 12; channels come first, not last");
     check_shape(&interface, (struct unetserve_shape){UNETSERVE_U16, 4, {5, 12, 256, 256}},
                 "batch of 5, expected 1 to 4");
     check_shape(&interface, (struct unetserve_shape){UNETSERVE_U16, 4, {0, 12, 256, 256}},

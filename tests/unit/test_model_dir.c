@@ -93,6 +93,8 @@ static void test_refusals(void **state)
         {"{\"name\": 3}", "\"name\" must be a text"},
         {"{\"name\": \"0123456789012345678901234567890123456789012345678901234567890123\"}",
          "longer than 63 bytes"},
+        {"{\"name\": \"a\\nb\"}", "\"name\" must be a text without control characters"},
+        {"{\"classes\": [\"a\\nb\"]}", "must be a text without control characters"},
         {"{\"family\": \"resnet\"}", "\"family\" must be one of milesial, mateuszbuda"},
         {"{\"concat\": \"both\"}", "\"concat\" must be one of skip_up, up_skip"},
         {"{\"family\": null}", "\"family\" must be one of"},

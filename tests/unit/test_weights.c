@@ -528,7 +528,7 @@ static void test_files_that_are_refused(void **state)
     (void)state;
     expect_open(GOLDENS "nothing.pth", -ENOENT, "No such file");
     expect_open("tests/goldens", -EISDIR, "directory");
-    expect_open("/dev/null", -EBADMSG, "too short");
+    expect_open("/dev/null", -EBADMSG, "no regular file");
     expect_open(GOLDENS "refused_module.pth", -EBADMSG, "refused: the pickle names __main__.Whole");
     expect_open(GOLDENS "refused_module.pth", -EBADMSG, "state_dict()");
     expect_open(GOLDENS "refused_legacy.pth", -EBADMSG, "before 1.6");

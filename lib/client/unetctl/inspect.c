@@ -183,9 +183,24 @@ static int inspect_network(const struct model_dir *dir, bool json)
 
 /* ---- plugins ---- */
 
-static const char *kind_text(uint32_t kind)
+/* "a tensor, 'image'", or "a document of input: float, values: list of float". */
+static void print_side(const char *title, uint32_t kind, const char *tensor_field,
+                       const struct unetserve_field *fields, uint32_t count)
 {
-    return kind == UNETSERVE_TENSOR ? "a tensor" : "a document";
+    printf("  %-11s ", title);
+    if (kind == UNETSERVE_TENSOR) {
+        printf("a tensor, '%s'\n", tensor_field);
+        return;
+    }
+    printf("a document");
+    for (uint32_t i = 0; i < count && i < UNETSERVE_MAX_FIELDS; i++) {
+        printf("%s%s: ", i ? ", " : " of ", fields[i].name);
+        for (uint32_t depth = 0; depth < fields[i].depth; depth++)
+            printf("list of ");
+        printf("%s%s", interface_field_type(fields[i].type),
+               fields[i].optional ? " or nothing" : "");
+    }
+    printf("\n");
 }
 
 static void print_interface(const char *path, const char *plugin,
@@ -194,8 +209,10 @@ static void print_interface(const char *path, const char *plugin,
     printf("%s\n", path);
     printf("  plugin      %s\n", plugin);
     printf("  name        %s\n", interface->name);
-    printf("  takes       %s, '%s'\n", kind_text(interface->input_kind), interface->input_field);
-    printf("  gives       %s, '%s'\n", kind_text(interface->output_kind), interface->output_field);
+    print_side("takes", interface->input_kind, interface->input_field, interface->request_fields,
+               interface->request_field_count);
+    print_side("gives", interface->output_kind, interface->output_field, interface->response_fields,
+               interface->response_field_count);
 }
 
 static int inspect_plugin(const char *path, bool json)

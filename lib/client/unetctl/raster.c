@@ -7,6 +7,7 @@
 #include <gdal/cpl_string.h>
 #include <gdal/gdal.h>
 #include <gdal/ogr_srs_api.h>
+#include <limits.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -190,7 +191,8 @@ int raster_read(const char *path, struct image *out, char *error, size_t error_s
 {
     raster_start();
     CPLErrorReset();
-    GDALDatasetH dataset = GDALOpenEx(path, GDAL_OF_RASTER | GDAL_OF_READONLY, NULL, NULL, NULL);
+    GDALDatasetH dataset = GDALOpenEx(
+        path, GDAL_OF_RASTER | GDAL_OF_READONLY | GDAL_OF_VERBOSE_ERROR, NULL, NULL, NULL);
     if (!dataset) {
         snprintf(error, error_size, "cannot read '%s': %s", path, raster_complaint());
         return -EBADMSG;
@@ -240,6 +242,15 @@ static void raster_set_legend(GDALRasterBandH band, bool codes,
     GDALDestroyColorTable(colors);
 }
 
+/* With what GDAL may have put beside it. */
+static void raster_remove(const char *path)
+{
+    char beside[PATH_MAX + sizeof ".aux.xml"];
+    snprintf(beside, sizeof beside, "%s.aux.xml", path);
+    unlink(path);
+    unlink(beside);
+}
+
 int raster_write(const char *path, uint32_t height, uint32_t width, uint8_t *values, bool codes,
                  bool nodata, const struct unetserve_interface *legend,
                  const struct raster_reference *reference, char *error, size_t error_size)
@@ -268,7 +279,7 @@ int raster_write(const char *path, uint32_t height, uint32_t width, uint8_t *val
     GDALClose(dataset);
     if (written != CE_None || CPLGetLastErrorType() >= CE_Failure) {
         snprintf(error, error_size, "cannot write '%s': %s", path, raster_complaint());
-        unlink(path);
+        raster_remove(path);
         return -EIO;
     }
     return 0;

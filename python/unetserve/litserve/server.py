@@ -151,7 +151,8 @@ def _program():
             return str(place)
     found = shutil.which("unetserve")
     if not found:
-        raise FileNotFoundError("the program 'unetserve' is neither beside this package nor in PATH")
+        raise FileNotFoundError("the program 'unetserve' is neither beside this package nor in PATH:"
+                                " make install puts it there, or add the build directory to PATH")
     return found
 
 

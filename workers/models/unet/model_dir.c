@@ -58,6 +58,17 @@ static int take_text(const struct place *at, const json_t *value, char *out, siz
     return 0;
 }
 
+/* Names go into lists, a line each. */
+static int take_name(const struct place *at, const json_t *value, char *out, size_t size)
+{
+    int rc = take_text(at, value, out, size);
+    for (const unsigned char *byte = (const unsigned char *)out; rc == 0 && *byte; byte++)
+        if (*byte < ' ' || *byte == 0x7f)
+            rc = refuse(at->error, at->error_size,
+                        "\"%s\" must be a text without control characters", at->key);
+    return rc;
+}
+
 static int take_whole(const struct place *at, const json_t *value, json_int_t least,
                       json_int_t largest, uint32_t *out)
 {
@@ -178,7 +189,7 @@ static int take_class_entry(const struct place *outer, const char *key, const js
 {
     struct place at = {"classes[].name", outer->error, outer->error_size};
     if (strcmp(key, "name") == 0)
-        return take_text(&at, value, out->name, sizeof out->name);
+        return take_name(&at, value, out->name, sizeof out->name);
     if (strcmp(key, "code") == 0) {
         uint32_t code = 0;
         at.key = "classes[].code";
@@ -202,7 +213,7 @@ static int take_class(const struct place *at, const json_t *value, uint32_t inde
     snprintf(class.name, sizeof class.name, "class_%u", index);
     int rc = 0;
     if (json_is_string(value)) {
-        rc = take_text(at, value, class.name, sizeof class.name);
+        rc = take_name(at, value, class.name, sizeof class.name);
     } else if (json_is_object(value)) {
         const char *key;
         const json_t *entry;
@@ -258,9 +269,9 @@ static int take_entry(const struct place *at, const json_t *value, struct model_
     static const char *const orders[] = {"skip_up", "up_skip", NULL};
     const char *key = at->key;
     if (strcmp(key, "name") == 0)
-        return take_text(at, value, out->name, sizeof out->name);
+        return take_name(at, value, out->name, sizeof out->name);
     if (strcmp(key, "version") == 0)
-        return take_text(at, value, out->version, sizeof out->version);
+        return take_name(at, value, out->version, sizeof out->version);
     if (strcmp(key, "family") == 0)
         return take_choice(at, value, families, out->family, sizeof out->family);
     if (strcmp(key, "concat") == 0)
@@ -332,11 +343,16 @@ int model_dir_parse(const char *text, size_t size, struct model_dir *out, char *
 int model_dir_read_text(const char *path, char **out, size_t *out_bytes, char *error,
                         size_t error_size)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat status;
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0) {
         int rc = -errno;
         snprintf(error, error_size, "%s: %s", path, strerror(errno));
         return rc;
+    }
+    if (fstat(fd, &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) {
+        close(fd);
+        return refuse(error, error_size, "%s: it is no regular file", path);
     }
     char *text = malloc(MODEL_JSON_MAX_BYTES + 1);
     size_t used = 0;

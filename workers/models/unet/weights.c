@@ -192,7 +192,7 @@ void weights_close(struct weights *weights)
 static int map_file(const char *path, void **map, size_t *bytes, char *error, size_t error_size)
 {
     int rc;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0) {
         rc = -errno;
         snprintf(error, error_size, "%s: %s", path, strerror(errno));
@@ -206,7 +206,9 @@ static int map_file(const char *path, void **map, size_t *bytes, char *error, si
         rc = -EISDIR;
     } else if (!S_ISREG(status.st_mode) || status.st_size < 8) {
         close(fd);
-        weights_refuse(error, error_size, "%s: too short for a weights file", path);
+        weights_refuse(error, error_size, "%s: %s", path,
+                       S_ISREG(status.st_mode) ? "too short for a weights file"
+                                               : "it is no regular file");
         return -EBADMSG;
     } else {
         mapping = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
