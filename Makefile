@@ -313,12 +313,16 @@ system: outputs test-plugins wheel
 # The cuDNN backend on a double of a GPU (tests/gpu/double/double.h), then whole workers on it through HTTP.
 .PHONY: test-gpu-double
 DOUBLE := build/gpu/double
-DOUBLE_COMPILE = gcc -std=c11 -D_GNU_SOURCE -I. -Itests/gpu/double -isystem $(CUDA)/include -Wall -Wextra -Werror -O3 -ffast-math -fno-finite-math-only -g -fPIC -fvisibility=hidden
-$(DOUBLE)/libcuda.so.1: tests/gpu/double/fake_cuda.c tests/gpu/double/fake_absent.c tests/gpu/double/double.h $(GPU_SOURCE).cu $(GPU_SOURCE).h
+DOUBLE_COMPILE = gcc -std=c11 -D_GNU_SOURCE -I. -Itests/gpu/double -isystem $(CUDA)/include -pthread -Wall -Wextra -Werror -O3 -ffast-math -fno-finite-math-only -g -fPIC -fvisibility=hidden
+# The kernels as nvcc reads them, and each access to memory told (device_kernels.cc).
+$(DOUBLE)/kernels.o: tests/gpu/double/device_kernels.cc tests/gpu/double/device.h tests/gpu/double/double.h tests/gpu/double/words/cuda_fp16.h $(GPU_SOURCE).cu $(GPU_SOURCE).h
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)g++ -std=c++17 -I. -Itests/gpu/double -Itests/gpu/double/words -Wall -Wextra -Werror -O2 -g -fPIC -fvisibility=hidden -fsanitize=thread --param tsan-instrument-func-entry-exit=0 -c $< -o $@
+$(DOUBLE)/libcuda.so.1: tests/gpu/double/fake_cuda.c tests/gpu/double/device_memory.c tests/gpu/double/device_streams.c tests/gpu/double/device_half.c tests/gpu/double/fake_absent.c tests/gpu/double/device.h tests/gpu/double/double.h $(DOUBLE)/kernels.o
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)gcc -std=c11 -I. -Wall -Wextra -Werror -O2 -g -fPIC -fvisibility=hidden -x c -c $(GPU_SOURCE).cu -o $(@D)/kernels.o
-	$(Q)$(DOUBLE_COMPILE) -shared -Wl,-soname,libcuda.so.1 -o $@ $(filter %.c,$^) $(@D)/kernels.o -ljansson -ldl
+	$(Q)$(DOUBLE_COMPILE) -shared -Wl,-soname,libcuda.so.1 -o $@ $(filter %.c %.o,$^) -ljansson -ldl
 $(DOUBLE)/libcudnn.so.9: tests/gpu/double/fake_cudnn.c tests/gpu/double/double.h
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)

@@ -234,7 +234,8 @@ static int fill_arena(struct bench *b, const struct gpu_shape *shape)
     }
     int code = gpu_call(&b->device, cuMemcpyHtoD, shape->bound.arena, values, bytes);
     free(values);
-    return code;
+    /* The driver's own stream brings it over; ours does not wait for that one. */
+    return code == 0 ? gpu_call(&b->device, cuStreamSynchronize, NULL) : code;
 }
 
 static int bench_batch(struct bench *b, uint32_t count, bool layers)

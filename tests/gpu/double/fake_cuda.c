@@ -1,5 +1,5 @@
 /* libcuda.so.1 as described in double.h: what the cuDNN backend calls of it, and no more. */
-#include "double.h"
+#include "device.h"
 
 #include "workers/backends/cudnn/gpu_kernels.h"
 
@@ -7,20 +7,18 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
-#define PAGE_BYTES    4096u
-#define ALIGN_BYTES   512u
-#define MOST_MEMORIES 256
-#define MOST_STREAMS  16
-#define MOST_NAMES    128
-#define MOST_LOCKED   4096
-#define FATBIN_MAGIC  0xba55ed50u
+#define PAGE_BYTES   4096u
+#define MOST_NAMES   128
+#define FATBIN_MAGIC 0xba55ed50u
 
 void double_abort(const char *format, ...)
 {
@@ -33,12 +31,69 @@ void double_abort(const char *format, ...)
     abort();
 }
 
+/* ---- one call at a time ---- */
+
+static pthread_mutex_t mutex;
+static pthread_t first_thread; /* that whose calls are counted */
+
+__attribute__((constructor)) static void begin(void)
+{
+    pthread_mutexattr_t recursive;
+    pthread_mutexattr_init(&recursive);
+    pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&mutex, &recursive);
+    pthread_mutexattr_destroy(&recursive);
+    first_thread = pthread_self();
+}
+
+static int lock(void)
+{
+    return pthread_mutex_lock(&mutex);
+}
+
+static void unlock(const int *locked)
+{
+    (void)locked;
+    pthread_mutex_unlock(&mutex);
+}
+
+/* Until the end of the block. */
+#define LOCKED __attribute__((cleanup(unlock), unused)) const int is_locked = lock()
+
+/* ---- told from outside ---- */
+
+static const struct double_control *control;
+
+static void find_control(void)
+{
+    const char *path = getenv("GPUDOUBLE_CONTROL");
+    int fd = path != NULL ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (path == NULL) {
+        return;
+    }
+    void *map = mmap(NULL, sizeof *control, PROT_READ, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) {
+        double_abort("%s cannot be read", path);
+    }
+    control = (const struct double_control *)map;
+    close(fd);
+}
+
+/* Nothing comes to its end while the test says so. */
+static void hold(void)
+{
+    while (control != NULL && atomic_load(&control->hold) != 0) {
+        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+    }
+}
+
 /* ---- failing ---- */
 
 static long call_count;
 static long fail_at;
 static int fail_code = CUDA_ERROR_ILLEGAL_ADDRESS;
 static int lost; /* the code of a device that failed once */
+static bool ever_lost;
 
 static void read_environment(void)
 {
@@ -49,6 +104,7 @@ static void read_environment(void)
         return;
     }
     done = true;
+    find_control();
     fail_at = at != NULL ? atol(at) : fail_at;
     fail_code = code != NULL ? atoi(code) : fail_code;
 }
@@ -59,7 +115,7 @@ static struct {
     long count;
 } tallies[MOST_NAMES];
 
-static void tally(const char *call)
+void double_tally(const char *call)
 {
     size_t i = 0;
     while (i < MOST_NAMES && tallies[i].name != NULL && strcmp(tallies[i].name, call) != 0) {
@@ -107,15 +163,25 @@ __attribute__((destructor)) static void tell(void)
 EXPORT int gpudouble_enter(const char *call);
 int gpudouble_enter(const char *call)
 {
+    LOCKED;
     read_environment();
+    if (control != NULL && atomic_load(&control->code) != 0) {
+        lost = atomic_load(&control->code);
+        ever_lost = true;
+    }
+    /* When others make theirs is not the test's to know. */
+    if (!pthread_equal(pthread_self(), first_thread)) {
+        return lost;
+    }
     call_count++;
-    tally(call);
+    double_tally(call);
     if (fail_at > 0 && call_count == fail_at) {
         fprintf(stderr, "gpu double: call %ld, %s, fails with %d\n", call_count, call, fail_code);
         if (fail_code == CUDA_ERROR_OUT_OF_MEMORY) {
             return fail_code;
         }
         lost = fail_code;
+        ever_lost = true;
     }
     return lost;
 }
@@ -136,12 +202,29 @@ long gpudouble_calls(void)
 }
 
 #define ENTER                                                                                      \
-    do {                                                                                           \
-        int entered = gpudouble_enter(__func__);                                                   \
-        if (entered != 0) {                                                                        \
-            return (CUresult)entered;                                                              \
-        }                                                                                          \
-    } while (0)
+    LOCKED;                                                                                        \
+    int entered = gpudouble_enter(__func__);                                                       \
+    if (entered != 0) {                                                                            \
+        return (CUresult)entered;                                                                  \
+    }                                                                                              \
+    (void)0
+
+/* For calls that need the device's context: each thread must have entered it. */
+#define ENTER_CONTEXT                                                                              \
+    ENTER;                                                                                         \
+    if (current != (CUcontext)&retained || retained == 0) {                                        \
+        return CUDA_ERROR_INVALID_CONTEXT;                                                         \
+    }                                                                                              \
+    (void)0
+
+/* For calls that end something: memory cannot run out there. */
+#define ENTER_END                                                                                  \
+    LOCKED;                                                                                        \
+    int entered = gpudouble_enter(__func__);                                                       \
+    if (entered != 0 && entered != CUDA_ERROR_OUT_OF_MEMORY) {                                     \
+        return (CUresult)entered;                                                                  \
+    }                                                                                              \
+    (void)0
 
 /* ---- the device ---- */
 
@@ -149,6 +232,7 @@ static int capability;
 static int processors;
 static char device_name[128];
 static int retained;
+static _Thread_local CUcontext current;
 
 static bool read_device(void)
 {
@@ -174,7 +258,8 @@ EXPORT CUresult cuInit(unsigned flags)
 
 EXPORT CUresult cuDriverGetVersion(int *version)
 {
-    *version = CUDA_VERSION;
+    const char *wish = getenv("GPUDOUBLE_DRIVER");
+    *version = wish != NULL ? atoi(wish) : CUDA_VERSION;
     return CUDA_SUCCESS;
 }
 
@@ -229,6 +314,20 @@ EXPORT CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, C
     return CUDA_SUCCESS;
 }
 
+static long events_left;
+static long graphs_left;
+static long modules_left;
+
+/* Nothing of a context may outlive its use. */
+static void check_left(void)
+{
+    memory_check_left();
+    if (streams_used() > 0 || events_left > 0 || graphs_left > 0 || modules_left > 0) {
+        double_abort("%zu streams, %ld events, %ld graphs and %ld modules are never ended",
+                     streams_used(), events_left, graphs_left, modules_left);
+    }
+}
+
 EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 {
     (void)device;
@@ -241,107 +340,35 @@ EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 EXPORT CUresult cuDevicePrimaryCtxRelease(CUdevice device)
 {
     (void)device;
-    ENTER;
-    retained--;
+    ENTER_END;
+    if (--retained == 0 && !ever_lost) {
+        check_left();
+    }
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuCtxSetCurrent(CUcontext context)
 {
     ENTER;
-    return context == (CUcontext)&retained ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
+    if (context != (CUcontext)&retained || retained == 0) {
+        return CUDA_ERROR_INVALID_CONTEXT;
+    }
+    current = context;
+    return CUDA_SUCCESS;
 }
 
 /* ---- memory ---- */
 
-struct memory {
-    char *map;
-    size_t map_bytes;
-    char *data;
-    size_t bytes;
-    bool host;
-};
+static struct stream *capturing; /* one at a time */
+static pthread_t capturer;
 
-static struct memory memories[MOST_MEMORIES];
-
-/* Between two guard pages, its end as close to the second as alignment allows. */
-static struct memory *memory_create(size_t bytes, bool host)
+/* While a capture is on, calls that wait or allocate are not allowed to the thread that makes it.
+ */
+static void not_in_capture(const char *call)
 {
-    struct memory *memory = memories;
-    while (memory < memories + MOST_MEMORIES && memory->map != NULL) {
-        memory++;
+    if (capturing != NULL && pthread_equal(capturer, pthread_self())) {
+        double_abort("%s during a capture", call);
     }
-    if (memory == memories + MOST_MEMORIES || bytes == 0) {
-        double_abort("memory of %zu bytes is asked for, or too many pieces", bytes);
-    }
-    size_t rounded = (bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
-    size_t body = (rounded + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-    char *map = (char *)mmap(NULL, body + 2 * PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
-                             -1, 0);
-    if (map == MAP_FAILED || mprotect(map + PAGE_BYTES, body, PROT_READ | PROT_WRITE) != 0) {
-        double_abort("no memory");
-    }
-    memset(map + PAGE_BYTES, 0xff, body); /* NaN in every type */
-    *memory = (struct memory){.map = map,
-                              .map_bytes = body + 2 * PAGE_BYTES,
-                              .data = map + PAGE_BYTES + body - rounded,
-                              .bytes = bytes,
-                              .host = host};
-    return memory;
-}
-
-/* Device memory is in reach only while the device works. */
-static void device_open(bool open)
-{
-    for (size_t i = 0; i < MOST_MEMORIES; i++) {
-        const struct memory *memory = &memories[i];
-        if (memory->map != NULL && !memory->host) {
-            (void)mprotect(memory->map + PAGE_BYTES, memory->map_bytes - 2 * PAGE_BYTES,
-                           open ? PROT_READ | PROT_WRITE : PROT_NONE);
-        }
-    }
-}
-
-static struct memory *memory_find(const void *data, bool host)
-{
-    for (size_t i = 0; i < MOST_MEMORIES; i++) {
-        const struct memory *memory = &memories[i];
-        const char *at = (const char *)data;
-        if (memory->map != NULL && memory->host == host && at >= memory->data &&
-            at < memory->data + memory->bytes) {
-            return &memories[i];
-        }
-    }
-    return NULL;
-}
-
-static bool memory_holds(const void *data, size_t bytes, bool host)
-{
-    const struct memory *memory = memory_find(data, host);
-    return memory != NULL && bytes <= (size_t)(memory->data + memory->bytes - (const char *)data);
-}
-
-/* The process's own memory, page-locked. */
-struct locked {
-    char *data; /* NULL: unused */
-    size_t bytes;
-    bool read_only;
-};
-
-static struct locked locked[MOST_LOCKED];
-
-/* One range holds all of it: no device takes two for one. */
-static bool locked_holds(const void *data, size_t bytes, bool written)
-{
-    const char *at = (const char *)data;
-    for (size_t i = 0; i < MOST_LOCKED; i++) {
-        const struct locked *range = &locked[i];
-        if (range->data != NULL && at >= range->data && at < range->data + range->bytes) {
-            return bytes <= (size_t)(range->data + range->bytes - at) &&
-                   !(written && range->read_only);
-        }
-    }
-    return false;
 }
 
 /* Device memory or locked memory, as copies take it. */
@@ -367,263 +394,71 @@ static bool process_writes(char *data)
 EXPORT bool gpudouble_owns(const void *data, size_t bytes);
 bool gpudouble_owns(const void *data, size_t bytes)
 {
+    LOCKED;
     return memory_holds(data, bytes, false);
 }
 
-/* ---- streams ---- */
-
-enum kind { COPY, SET, KERNEL, WORK, RECORD, WAIT };
-
-struct operation {
-    struct operation *next;
-    enum kind kind;
-    void *to;
-    const void *from;
-    size_t bytes;
-    int value;
-    void (*kernel)(const void *args, uint32_t thread, uint32_t threads);
-    uint32_t threads;
-    struct double_work work;
-    struct event *event;
-    uint64_t ticket;
-};
-
-struct queue {
-    struct operation *first;
-    struct operation **end;
-};
-
-struct stream {
-    bool used;
-    bool capturing;
-    uint64_t clock_ns; /* time of what it has run */
-    struct queue queue;
-    struct queue captured;
-};
-
-struct event {
-    uint64_t recorded;
-    uint64_t completed;
-    struct stream *stream;
-    bool timed;
-    uint64_t time_ns; /* of its stream, when it came to it */
-};
-
-static struct stream streams[MOST_STREAMS];
-static struct stream *capturing; /* one at a time */
-
-static void queue_append(struct queue *queue, const struct operation *from)
+EXPORT void gpudouble_use(const void *data, size_t bytes, int use);
+void gpudouble_use(const void *data, size_t bytes, int use)
 {
-    struct operation *made = (struct operation *)malloc(sizeof *made);
-    if (made == NULL) {
-        double_abort("no memory");
-    }
-    *made = *from;
-    made->next = NULL;
-    if (from->work.argument != NULL) {
-        made->work.argument = malloc(from->work.bytes);
-        if (made->work.argument == NULL) {
-            double_abort("no memory");
-        }
-        memcpy(made->work.argument, from->work.argument, from->work.bytes);
-    }
-    if (queue->first == NULL) {
-        queue->end = &queue->first;
-    }
-    *queue->end = made;
-    queue->end = &made->next;
-}
-
-static void operation_free(struct operation *operation)
-{
-    free(operation->work.argument);
-    free(operation);
-}
-
-static void queue_clear(struct queue *queue)
-{
-    while (queue->first != NULL) {
-        struct operation *operation = queue->first;
-        queue->first = operation->next;
-        operation_free(operation);
-    }
-}
-
-static struct stream *stream_of(CUstream stream)
-{
-    struct stream *found = (struct stream *)stream;
-    if (found < streams || found >= streams + MOST_STREAMS || !found->used) {
-        double_abort("a stream that there is not");
-    }
-    return found;
-}
-
-static void submit(struct stream *stream, const struct operation *operation)
-{
-    queue_append(stream->capturing ? &stream->captured : &stream->queue, operation);
-}
-
-static void perform(const struct operation *operation)
-{
-    switch (operation->kind) {
-    case COPY: memcpy(operation->to, operation->from, operation->bytes); break;
-    case SET: memset(operation->to, operation->value, operation->bytes); break;
-    case KERNEL:
-        for (uint32_t thread = 0; thread < operation->threads; thread++) {
-            operation->kernel(operation->work.argument, thread, operation->threads);
-        }
-        break;
-    case WORK: operation->work.run(operation->work.argument); break;
-    case RECORD: operation->event->completed = operation->ticket; break;
-    case WAIT: break;
-    }
-}
-
-static bool can_step(const struct stream *stream)
-{
-    const struct operation *operation = stream->queue.first;
-    return operation != NULL &&
-           (operation->kind != WAIT || operation->event->completed >= operation->ticket);
-}
-
-/* Could a device have copied here while it computes there? */
-static void note_overlap(const struct stream *copying)
-{
-    for (size_t i = 0; i < MOST_STREAMS; i++) {
-        const struct operation *other = streams[i].queue.first;
-        if (&streams[i] != copying && other != NULL &&
-            (other->kind == KERNEL || other->kind == WORK)) {
-            tally(DOUBLE_OVERLAP);
-            return;
-        }
-    }
-}
-
-/* Run a stream's next operation. False: there is none, or it waits. */
-static bool stream_step(struct stream *stream)
-{
-    struct operation *operation = stream->queue.first;
-    if (!can_step(stream)) {
-        return false;
-    }
-    if (operation->kind == COPY) {
-        note_overlap(stream);
-    }
-    stream->queue.first = operation->next;
-    perform(operation);
-    stream->clock_ns += operation->kind == WORK ? operation->work.takes_ns : 1000;
-    if (operation->kind == RECORD) {
-        operation->event->time_ns = stream->clock_ns;
-    }
-    operation_free(operation);
-    return true;
-}
-
-/* Run until `stream` is empty, or `event` has come that far. */
-static void run_until(struct stream *stream, const struct event *event, uint64_t ticket)
-{
-    const char *order = getenv("GPUDOUBLE_ORDER");
-    bool late = order != NULL && strcmp(order, "late") == 0;
-    device_open(true);
-    while (event != NULL ? event->completed < ticket : stream->queue.first != NULL) {
-        bool moved = false;
-        for (size_t i = 0; i < MOST_STREAMS; i++) {
-            if (!late || (&streams[i] == stream)) {
-                moved |= stream_step(&streams[i]);
-            }
-        }
-        for (size_t i = 0; i < MOST_STREAMS && !moved; i++) {
-            moved = stream_step(&streams[i]);
-        }
-        if (!moved) {
-            double_abort("streams wait for each other, or for an event that nobody records");
-        }
-    }
-    device_open(false);
-}
-
-static void run_all(void)
-{
-    for (size_t i = 0; i < MOST_STREAMS; i++) {
-        if (streams[i].used) {
-            run_until(&streams[i], NULL, 0);
-        }
-    }
-}
-
-/* While a capture is on, calls that wait or allocate are not allowed. */
-static void not_in_capture(const char *call)
-{
-    if (capturing != NULL) {
-        double_abort("%s during a capture", call);
-    }
+    LOCKED;
+    memory_work_use(data, bytes, (enum use)use);
 }
 
 EXPORT CUresult cuMemGetInfo(size_t *available, size_t *total)
 {
-    ENTER;
-    *available = *total = (size_t)1 << 30;
+    ENTER_CONTEXT;
+    *available = memory_free_bytes();
+    *total = memory_total();
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuMemAlloc(CUdeviceptr *address, size_t bytes)
 {
-    ENTER;
+    ENTER_CONTEXT;
     not_in_capture(__func__);
-    *address = (CUdeviceptr)(uintptr_t)memory_create(bytes, false)->data;
-    device_open(false);
+    void *data = memory_create(bytes, false);
+    if (data == NULL) {
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    *address = (CUdeviceptr)(uintptr_t)data;
+    memory_open(false);
     return CUDA_SUCCESS;
 }
 
 static CUresult free_memory(void *data, bool host)
 {
-    struct memory *memory = memory_find(data, host);
-    if (memory == NULL || memory->data != (char *)data) {
-        double_abort("freed what was not allocated");
-    }
-    run_all(); /* as the driver does */
-    /* The addresses are nobody's from now on: who keeps an old one must not find something new. */
-    if (mmap(memory->map, memory->map_bytes, PROT_NONE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
-        double_abort("freed memory stays");
-    }
-    *memory = (struct memory){.map = NULL};
+    streams_run_all(); /* so that whoever uses it is known */
+    memory_destroy(data, host);
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuMemFree(CUdeviceptr address)
 {
-    ENTER;
+    ENTER_END;
     not_in_capture(__func__);
     return free_memory((void *)(uintptr_t)address, false);
 }
 
 EXPORT CUresult cuMemAllocHost(void **data, size_t bytes)
 {
-    ENTER;
+    ENTER_CONTEXT;
     not_in_capture(__func__);
-    *data = memory_create(bytes, true)->data;
+    *data = memory_create(bytes, true);
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuMemFreeHost(void *data)
 {
-    ENTER;
+    ENTER_END;
     not_in_capture(__func__);
     return free_memory(data, true);
-}
-
-static bool overlaps(const struct locked *range, const void *data, size_t bytes)
-{
-    const char *at = (const char *)data;
-    return range->data != NULL && at < range->data + range->bytes && range->data < at + bytes;
 }
 
 EXPORT CUresult cuMemHostRegister(void *data, size_t bytes, unsigned flags)
 {
     bool read_only = (flags & CU_MEMHOSTREGISTER_READ_ONLY) != 0;
-    struct locked *place = NULL;
-    ENTER;
+    ENTER_CONTEXT;
     not_in_capture(__func__);
     if ((uintptr_t)data % PAGE_BYTES != 0 || bytes % PAGE_BYTES != 0 || bytes == 0) {
         double_abort("%zu bytes are to be locked that are no whole pages", bytes);
@@ -634,196 +469,205 @@ EXPORT CUresult cuMemHostRegister(void *data, size_t bytes, unsigned flags)
     if (!read_only && !process_writes((char *)data)) {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    for (size_t i = 0; i < MOST_LOCKED; i++) {
-        if (overlaps(&locked[i], data, bytes)) {
-            return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
-        }
-        place = place == NULL && locked[i].data == NULL ? &locked[i] : place;
-    }
-    if (place == NULL) {
-        double_abort("too many ranges are locked");
-    }
-    *place = (struct locked){.data = (char *)data, .bytes = bytes, .read_only = read_only};
-    return CUDA_SUCCESS;
-}
-
-static void not_in_use(const struct locked *range)
-{
-    for (size_t i = 0; i < MOST_STREAMS; i++) {
-        for (const struct operation *at = streams[i].queue.first; at != NULL; at = at->next) {
-            if (at->kind == COPY &&
-                (overlaps(range, at->from, at->bytes) || overlaps(range, at->to, at->bytes))) {
-                double_abort("memory is unlocked under a copy");
-            }
-        }
-    }
+    return locked_add(data, bytes, read_only) ? CUDA_SUCCESS
+                                              : CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
 }
 
 EXPORT CUresult cuMemHostUnregister(void *data)
 {
-    ENTER;
+    ENTER_END;
     not_in_capture(__func__);
-    for (size_t i = 0; i < MOST_LOCKED; i++) {
-        if (locked[i].data == (char *)data && data != NULL) {
-            not_in_use(&locked[i]);
-            locked[i] = (struct locked){.data = NULL};
-            return CUDA_SUCCESS;
-        }
-    }
-    double_abort("unlocked what was not locked");
+    locked_remove(data);
+    return CUDA_SUCCESS;
 }
 
 /* For tests: bytes that are locked now. */
 EXPORT size_t gpudouble_locked(void);
 size_t gpudouble_locked(void)
 {
-    size_t bytes = 0;
-    for (size_t i = 0; i < MOST_LOCKED; i++) {
-        bytes += locked[i].data != NULL ? locked[i].bytes : 0;
-    }
-    return bytes;
+    return locked_bytes();
 }
 
+/* ---- copies ---- */
+
+/* On the driver's own stream: the host waits until the bytes are read, but not until they are
+ * there, and streams that do not block do not wait for it either. */
 EXPORT CUresult cuMemcpyHtoD(CUdeviceptr to, const void *from, size_t bytes)
 {
-    ENTER;
+    ENTER_CONTEXT;
     not_in_capture(__func__);
-    if (!memory_holds((void *)(uintptr_t)to, bytes, false)) {
-        double_abort("a copy of %zu bytes to where the device has no memory", bytes);
-    }
-    device_open(true);
+    moment_join(&own_moment, &host_moment);
+    own_moment.before[OWN_STREAM]++;
+    const struct actor actor = {"a copy", OWN_STREAM, own_moment};
+    memory_use(&actor, (void *)(uintptr_t)to, bytes, WRITE);
+    memory_open(true);
     memcpy((void *)(uintptr_t)to, from, bytes);
-    device_open(false);
+    memory_open(false);
     return CUDA_SUCCESS;
 }
 
-static CUresult copy_async(void *to, const void *from, size_t bytes, bool to_device,
-                           CUstream stream)
+static void check_copy(const void *to, const void *from, size_t bytes, bool to_device)
 {
     if (!reachable(to, bytes, to_device, true) || !reachable(from, bytes, !to_device, false)) {
         double_abort("a copy of %zu bytes beyond memory of the device, or from or to memory that "
                      "is not page-locked",
                      bytes);
     }
-    submit(stream_of(stream),
-           &(struct operation){.kind = COPY, .to = to, .from = from, .bytes = bytes});
+}
+
+/* What is copied must stay as it is until it was. */
+EXPORT CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t bytes, CUstream stream)
+{
+    ENTER_CONTEXT;
+    check_copy((void *)(uintptr_t)to, from, bytes, true);
+    stream_submit(stream_of(stream), &(struct operation){.kind = COPY,
+                                                         .to = (void *)(uintptr_t)to,
+                                                         .from = from,
+                                                         .bytes = bytes,
+                                                         .mark = double_mark(from, bytes)});
     return CUDA_SUCCESS;
 }
 
-EXPORT CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t bytes, CUstream stream)
-{
-    ENTER;
-    return copy_async((void *)(uintptr_t)to, from, bytes, true, stream);
-}
-
+/* From now on until the copy is done there may be anything there; so there is. */
 EXPORT CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t bytes, CUstream stream)
 {
-    ENTER;
-    return copy_async(to, (const void *)(uintptr_t)from, bytes, false, stream);
+    ENTER_CONTEXT;
+    check_copy(to, (const void *)(uintptr_t)from, bytes, false);
+    memset(to, 0x5a, bytes);
+    stream_submit(stream_of(stream), &(struct operation){.kind = COPY,
+                                                         .to = to,
+                                                         .from = (const void *)(uintptr_t)from,
+                                                         .bytes = bytes});
+    return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream)
 {
-    ENTER;
+    ENTER_CONTEXT;
     if (!memory_holds((void *)(uintptr_t)to, bytes, false)) {
         double_abort("%zu bytes are set where the device has no memory", bytes);
     }
-    submit(stream_of(stream),
-           &(struct operation){
-               .kind = SET, .to = (void *)(uintptr_t)to, .bytes = bytes, .value = value});
+    stream_submit(stream_of(stream),
+                  &(struct operation){
+                      .kind = SET, .to = (void *)(uintptr_t)to, .bytes = bytes, .value = value});
     return CUDA_SUCCESS;
 }
+
+/* ---- streams and events ---- */
 
 EXPORT CUresult cuStreamCreate(CUstream *stream, unsigned flags)
 {
     (void)flags;
-    ENTER;
+    ENTER_CONTEXT;
     not_in_capture(__func__);
-    for (size_t i = 0; i < MOST_STREAMS; i++) {
-        if (!streams[i].used) {
-            streams[i] = (struct stream){.used = true};
-            *stream = (CUstream)&streams[i];
-            return CUDA_SUCCESS;
-        }
-    }
-    double_abort("too many streams");
+    *stream = (CUstream)stream_create();
+    return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuStreamDestroy(CUstream stream)
 {
-    ENTER;
-    run_until(stream_of(stream), NULL, 0);
-    stream_of(stream)->used = false;
+    ENTER_END;
+    stream_destroy(stream_of(stream));
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuStreamSynchronize(CUstream stream)
 {
-    ENTER;
+    ENTER_CONTEXT;
     not_in_capture(__func__);
-    run_until(stream_of(stream), NULL, 0);
+    if (stream == NULL) {
+        moment_join(&host_moment, &own_moment);
+        return CUDA_SUCCESS;
+    }
+    stream_run(stream_of(stream), NULL);
+    moment_join(&host_moment, &stream_of(stream)->moment);
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuEventCreate(CUevent *event, unsigned flags)
 {
-    ENTER;
-    struct event *made = calloc(1, sizeof *made);
-    if (made != NULL) {
-        made->timed = (flags & CU_EVENT_DISABLE_TIMING) == 0;
+    ENTER_CONTEXT;
+    struct event *made = (struct event *)calloc(1, sizeof *made);
+    if (made == NULL) {
+        return CUDA_ERROR_OUT_OF_MEMORY;
     }
+    made->alive = true;
+    made->timed = (flags & CU_EVENT_DISABLE_TIMING) == 0;
+    events_left++;
     *event = (CUevent)made;
-    return made != NULL ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+    return CUDA_SUCCESS;
 }
 
+/* It stays, so that who uses it later is seen. */
 EXPORT CUresult cuEventDestroy(CUevent event)
 {
-    ENTER;
-    run_all();
-    free(event);
+    ENTER_END;
+    streams_run_all();
+    event_of(event)->alive = false;
+    events_left--;
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuEventRecord(CUevent event, CUstream stream)
 {
-    struct event *e = (struct event *)event;
-    ENTER;
+    struct event *e = event_of(event);
+    ENTER_CONTEXT;
     if (stream_of(stream)->capturing) {
         double_abort("an event of outside is recorded in a capture");
     }
     e->recorded++;
     e->stream = stream_of(stream);
-    submit(stream_of(stream),
-           &(struct operation){.kind = RECORD, .event = e, .ticket = e->recorded});
+    stream_submit(stream_of(stream),
+                  &(struct operation){.kind = RECORD, .event = e, .ticket = e->recorded});
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags)
 {
-    struct event *e = (struct event *)event;
+    struct event *e = event_of(event);
     (void)flags;
-    ENTER;
+    ENTER_CONTEXT;
     if (stream_of(stream)->capturing) {
         double_abort("an event of outside is waited for in a capture");
     }
-    submit(stream_of(stream), &(struct operation){.kind = WAIT, .event = e, .ticket = e->recorded});
+    stream_submit(stream_of(stream),
+                  &(struct operation){.kind = PAUSE, .event = e, .ticket = e->recorded});
     return CUDA_SUCCESS;
+}
+
+/* GPUDOUBLE_WAIT=first: another thread's wait lets nothing run, the first one's does. After a loss
+ * that a test has taken back nobody waits: what was to come is gone. */
+static void let_first_run(const struct event *event, uint64_t ticket)
+{
+    const char *wish = getenv("GPUDOUBLE_WAIT");
+    bool over = wish == NULL || strcmp(wish, "first") != 0 ||
+                pthread_equal(pthread_self(), first_thread);
+    while (!over) {
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        LOCKED;
+        over = event->completed >= ticket || ever_lost;
+    }
 }
 
 EXPORT CUresult cuEventSynchronize(CUevent event)
 {
-    struct event *e = (struct event *)event;
-    ENTER;
+    struct event *e = event_of(event);
+    hold();
+    let_first_run(e, e->recorded);
+    ENTER_CONTEXT;
     not_in_capture(__func__);
-    run_until(e->stream, e, e->recorded);
+    if (e->recorded > 0) {
+        stream_run(e->stream, e);
+        moment_join(&host_moment, &e->moment);
+    }
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuEventElapsedTime(float *milliseconds, CUevent begin, CUevent end)
 {
-    const struct event *from = (struct event *)begin;
-    const struct event *to = (struct event *)end;
-    ENTER;
+    const struct event *from = event_of(begin);
+    const struct event *to = event_of(end);
+    ENTER_CONTEXT;
     if (!from->timed || !to->timed || from->completed < from->recorded ||
         to->completed < to->recorded || from->recorded == 0 || to->recorded == 0) {
         double_abort("a time between events that are not there yet, or have none");
@@ -834,12 +678,31 @@ EXPORT CUresult cuEventElapsedTime(float *milliseconds, CUevent begin, CUevent e
 
 /* ---- graphs ---- */
 
+static struct graph *graph_create(void)
+{
+    struct graph *made = (struct graph *)calloc(1, sizeof *made);
+    if (made == NULL) {
+        double_abort("no memory");
+    }
+    made->alive = true;
+    graphs_left++;
+    return made;
+}
+
+static void graph_destroy(struct graph *graph)
+{
+    queue_clear(&graph->queue);
+    graph->alive = false;
+    graphs_left--;
+}
+
 EXPORT CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode)
 {
     (void)mode;
-    ENTER;
+    ENTER_CONTEXT;
     not_in_capture(__func__);
     capturing = stream_of(stream);
+    capturer = pthread_self();
     capturing->capturing = true;
     capturing->captured = (struct queue){.first = NULL};
     return CUDA_SUCCESS;
@@ -847,15 +710,19 @@ EXPORT CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode mode)
 
 EXPORT CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph)
 {
+    LOCKED;
     struct stream *s = stream_of(stream);
     s->capturing = false;
     capturing = NULL;
-    ENTER;
-    struct queue *made = (struct queue *)malloc(sizeof *made);
-    if (made == NULL || s->captured.first == NULL) {
+    int entered = gpudouble_enter(__func__);
+    if (entered != 0) {
+        return (CUresult)entered;
+    }
+    if (s->captured.first == NULL) {
         double_abort("a capture of nothing");
     }
-    *made = s->captured;
+    struct graph *made = graph_create();
+    made->queue = s->captured;
     s->captured = (struct queue){.first = NULL};
     *graph = (CUgraph)made;
     return CUDA_SUCCESS;
@@ -865,13 +732,11 @@ EXPORT CUresult cuGraphInstantiateWithFlags(CUgraphExec *out, CUgraph graph,
                                             unsigned long long flags)
 {
     (void)flags;
-    ENTER;
-    struct queue *made = (struct queue *)calloc(1, sizeof *made);
-    if (made == NULL) {
-        double_abort("no memory");
-    }
-    for (struct operation *at = ((struct queue *)graph)->first; at != NULL; at = at->next) {
-        queue_append(made, at);
+    ENTER_CONTEXT;
+    struct graph *from = graph_of(graph);
+    struct graph *made = graph_create();
+    for (struct operation *at = from->queue.first; at != NULL; at = at->next) {
+        queue_append(&made->queue, at);
     }
     *out = (CUgraphExec)made;
     return CUDA_SUCCESS;
@@ -879,80 +744,77 @@ EXPORT CUresult cuGraphInstantiateWithFlags(CUgraphExec *out, CUgraph graph,
 
 EXPORT CUresult cuGraphDestroy(CUgraph graph)
 {
-    queue_clear((struct queue *)graph);
-    free(graph);
-    ENTER;
-    return CUDA_SUCCESS;
+    LOCKED;
+    graph_destroy(graph_of(graph));
+    return (CUresult)gpudouble_enter(__func__);
 }
 
 EXPORT CUresult cuGraphExecDestroy(CUgraphExec graph)
 {
-    queue_clear((struct queue *)graph);
-    free(graph);
-    ENTER;
-    return CUDA_SUCCESS;
+    LOCKED;
+    graph_destroy(graph_of(graph));
+    return (CUresult)gpudouble_enter(__func__);
 }
 
 EXPORT CUresult cuGraphLaunch(CUgraphExec graph, CUstream stream)
 {
-    ENTER;
-    for (struct operation *at = ((struct queue *)graph)->first; at != NULL; at = at->next) {
-        submit(stream_of(stream), at);
+    struct graph *launched = graph_of(graph);
+    ENTER_CONTEXT;
+    not_in_capture(__func__);
+    for (struct operation *at = launched->queue.first; at != NULL; at = at->next) {
+        stream_submit(stream_of(stream), at);
     }
     return CUDA_SUCCESS;
+}
+
+/* What runs for the first time has its code loaded, which a capture does not survive. */
+static void need_code(const struct stream *stream, bool loaded, const char *what)
+{
+    if (stream->capturing && !loaded) {
+        double_abort("%s is captured that never ran before", what);
+    }
 }
 
 EXPORT int gpudouble_submit(void *stream, const struct double_work *work);
 int gpudouble_submit(void *stream, const struct double_work *work)
 {
-    submit(stream_of((CUstream)stream), &(struct operation){.kind = WORK, .work = *work});
+    LOCKED;
+    need_code(stream_of(stream), work->loaded, "a plan");
+    stream_submit(stream_of(stream), &(struct operation){.kind = WORK, .work = *work});
     return 0;
 }
 
 /* ---- kernels ---- */
 
-struct function {
-    const char *name;
-    size_t args_bytes;
-    void (*run)(const void *args, uint32_t thread, uint32_t threads);
-};
-
-#define DECLARE(name)                                                                              \
-    void gpu_##name##_f32(const void *, uint32_t, uint32_t);                                       \
-    void gpu_##name##_f16(const void *, uint32_t, uint32_t);                                       \
-    void gpu_##name##_bf16(const void *, uint32_t, uint32_t);
-GPU_KERNELS(DECLARE)
-
-static struct function functions[] = {
-#define LIST(name)                                                                                 \
-    {"gpu_" #name "_f32", sizeof(struct gpu_##name##_args), gpu_##name##_f32},                     \
-        {"gpu_" #name "_f16", sizeof(struct gpu_##name##_args), gpu_##name##_f16},                 \
-        {"gpu_" #name "_bf16", sizeof(struct gpu_##name##_args), gpu_##name##_bf16},
-    GPU_KERNELS(LIST)};
-
 EXPORT CUresult cuModuleLoadData(CUmodule *module, const void *image)
 {
     uint32_t magic;
-    ENTER;
+    ENTER_CONTEXT;
     memcpy(&magic, image, sizeof magic);
-    *module = (CUmodule)functions;
-    return magic == FATBIN_MAGIC ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
+    if (magic != FATBIN_MAGIC) {
+        return CUDA_ERROR_INVALID_IMAGE;
+    }
+    *module = (CUmodule)device_functions;
+    modules_left++;
+    return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuModuleUnload(CUmodule module)
 {
     (void)module;
-    ENTER;
+    ENTER_END;
+    modules_left--;
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuModuleGetFunction(CUfunction *out, CUmodule module, const char *name)
 {
     (void)module;
-    ENTER;
-    for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
-        if (strcmp(functions[i].name, name) == 0) {
-            *out = (CUfunction)&functions[i];
+    ENTER_CONTEXT;
+    for (struct device_function *f = device_functions; f->name != NULL; f++) {
+        if (strcmp(f->name, name) == 0) {
+            f->loaded = false;
+            *out = (CUfunction)f;
             return CUDA_SUCCESS;
         }
     }
@@ -964,17 +826,19 @@ EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned gr
                                unsigned block_z, unsigned shared_bytes, CUstream stream,
                                void **parameters, void **extra)
 {
-    struct function *f = (struct function *)function;
-    ENTER;
+    struct device_function *f = (struct device_function *)function;
+    ENTER_CONTEXT;
     if (grid_x == 0 || grid_y != 1 || grid_z != 1 || block_x != GPU_BLOCK_THREADS || block_y != 1 ||
-        block_z != 1 || shared_bytes != 0 || extra != NULL) {
+        block_z != 1 || shared_bytes != 0 || extra != NULL || modules_left == 0) {
         double_abort("%s started with a grid of %u blocks of %u threads", f->name, grid_x, block_x);
     }
-    submit(stream_of(stream),
-           &(struct operation){.kind = KERNEL,
-                               .kernel = f->run,
-                               .threads = grid_x * block_x,
-                               .work = {.argument = parameters[0], .bytes = f->args_bytes}});
+    need_code(stream_of(stream), f->loaded, f->name);
+    f->loaded = true;
+    stream_submit(stream_of(stream),
+                  &(struct operation){.kind = KERNEL,
+                                      .function = f,
+                                      .threads = grid_x * block_x,
+                                      .work = {.argument = parameters[0], .bytes = f->args_bytes}});
     return CUDA_SUCCESS;
 }
 

@@ -1,28 +1,17 @@
 /*
- * The kernels of gpu_kernels.h. What one item is computed by is plain C that both compilers take;
- * below it stand the entry points, __global__ functions for nvcc and ordinary ones for gcc (-x c).
+ * The kernels of gpu_kernels.h: what one item is computed by, and below it the entry points. The
+ * double of a GPU compiles the same lines with g++ (tests/gpu/double/words).
  */
 #include "gpu_kernels.h"
 
-#ifdef __CUDACC__
 #include <cuda_fp16.h>
+
 #define ITEM static __device__ __forceinline__
-#else
-#include <math.h>
-#include <stdbool.h>
-#define ITEM static inline __attribute__((always_inline))
-#endif
 
 /* ---- elements ---- */
 
 /* Eight elements of 16 bits, or four of 32: what a thread reads and writes at once. */
-struct
-#ifdef __CUDACC__
-    __align__(16)
-#else
-    __attribute__((aligned(16)))
-#endif
-        word {
+struct __align__(16) word {
     uint32_t parts[4];
 };
 
@@ -62,30 +51,12 @@ ITEM uint32_t to_bf16(float value)
 
 ITEM float from_f16(uint32_t bits)
 {
-#ifdef __CUDACC__
     return __half2float(__ushort_as_half((unsigned short)bits));
-#else
-    union {
-        uint16_t bits;
-        _Float16 value;
-    } u;
-    u.bits = (uint16_t)bits;
-    return (float)u.value;
-#endif
 }
 
 ITEM uint32_t to_f16(float value)
 {
-#ifdef __CUDACC__
     return __half_as_ushort(__float2half_rn(value));
-#else
-    union {
-        uint16_t bits;
-        _Float16 value;
-    } u;
-    u.value = (_Float16)value;
-    return u.bits;
-#endif
 }
 
 ITEM float widen(enum gpu_type type, uint32_t half)
@@ -403,7 +374,6 @@ ITEM void logits_item(enum gpu_type type, const struct gpu_logits_args *a, uint3
 
 /* ---- entry points ---- */
 
-#ifdef __CUDACC__
 #define ENTRY(name, suffix, type)                                                                  \
     extern "C" __global__ void __launch_bounds__(GPU_BLOCK_THREADS)                                \
         gpu_##name##_##suffix(const __grid_constant__ struct gpu_##name##_args args)               \
@@ -414,18 +384,6 @@ ITEM void logits_item(enum gpu_type type, const struct gpu_logits_args *a, uint3
             name##_item(type, &args, item);                                                        \
         }                                                                                          \
     }
-#else
-/* What thread number `thread` of `threads` does. */
-#define ENTRY(name, suffix, type)                                                                  \
-    void gpu_##name##_##suffix(const void *args, uint32_t thread, uint32_t threads);               \
-    void gpu_##name##_##suffix(const void *args, uint32_t thread, uint32_t threads)                \
-    {                                                                                              \
-        const struct gpu_##name##_args *a = (const struct gpu_##name##_args *)args;                \
-        for (uint32_t item = thread; item < a->items; item += threads) {                           \
-            name##_item(type, a, item);                                                            \
-        }                                                                                          \
-    }
-#endif
 
 #define ENTRIES(name)                                                                              \
     ENTRY(name, f32, GPU_F32)                                                                      \

@@ -1,6 +1,6 @@
 /*
  * Our own kernels on a GPU: what moves, shrinks and stretches images between the convolutions, and
- * both ends of the network. One source (gpu_kernels.cu) is compiled by nvcc for devices, and by gcc
+ * both ends of the network. One source (gpu_kernels.cu) is compiled by nvcc for devices, and by g++
  * for the double that the tests run on.
  *
  * A kernel takes its arguments as one structure and does `items` things, however many threads there

@@ -199,6 +199,9 @@ int gpu_weights_create(struct gpu_device *device, const struct network *network,
             at += used;
         }
     }
+    /* The driver takes the bytes at once and brings them over on its own stream, for which streams
+     * of ours do not wait. */
+    code = code == 0 ? gpu_call(device, cuStreamSynchronize, NULL) : code;
     if (code != 0) {
         gpu_weights_free(device, &weights);
         return code;
