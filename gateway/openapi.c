@@ -90,11 +90,12 @@ static json_t *schema_object(json_t *properties, json_t *required)
                      required);
 }
 
-/* No fields declared: any document. */
-static json_t *schema_fields(const struct unetserve_field *fields, uint32_t count)
+/* Neither fields nor a schema: any document. */
+static json_t *schema_document(const struct unetserve_field *fields, uint32_t count,
+                               const char *schema)
 {
     if (count == 0)
-        return json_object();
+        return model_facts_schema(schema);
     json_t *properties = json_object();
     json_t *required = json_array();
     for (uint32_t i = 0; i < count && i < UNETSERVE_MAX_FIELDS; i++) {
@@ -145,7 +146,8 @@ static json_t *schema_labels(const struct unetserve_interface *interface)
 static json_t *schema_request(const struct unetserve_interface *interface)
 {
     if (interface->input_kind != UNETSERVE_TENSOR)
-        return schema_fields(interface->request_fields, interface->request_field_count);
+        return schema_document(interface->request_fields, interface->request_field_count,
+                               interface->request_schema);
     return schema_images(interface->input_field, sizeof interface->input_field,
                          schema_channels(interface), schema_channels(interface),
                          interface->max_batch);
@@ -154,7 +156,8 @@ static json_t *schema_request(const struct unetserve_interface *interface)
 static json_t *schema_answer(const struct unetserve_interface *interface)
 {
     if (interface->output_kind != UNETSERVE_TENSOR)
-        return schema_fields(interface->response_fields, interface->response_field_count);
+        return schema_document(interface->response_fields, interface->response_field_count,
+                               interface->response_schema);
     return schema_images(interface->output_field, sizeof interface->output_field,
                          schema_labels(interface), schema_labels(interface), interface->max_batch);
 }

@@ -74,6 +74,13 @@ static json_t *fields_to_json(const struct unetserve_field *fields, uint32_t cou
     return list;
 }
 
+/* Few models have one. */
+static void schema_set(json_t **side, const char *schema)
+{
+    if (schema[0])
+        json_whole_set(side, "schema", json_whole_string(schema, UNETSERVE_MAX_SCHEMA));
+}
+
 char *interface_to_json(const struct unetserve_interface *interface)
 {
     json_t *input = json_pack(
@@ -91,12 +98,14 @@ char *interface_to_json(const struct unetserve_interface *interface)
         json_whole_set(&input, "reads_itself", json_true());
     if (interface->flags & UNETSERVE_TAKES_FILES)
         json_whole_set(&input, "takes_files", json_true());
+    schema_set(&input, interface->request_schema);
     json_t *output = json_pack(
         "{s:s, s:o, s:s, s:o, s:b, s:o}", "kind", kind_name(interface->output_kind), "field",
         json_whole_string(interface->output_field, sizeof interface->output_field), "dtype",
         unetserve_dtype_name(interface->output_dtype), "classes", classes_to_json(interface),
         "stream", (interface->flags & UNETSERVE_STREAMS) != 0, "fields",
         fields_to_json(interface->response_fields, interface->response_field_count));
+    schema_set(&output, interface->response_schema);
     json_t *root = json_pack("{s:o, s:o, s:o, s:o}", "name",
                              json_whole_string(interface->name, sizeof interface->name), "version",
                              json_whole_string(interface->version, sizeof interface->version),
@@ -216,6 +225,13 @@ static int fields_read(const json_t *list, struct unetserve_field *fields, uint3
     return 0;
 }
 
+static int schema_read(const json_t *object, char *out)
+{
+    return json_object_get(object, "schema")
+               ? text_read(object, "schema", out, UNETSERVE_MAX_SCHEMA)
+               : 0;
+}
+
 static int input_read(const json_t *object, struct unetserve_interface *out)
 {
     int bad = kind_read(object, &out->input_kind) |
@@ -230,7 +246,8 @@ static int input_read(const json_t *object, struct unetserve_interface *out)
               number_read(object, "batch_timeout_ms", 0, TIME_LIMIT_MS, &out->batch_timeout_ms) |
               number_read(object, "max_pending", 0, COUNT_LIMIT, &out->max_pending) |
               fields_read(json_object_get(object, "fields"), out->request_fields,
-                          &out->request_field_count);
+                          &out->request_field_count) |
+              schema_read(object, out->request_schema);
     if (json_is_true(json_object_get(object, "reads_itself")))
         out->flags |= UNETSERVE_READS_ITSELF;
     if (json_is_true(json_object_get(object, "takes_files")))
@@ -260,7 +277,7 @@ static int output_read(const json_t *object, struct unetserve_interface *out)
             return -EBADMSG;
     const json_t *stream = json_object_get(object, "stream");
     out->flags |= json_is_true(stream) ? UNETSERVE_STREAMS : 0;
-    if (!json_is_boolean(stream))
+    if (!json_is_boolean(stream) || schema_read(object, out->response_schema))
         return -EBADMSG;
     return fields_read(json_object_get(object, "fields"), out->response_fields,
                        &out->response_field_count);

@@ -2,7 +2,9 @@
 
 #include "lib/json_whole.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 json_t *model_facts_classes(const struct unetserve_interface *interface)
 {
@@ -35,8 +37,33 @@ json_t *model_facts_example(const struct unetserve_field *field)
     return value;
 }
 
+json_t *model_facts_schema(const char *text)
+{
+    json_error_t error;
+    if (!text[0])
+        return json_object();
+    json_t *schema = json_whole_load(text, strnlen(text, UNETSERVE_MAX_SCHEMA), 0, &error);
+    if (json_is_object(schema) || (!schema && errno == ENOMEM))
+        return schema;
+    json_decref(schema);
+    return json_object();
+}
+
+/* The first that the schema has. */
+static json_t *schema_example(const char *text)
+{
+    json_t *schema = model_facts_schema(text);
+    if (!schema)
+        return NULL;
+    json_t *first = json_incref(json_array_get(json_object_get(schema, "examples"), 0));
+    json_decref(schema);
+    return first ? first : json_object();
+}
+
 static json_t *example(const struct unetserve_interface *interface)
 {
+    if (interface->request_schema[0] && !interface->request_field_count)
+        return schema_example(interface->request_schema);
     json_t *document = json_object();
     for (uint32_t i = 0; i < interface->request_field_count && i < UNETSERVE_MAX_FIELDS; i++)
         json_whole_set(&document, interface->request_fields[i].name,
@@ -78,13 +105,14 @@ json_t *model_facts(const struct unetserve_interface *interface)
 {
     bool tensor = interface->input_kind == UNETSERVE_TENSOR;
     bool labels = interface->output_kind == UNETSERVE_TENSOR;
+    bool told = interface->request_field_count || interface->request_schema[0];
     json_t *facts = json_pack("{s:o, s:o, s:s, s:s, s:b}", "name",
                               json_whole_string(interface->name, sizeof interface->name), "version",
                               json_whole_string(interface->version, sizeof interface->version),
                               "request",
-                              tensor                           ? "tensor"
-                              : interface->request_field_count ? "fields"
-                                                               : "document",
+                              tensor ? "tensor"
+                              : told ? "fields"
+                                     : "document",
                               "answer", labels ? "labels" : "document", "streams",
                               (interface->flags & UNETSERVE_STREAMS) != 0);
     if (tensor)

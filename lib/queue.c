@@ -805,6 +805,9 @@ _Static_assert(offsetof(struct unetserve_interface, request_fields) ==
                        offsetof(struct unetserve_interface, classes) +
                            sizeof((struct unetserve_interface *)0)->classes &&
                    sizeof(struct unetserve_interface) ==
+                       offsetof(struct unetserve_interface, request_schema) +
+                           sizeof(char[2][UNETSERVE_MAX_SCHEMA]) &&
+                   offsetof(struct unetserve_interface, request_schema) ==
                        offsetof(struct unetserve_interface, max_pending) + 4 &&
                    sizeof(struct unetserve_field) ==
                        offsetof(struct unetserve_field, fallback_text) + 32,
@@ -858,6 +861,8 @@ static void fields_bound(struct unetserve_field *fields, uint32_t *count)
 static void interface_bound(struct unetserve_interface *copy)
 {
     copy->name[sizeof copy->name - 1] = copy->version[sizeof copy->version - 1] = '\0';
+    copy->request_schema[UNETSERVE_MAX_SCHEMA - 1] =
+        copy->response_schema[UNETSERVE_MAX_SCHEMA - 1] = '\0';
     copy->input_field[sizeof copy->input_field - 1] =
         copy->output_field[sizeof copy->output_field - 1] = '\0';
     if (copy->class_count > UNETSERVE_MAX_CLASSES)

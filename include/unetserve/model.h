@@ -34,6 +34,7 @@
 #define UNETSERVE_MAX_WATCHES 128
 #define UNETSERVE_MAX_METRICS 16
 #define UNETSERVE_MAX_DEPTH   4 /* of lists in lists */
+#define UNETSERVE_MAX_SCHEMA  8192
 
 enum unetserve_payload { UNETSERVE_TENSOR = 1, UNETSERVE_DOCUMENT = 2 };
 
@@ -114,6 +115,12 @@ struct unetserve_interface {
                                   configuration does not say */
     uint32_t max_pending; /* items that may be pending at once (predict returned UNETSERVE_PENDING);
                              0: as many as a worker holds */
+
+    /* For documents that declared fields have no words for, and that the plugin reads and writes
+     * itself: a JSON Schema of each, an object without references, for those who write clients.
+     * "examples" in the request's is what they begin with. "": none. */
+    char request_schema[UNETSERVE_MAX_SCHEMA];
+    char response_schema[UNETSERVE_MAX_SCHEMA];
 };
 
 /* flags: an answer is any number of items, each sent as soon as it is made (host->emit). */

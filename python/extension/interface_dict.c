@@ -114,7 +114,9 @@ int interface_from_dict(PyObject *dict, struct unetserve_interface *out)
     if (fields_take(PyDict_GetItemString(dict, "request_fields"), interface.request_fields,
                     &interface.request_field_count) ||
         fields_take(PyDict_GetItemString(dict, "response_fields"), interface.response_fields,
-                    &interface.response_field_count))
+                    &interface.response_field_count) ||
+        text_take(dict, "request_schema", interface.request_schema, UNETSERVE_MAX_SCHEMA) ||
+        text_take(dict, "response_schema", interface.response_schema, UNETSERVE_MAX_SCHEMA))
         return -1;
     interface.flags = UNETSERVE_READS_ITSELF | (streams ? UNETSERVE_STREAMS : 0);
     if (!PyDict_GetItemString(dict, "channels"))

@@ -191,43 +191,7 @@ def annotation(hook, name=None):
         raise TypeError(f"decode_request: the type of '{name}' is not known: {error}") from None
 
 
-# ---- what is declared, for those who write clients ----
-
-FLOAT, INT, STR, BOOL = 1, 2, 3, 4
-_TYPES = {float: FLOAT, int: INT, str: STR, bool: BOOL}
-_FIELDS_MOST, _DEPTH_MOST, _NAME_MOST, _TEXT_MOST = 8, 4, 47, 31
-
-
-def _declared_field(name, field):
-    """(name, type, depth, optional, fallback, its text), or None: there is no word for it in unetserve's interfaces."""
-    kind, depth = field.annotation, 0
-    while typing.get_origin(kind) is list and depth < _DEPTH_MOST:
-        kind, depth = typing.get_args(kind)[0], depth + 1
-    if kind not in _TYPES or len(name.encode()) > _NAME_MOST or (depth and kind not in (float, int)):
-        return None
-    number, text = 0.0, ""
-    optional = not field.is_required()
-    if optional:
-        value = field.default
-        if depth or type(value) not in (kind, int if kind is float else kind):
-            return None
-        if kind is str:
-            text = value
-        else:
-            number = float(value)
-        if len(text.encode()) > _TEXT_MOST or number in (float("inf"), float("-inf")) or number != number:
-            return None
-    return name, FLOAT if depth else _TYPES[kind], depth, int(optional), number, text
-
-
-def declared_fields(model):
-    """Of a pydantic model with plain fields, which /openapi.json, /docs and client.py then show. [] where a field is
-    more than they have words for: any document, then."""
-    fields = getattr(model, "model_fields", None)
-    if not isinstance(fields, dict) or len(fields) > _FIELDS_MOST:
-        return []
-    told = [_declared_field(field.alias or name, field) for name, field in fields.items()]
-    return [] if None in told else told
+# ---- what reads requests ----
 
 
 def request_reader(hook):

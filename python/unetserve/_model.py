@@ -5,7 +5,7 @@ import inspect
 import numbers
 import threading
 
-from . import _codec, _worker
+from . import _codec, _schema, _worker
 
 DTYPES = {1: "uint8", 2: "int8", 3: "uint16", 4: "int16", 5: "float16", 6: "float32", 7: "float64"}
 FORMATS = {1: "B", 2: "b", 3: "H", 4: "h", 6: "f", 7: "d"}
@@ -81,8 +81,7 @@ class Model:
             "watches_self": int(type(api).health is not api.base.health),
         }
         if not api.tensor:
-            described["request_fields"] = _codec.declared_fields(_codec.annotation(api.decode_request))
-            described["response_fields"] = _codec.declared_fields(_codec.annotation(api.encode_response, "return"))
+            described.update(_schema.declared(api))
         else:
             described.update(api.tensor.describe())
         return described

@@ -210,6 +210,35 @@ def test_types_are_told_to_those_who_write_clients(start_file, typed_python):
     server.stop()
 
 
+def test_models_within_models_are_told_as_a_schema(start_file, typed_python):
+    server = start_file("nested.py", "0", python=typed_python)
+    document = requests.get(server.url + "/openapi.json", timeout=WAIT_S).json()
+    asked, given = (document["components"]["schemas"]["Products-" + one] for one in ("request", "answer"))
+    assert "$ref" not in json.dumps([asked, given]) and "$defs" not in json.dumps([asked, given])
+    band = {"type": "object", "title": "Band", "required": ["name", "wavelength_nm"], "properties": {
+        "name": {"type": "string", "title": "Name", "minLength": 3},
+        "wavelength_nm": {"type": "number", "title": "Wavelength Nm", "exclusiveMinimum": 300, "exclusiveMaximum": 3000}}}
+    assert asked["properties"]["bands"]["items"] == given["properties"]["bands"]["items"] == band
+    assert asked["properties"]["level"]["enum"] == ["L2A", "L1C"] and asked["properties"]["level"]["default"] == "L2A"
+    assert asked["properties"]["region"]["properties"]["parts"]["items"] == {}  # a region within a region
+    assert len(asked["properties"]) == 11 and asked["properties"]["discriminator"]["type"] == "integer"
+    # What client.py and /docs begin with is right, and refused where it is made wrong.
+    example = document["paths"]["/predict"]["post"]["x-unetserve-model"]["example"]
+    assert asked["examples"] == [example]
+    answer = post(server, example)
+    assert (answer.status_code, answer.json()["pixels"]) == (200, 28)
+    done = subprocess.run([DEBIAN_PYTHON, "client.py"], cwd=server.directory, capture_output=True, text=True, timeout=WAIT_S,
+                          check=False)
+    assert done.returncode == 0 and '"pixels":28' in done.stdout, done.stderr
+    example["bands"][0]["wavelength_nm"] = 4
+    assert post(server, example).json()["detail"][0]["loc"] == ["body", "bands", 0, "wavelength_nm"]
+    checker = CHECKERS_PYTHON.parent / "openapi-spec-validator"
+    (server.directory / "openapi.json").write_text(json.dumps(document))
+    done = subprocess.run([checker, server.directory / "openapi.json"], capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    server.stop()
+
+
 def test_land_cover_answers_the_notebook_s_client(start_file, typed_python):
     numpy = pytest.importorskip("numpy")
     server = start_file("land_cover.py", python=typed_python)

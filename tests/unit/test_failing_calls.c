@@ -185,6 +185,15 @@ static const struct unetserve_interface unet = {
     .response_fields = {{.name = "c", .type = UNETSERVE_FLOAT, .depth = 1, .or_bare = 1}},
 };
 
+static const struct unetserve_interface told_by_schema = {
+    .name = "told",
+    .input_kind = UNETSERVE_DOCUMENT,
+    .output_kind = UNETSERVE_DOCUMENT,
+    .max_batch = 1,
+    .request_schema = "{\"type\":\"object\",\"examples\":[{\"a\":[1,2]}]}",
+    .response_schema = "{\"type\":\"array\"}",
+};
+
 static int try_interface(void)
 {
     static struct unetserve_interface again, none;
@@ -626,7 +635,7 @@ static void bench_open(void)
 {
     static const struct queue_geometry geometry = {
         .class_count = 1,
-        .model_count = 1,
+        .model_count = 2,
         .classes = {{.input_bytes = 4096, .output_bytes = 4096, .count = 2}}};
     memset(&bench, 0, sizeof bench);
     uint16_t worker;
@@ -637,10 +646,13 @@ static void bench_open(void)
     bench.seat.role = QUEUE_GATEWAY;
     bench.seat.event_fd = -1;
     config_init(&bench.config);
-    bench.config.model_count = 1;
+    bench.config.model_count = 2;
     bench.config.models[0] = (struct config_model){
         .name = "unet", .route = "/unet", .devices = "0,1", .timeout_ms = 9000};
+    bench.config.models[1] = (struct config_model){
+        .name = "told", .route = "/told", .devices = "0", .timeout_ms = 9000};
     assert_int_equal(queue_model_publish(&bench.seat.queue, 0, 1, worker, &unet), 0);
+    assert_int_equal(queue_model_publish(&bench.seat.queue, 1, 1, worker, &told_by_schema), 0);
     models_init(&bench.models, &bench.seat.queue, &bench.config);
     jobs_init(&bench.jobs, &bench.seat, &bench.config, no_baton, NULL);
 }

@@ -70,6 +70,9 @@ static void test_round_trip(void **state)
                             {.name = "m", .type = UNETSERVE_FLOAT, .depth = 3}},
     };
     round_trip(&typed);
+    memset(document.request_schema, 'x', sizeof document.request_schema - 1);
+    snprintf(document.response_schema, sizeof document.response_schema, "{\"type\": \"array\"}");
+    round_trip(&document);
 }
 
 /* A plugin's name need be neither terminated nor UTF-8. */
