@@ -539,10 +539,14 @@ def test_not_started_where_there_is_no_provider(start_server, simple_model):
 
 
 def test_secret_that_cannot_be_read(serve, provider, asks_provider, tmp_path):
-    (tmp_path / "secret").unlink()
+    (tmp_path / "secret").write_text("\n")
     server = serve(asks_provider, issuer=False, wait_ready=False)
     assert server.wait() == 78
     assert "cannot read the client's secret" in server.log_text()
+    (tmp_path / "secret").unlink()
+    server = serve(asks_provider, issuer=False, wait_ready=False)
+    assert server.wait() == 66
+    assert "key 'oauth_client_secret_file'" in server.log_text()
 
 
 @pytest.mark.parametrize("keys, named", [
