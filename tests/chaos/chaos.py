@@ -40,9 +40,9 @@ import requests
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
 
-from conftest import BUILD, CHECKOUT, Server, process_alive, process_begun, wait_until  # noqa: E402
+from conftest import BUILD, CHECKOUT, Server, process_alive, process_begun  # noqa: E402
 from identity_provider import IdentityProvider, Key  # noqa: E402
-from load import BROKEN, LEFT, NOBODY, Books, HttpClient, Order, Tokens, ZmqClient  # noqa: E402
+from load import BROKEN, JOB_S, LEFT, NOBODY, Books, HttpClient, Order, Tokens, ZmqClient  # noqa: E402
 from protocol_client import endpoint_of  # noqa: E402
 
 CONFIG = """
@@ -58,19 +58,19 @@ oauth_audience = maps
 path = {build}/models/simple.so
 route = /simple
 workers = 1
-timeout_ms = 40000
+timeout_ms = {job_ms}
 [model unet]
 path = {checkout}/tests/goldens/milesial_transposed.safetensors
 route = /unet
 workers = 1
-timeout_ms = 40000
+timeout_ms = {job_ms}
 [model poison]
 path = {build}/tests/models/poison.so
 route = /poison
 workers = 1-2
 scale_wait_ms = 20
 scale_down_after_ms = 200
-timeout_ms = 40000
+timeout_ms = {job_ms}
 """
 ROLES = {"worker": 0.36, "gateway": 0.2, "zmq-front": 0.14, "broker": 0.2, "auth": 0.1}
 PLACES = 100  # connections that our address may have
@@ -97,7 +97,7 @@ def launch(directory, address):
 def start(provider):
     directory = pathlib.Path(tempfile.mkdtemp(prefix="us-chaos-", dir="/tmp"))
     (directory / "unetserve.conf").write_text(CONFIG.format(
-        build=BUILD, checkout=CHECKOUT, drain_ms=DRAIN_S * 1000, places=PLACES, issuer=provider.issuer))
+        build=BUILD, checkout=CHECKOUT, drain_ms=DRAIN_S * 1000, job_ms=JOB_S * 1000, places=PLACES, issuer=provider.issuer))
     server = Server(launch(directory, "127.0.0.1:0"), directory)
     server.wait_ready()
     return server
@@ -138,7 +138,7 @@ def tiles(server, provider):
     made = []
     for i in range(8):
         tile = numpy.ascontiguousarray(numpy.roll(first, 3 * i, axis=2) * (1 - i / 16)).astype(numpy.float32)
-        answer = requests.post(server.url + "/unet", data=npy(tile), timeout=60,
+        answer = requests.post(server.url + "/unet", data=npy(tile), timeout=300,
                                headers={"Content-Type": "application/x-npy", "Accept": "application/x-npy",
                                         "Authorization": f"Bearer {provider.token()}"})
         assert answer.status_code == 200, answer.text
@@ -217,7 +217,7 @@ class Faults:
             if replaced:
                 self.kills.append((time.time(), role, pid))
             self.counts[f"{role} killed" + ("" if replaced else " as an orphan")] += 1
-            wait_until(lambda: not process_alive(pid), 20, "the end of a killed process")
+            self.books.pulse.wait_until(lambda: not process_alive(pid), 20, "the end of a killed process")
         except ProcessLookupError:
             pass
         self.books.death_over(death)
@@ -230,8 +230,8 @@ class Faults:
         try:
             os.kill(pid, signal.SIGSTOP)
             self.counts[f"{role} stopped" + (" for good" if death else "")] += 1
-            end = time.monotonic() + seconds
-            while time.monotonic() < end and process_alive(pid):
+            end = self.books.now() + seconds
+            while self.books.now() < end and process_alive(pid):
                 time.sleep(0.01)
             os.kill(pid, signal.SIGCONT)
         except ProcessLookupError:
@@ -243,12 +243,11 @@ class Faults:
             self.counts[f"{role} stopped, and killed meanwhile"] += killed
         self.books.stop_over(stop, killed)
 
-    @staticmethod
-    def killed_for_it(pid):
+    def killed_for_it(self, pid):
         """On a machine with too much to do a process may have been silent before, this thread may sleep for too long, and
         the next stop may come before the process has had a turn. The supervisor's kill is under way then."""
-        end = time.monotonic() + KILL_COMES_S
-        while time.monotonic() < end and process_alive(pid):
+        end = self.books.now() + KILL_COMES_S
+        while self.books.now() < end and process_alive(pid):
             time.sleep(0.02)
         return not process_alive(pid)
 
@@ -261,9 +260,9 @@ class Faults:
 
     def kill_orphans(self, roles, seconds):
         """Kills and stops of what the supervisor has left behind, until the last of it is gone."""
-        end = time.monotonic() + seconds
+        end = self.books.now() + seconds
         threads = []
-        while time.monotonic() < end and (left := [pid for pid in roles if process_alive(pid)]):
+        while self.books.now() < end and (left := [pid for pid in roles if process_alive(pid)]):
             pid = self.random.choice(sorted(left))
             dice = self.random.random()
             if dice < 0.3:
@@ -286,7 +285,7 @@ class Faults:
         """Alone: everybody else is well, and stays so until the last orphan is gone."""
         for thread in self.threads:
             thread.join()
-        wait_until(lambda: settled_processes(self.server), 30, "every process ready before the supervisor's end")
+        self.books.pulse.wait_until(lambda: settled_processes(self.server), 30, "every process ready before the supervisor's end")
         self.outlive(None, self.random.random() < 0.5)
 
     def end_in_company(self):
@@ -307,20 +306,21 @@ class Faults:
         self.server.process.wait()
         self.kills.append((time.time(), "supervisor", self.server.pid))
         self.counts["supervisor killed" + (" in company" if roles else "")] += 1
-        begun = time.monotonic()
+        begun = self.books.now()
         company = threading.Thread(target=self.kill_orphans, args=(roles or {}, self.random.uniform(0, ORPHANS_S)))
         company.start()
         if at_once:
-            wait_until(lambda: not listens(self.server.port), DRAIN_S, "the address to be free")
+            self.books.pulse.wait_until(lambda: not listens(self.server.port), DRAIN_S, "the address to be free")
             start_again(self.server)
             self.books.end_over(end)
-        while orphans_left(old) and time.monotonic() < begun + ORPHANS_GONE_S:
+        while orphans_left(old) and self.books.now() < begun + ORPHANS_GONE_S:
             time.sleep(0.02)
         company.join()
-        self.drains_s.append(time.monotonic() - begun)
+        self.drains_s.append(self.books.now() - begun)
         if left := orphans_left(old):
             self.books.violate(f"{ORPHANS_GONE_S} s after the supervisor's death there still is {left}")
-        if self.server.log_text().count(REFUSED_AT_END) > told and not self.books.is_hurt(end):
+        refused = self.server.log_text().count(REFUSED_AT_END) > told
+        if refused and not self.books.is_hurt(end) and not self.books.still_since(end.at):
             self.books.violate(f"a gateway refused what it had accepted, and no worker had died: {self.counts - before}")
         if not at_once:
             start_again(self.server)
@@ -349,8 +349,8 @@ class Faults:
         self.threads.append(thread)
 
     def run(self, seconds):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and not self.books.stop.is_set():
+        end = self.books.now() + seconds
+        while self.books.now() < end and not self.books.stop.is_set():
             for _ in range(1 if self.random.random() < 0.85 else self.random.randrange(2, 5)):
                 self.strike()
             time.sleep(min(self.random.expovariate(2.5), 3))
@@ -371,9 +371,9 @@ def lonely_rounds(server, books, faults, order_maker, seed, tokens):
             continue
         killer = threading.Timer(dice.uniform(0, 0.01), faults.kill, (role, dice.choice(pids)))
         killer.start()
-        begun = time.monotonic()
+        begun = books.now()
         client.request(order_maker(dice, f"lonely-{i}"), f"lonely-{i}", calm=True)
-        took_ms.append((time.monotonic() - begun) * 1000)
+        took_ms.append((books.now() - begun) * 1000)
         killer.join()
     client.drop()
     lonely_fronts(server, books, faults, seed, tokens)
@@ -394,7 +394,7 @@ def lonely_fronts(server, books, faults, seed, tokens):
             break
         killers = [threading.Timer(dice.uniform(0, 1.5) * seconds, faults.kill, ("gateway", pid)) for pid in pids]
         text = f"echo {i} ".encode() + b"x" * LARGE_BYTES
-        begun = time.monotonic()
+        begun = books.now()
         if i % 4:  # the others tell how long it takes
             for killer in killers:
                 killer.start()
@@ -404,8 +404,8 @@ def lonely_fronts(server, books, faults, seed, tokens):
             for killer in killers:
                 killer.join()
         else:
-            seconds = time.monotonic() - begun
-        wait_until(lambda: settled_processes(server), 30, "new gateways")
+            seconds = books.now() - begun
+        books.pulse.wait_until(lambda: settled_processes(server), 30, "new gateways")
 
 
 # ---- what came of it -------------------------------------------------------------------------------
@@ -419,8 +419,8 @@ def seconds_of(stamp):
 def recoveries(server, faults):
     """{role: [milliseconds from the kill to the successor's being ready]}, from the log's own clock. Where the
     autoscaler has decided something in between, the seat may have been down because it was not wanted; where the
-    supervisor was stopped or killed in between, it could do nothing."""
-    away = faults.blind + [(at, at) for at, role, _ in faults.kills if role == "supervisor"]
+    supervisor was stopped or killed in between, or the machine stood still, it could do nothing."""
+    away = faults.blind + faults.books.pulse.gaps_in_wall_time() + [(at, at) for at, role, _ in faults.kills if role == "supervisor"]
     events, decisions = [], []
     for line in server.log_text().splitlines():
         match = EVENT.match(line)
@@ -446,7 +446,7 @@ def fd_count(pid):
 
 def status_of(server):
     done = subprocess.run([str(BUILD / "unetctl"), "status", "--endpoint", endpoint_of(server), "--json"],
-                          capture_output=True, text=True, timeout=30, check=False)
+                          capture_output=True, text=True, timeout=300, check=False)
     try:
         return json.loads(done.stdout)
     except ValueError:
@@ -468,7 +468,7 @@ def places_free(server):
     lines, statuses = [], []
     try:
         for _ in range(PLACES + 1):
-            lines.append(socket.create_connection(("127.0.0.1", server.port), 30))
+            lines.append(socket.create_connection(("127.0.0.1", server.port), 300))
             lines[-1].sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
             statuses.append(lines[-1].recv(65536).split(b" ", 2)[1])
     finally:
@@ -480,6 +480,7 @@ def places_free(server):
 def check_end(server, books, fds_before):
     """Everybody is back, every slot and every place is free; SIGTERM ends it with nothing left."""
     try:
+        wait_until = books.pulse.wait_until
         wait_until(lambda: settled(server), 30, "all slots free and all workers ready")
         wait_until(lambda: places_free(server), 30, "all places for connections free")
         wait_until(lambda: fd_count(server.pid) == fds_before, 10,
@@ -501,6 +502,8 @@ def report(seed, seconds, books, faults, took, decisions):
     if faults.drains_s:
         print(f"  gone after the supervisor's death: median {statistics.median(faults.drains_s):.1f} s, worst "
               f"{max(faults.drains_s):.1f} s, of {len(faults.drains_s)}")
+    if gaps := books.pulse.gaps_in_wall_time():
+        print(f"  the machine stood still {len(gaps)} times, for {sum(end - begun for begun, end in gaps):.0f} s")
     print(f"  the autoscaler decided {decisions} times")
     print("  faults:", ", ".join(f"{count} x {what}" for what, count in sorted(faults.counts.items())))
     for role, times in sorted(took.items()):
@@ -535,7 +538,7 @@ def chaos(server, provider, seed, seconds, with_supervisor):
     for thread in threads:
         thread.join()
     lonely_rounds(server, books, faults, usual[4], seed, Tokens(provider, Key(provider.key.name), "lonely"))
-    fault_seconds = time.monotonic() - books.started
+    fault_seconds = books.now() - books.started
     took = recoveries(server, faults)
     check_end(server, books, fds_before)
     decisions = sum(1 for line in server.log_text().splitlines() if DECISION.match(line))

@@ -12,6 +12,9 @@ import msgpack
 import zmq
 
 ANSWER_WAIT_S = 60
+JOB_S = 40  # timeout_ms of all models
+BEAT_S = 0.1
+GAP_S = 1  # so much of the time between two beats counts
 BROKEN = "broken by a gateway's death"
 LEFT = "left by a gateway's end"
 NOBODY = "not connected, nobody was there"
@@ -24,25 +27,73 @@ TOKEN_LASTS = 8  # requests
 PAUSE_S = 0.3  # now and then between two requests on a connection: its gateway may die then
 
 
+class Pulse:
+    """A clock that stands still when the machine does: where it is frozen, or has too much to do, nobody gets on, and
+    nothing follows from the time that passes. A thread beats; the rest of a gap that is too long does not count."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.awake, self.last = 0.0, time.monotonic()
+        self.gaps = []  # (when it ended by this clock, how long it was, the wall time of its end)
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        while True:
+            time.sleep(BEAT_S)
+            self.now()
+
+    def now(self):
+        with self.lock:
+            at = time.monotonic()
+            gap, self.last = at - self.last, at
+            self.awake += min(gap, GAP_S)
+            if gap > GAP_S:
+                self.gaps.append((self.awake, gap - GAP_S, time.time()))
+            return self.awake
+
+    def still_since(self, begun):
+        """For how many seconds everything stood still after that time, which was this clock's."""
+        self.now()
+        with self.lock:
+            return sum(length for end, length, _ in self.gaps if end > begun)
+
+    def gaps_in_wall_time(self):
+        with self.lock:
+            return [(end - length, end) for _, length, end in self.gaps]
+
+    def wait_until(self, condition, seconds, what):
+        end = self.now() + seconds
+        while not condition():
+            assert self.now() < end, f"{what} did not come about within {seconds} s"
+            time.sleep(0.02)
+
+
 class End:
     """A supervisor's: when it was killed, when the next one was ready, when the last of its children was gone."""
 
-    def __init__(self, alone):
-        self.at, self.over, self.gone, self.alone = time.monotonic(), float("inf"), float("inf"), alone
+    def __init__(self, at, alone):
+        self.at, self.over, self.gone, self.alone = at, float("inf"), float("inf"), alone
 
 
 class Books:
-    """How every request ended. A violation is something that must never happen."""
+    """How every request ended. A violation is something that must never happen. Times are the pulse's."""
 
     def __init__(self):
+        self.pulse = Pulse()
+        self.now, self.still_since = self.pulse.now, self.pulse.still_since
         self.lock = threading.Lock()
         self.counts = {}
         self.violations = []
         self.ends = []
         self.deaths = []  # [role, until when one of them was dying]
         self.stops = []  # [role, until when one of them was stopped]
-        self.started = time.monotonic()
+        self.started = self.now()
         self.stop = threading.Event()
+        threading.excepthook = self.thread_ended
+
+    def thread_ended(self, why):
+        self.violate(f"{why.thread.name} ended: {why.exc_type.__name__}: {why.exc_value}")
+        threading.__excepthook__(why)
 
     def count(self, kind, how):
         with self.lock:
@@ -51,7 +102,7 @@ class Books:
 
     def violate(self, text):
         with self.lock:
-            self.violations.append(f"after {time.monotonic() - self.started:.1f} s: {text}")
+            self.violations.append(f"after {self.now() - self.started:.1f} s: {text}")
         self.stop.set()
 
     def note_death(self, front):
@@ -64,7 +115,7 @@ class Books:
     def death_over(self, death):
         """It is gone for certain: what begins from now on, a little later, cannot have met it."""
         with self.lock:
-            death[1] = time.monotonic() + 0.1
+            death[1] = self.now() + 0.1
 
     def died_since(self, front, since):
         with self.lock:
@@ -81,14 +132,14 @@ class Books:
         if killed:
             self.death_over(self.note_death(stop[0]))
         with self.lock:
-            stop[1] = time.monotonic()
+            stop[1] = self.now()
 
     def break_explained(self, front, since):
         """Did one of them die after that, by our kill or for our stop? Of a stop that is known a little later."""
-        end = time.monotonic() + EXPLAINED_S
-        while not (died := self.died_since(front, since)) and time.monotonic() < end:
+        end = self.now() + EXPLAINED_S
+        while not (died := self.died_since(front, since)) and self.now() < end:
             with self.lock:
-                late = max(since, time.monotonic() - STOP_OVER_S)
+                late = max(since, self.now() - STOP_OVER_S)
                 if not any(until >= late and name == front for name, until in self.stops):
                     break
             time.sleep(0.05)
@@ -97,16 +148,16 @@ class Books:
     def note_end(self, alone):
         """The supervisor is about to be killed: its gateways finish what they have accepted, and leave."""
         with self.lock:
-            self.ends.append(End(alone))
+            self.ends.append(End(self.now(), alone))
             return self.ends[-1]
 
     def end_over(self, end):
         with self.lock:
-            end.over = time.monotonic() + 0.1
+            end.over = self.now() + 0.1
 
     def end_gone(self, end):
         with self.lock:
-            end.gone = time.monotonic() + 0.1
+            end.gone = self.now() + 0.1
 
     def nobody_since(self, begun):
         with self.lock:
@@ -123,8 +174,14 @@ class Books:
             return any(end.gone >= begun and self.is_hurt(end) for end in self.ends)
 
     def may_say(self, begun, body):
-        """That sentence, in a 503?"""
-        return b"lost its slot" not in body and (AT_THE_END not in body or self.hurt_since(begun))
+        """That sentence, in a 503? A drain's time goes on while nothing else does."""
+        return b"lost its slot" not in body and (AT_THE_END not in body or self.hurt_since(begun) or
+                                                 (self.ended_since(begun) and self.still_since(begun) > 0))
+
+    def may_be_late(self, begun):
+        """Had a request its time, though nobody got on with it for a part of that?"""
+        took, still = self.now() - begun, self.still_since(begun)
+        return still > 0 and took + still >= JOB_S
 
     def is_hurt(self, end):
         return not end.alone and any(role == "worker" and until >= end.at - REPLACED_S for role, until in self.deaths)
@@ -135,7 +192,11 @@ class Broken(Exception):
 
 
 class Strange(Exception):
-    """An answer that is none of unetserve's."""
+    """A head that does not say how long its body is."""
+
+    def __init__(self, head):
+        super().__init__(head)
+        self.head = head
 
 
 class Order:
@@ -180,27 +241,32 @@ class Tokens:
 
 
 class Connection:
-    def __init__(self, port):
-        self.socket = socket.create_connection(("127.0.0.1", port), ANSWER_WAIT_S)
+    def __init__(self, port, clock):
+        self.clock = clock
+        self.socket = socket.create_connection(("127.0.0.1", port), ANSWER_WAIT_S * 10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.settimeout(1)
         self.rest = b""
-        self.used = time.monotonic()  # whoever has it lived after that
+        self.used = clock()  # whoever has it lived after that
+
+    def _patiently(self, act, *args):
+        """Its result, or TimeoutError; Broken when the connection is."""
+        end = self.clock() + ANSWER_WAIT_S
+        while True:
+            try:
+                return act(*args)
+            except TimeoutError:
+                if self.clock() > end:
+                    raise
+            except OSError as error:
+                raise Broken from error
 
     def send(self, data):
-        try:
-            self.socket.sendall(data)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise Broken from error
+        while data:
+            data = data[self._patiently(self.socket.send, data):]
 
     def _more(self):
-        try:
-            part = self.socket.recv(1 << 16)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise Broken from error
+        part = self._patiently(self.socket.recv, 1 << 16)
         if not part:
             raise Broken
         self.rest += part
@@ -253,19 +319,19 @@ class HttpClient:
         good, token = self.tokens.take(self.random)
         kind = ("abort " if abort else "slow " if slow else "") + (order.kind if good else "forged")
         # What a connection that is kept has met may have died since the request before.
-        begun = time.monotonic()
+        begun = self.books.now()
         since = self.connection.used if self.connection else begun
         self.sent = float("inf")
         try:
             if not self.connection:
-                self.connection = Connection(self.port)
+                self.connection = Connection(self.port, self.books.now)
             self.connection.used = begun
             self.send(order, order.head(request_id, token, close), abort, slow)
             if abort:
                 self.books.count(kind, "aborted")
                 self.drop()
                 return
-            self.sent = time.monotonic()
+            self.sent = self.books.now()
             status, fields, body = self.connection.receive()
             if good:
                 self.judge(order, kind, request_id, begun, status, fields, body)
@@ -278,14 +344,16 @@ class HttpClient:
             if self.books.break_explained("gateway", since):
                 self.books.count(kind, BROKEN)
                 return
-            if not self.books.ended_since(since, self.sent):
+            # One that was kept may have been idle for too long by the clock on the wall.
+            if not self.books.ended_since(since, self.sent) and not (since < begun and self.books.still_since(since) > 0):
                 self.books.violate(f"{kind} {request_id}: the connection broke, and no gateway had died")
             self.books.count(kind, LEFT)
         except Strange as error:
             self.drop()
-            if not self.books.nobody_since(begun):
-                self.books.violate(f"{kind} {request_id}: no answer of unetserve's: {error}")
-            self.books.count(kind, NOBODY)  # the address may have been another program's for a while
+            # The address may have been another program's for a while.
+            if not self.books.nobody_since(begun) or b"Server: unetserve" in error.head or error.head.startswith(b"HTTP/1.1 1"):
+                self.books.violate(f"{kind} {request_id}: no whole answer: {error.head}")
+            self.books.count(kind, NOBODY)
         except (ConnectionRefusedError, ConnectionResetError):
             if self.books.nobody_since(begun):
                 self.books.count(kind, NOBODY)
@@ -311,7 +379,7 @@ class HttpClient:
             time.sleep(self.random.uniform(0, 0.1))
 
     def judge(self, order, kind, request_id, begun, status, fields, body):
-        took_ms = (time.monotonic() - begun) * 1000
+        took_ms = (self.books.now() - begun + self.books.still_since(begun)) * 1000
         limit_ms = int(dict(order.fields).get("X-Unetserve-Timeout-Ms", 0))
         self.books.count(kind, f"answered {status}")
         if self.connection.rest:
@@ -323,8 +391,10 @@ class HttpClient:
                                f"expected {order.expected[:80]!r}")
         elif status == 503 and ("retry-after" not in fields or not self.books.may_say(begun, body)):
             self.books.violate(f"{kind} {request_id}: 503 {body!r}")
-        elif status == 504 and not (limit_ms and took_ms >= limit_ms):
+        elif status == 504 and not (limit_ms and took_ms >= limit_ms) and not self.books.may_be_late(begun):
             self.books.violate(f"{kind} {request_id}: 504 after {took_ms:.0f} ms")
+        elif status == 408 and self.books.still_since(begun) > 0:
+            pass  # its body was too slow then
         elif status not in (200, 503, 504):
             self.books.violate(f"{kind} {request_id}: {status} {body[:200]!r}")
 
@@ -353,13 +423,13 @@ class ZmqClient:
         end = None
         while self.under_way or not self.books.stop.is_set():
             if self.books.stop.is_set() and end is None:
-                end = time.monotonic() + ANSWER_WAIT_S
+                end = self.books.now() + ANSWER_WAIT_S
             while not self.books.stop.is_set() and len(self.under_way) < 4:
                 self.send(dealer)
             if dealer.poll(50):
                 self.receive(dealer)
             self.expire()
-            if end and (self.books.violations or time.monotonic() > end):
+            if end and (self.books.violations or self.books.now() > end):
                 break
         dealer.close()
         self.context.term()
@@ -369,7 +439,7 @@ class ZmqClient:
         request_id = f"{self.name}-{self.number}"
         self.number += 1
         head = {"v": 1, "op": "predict", "id": request_id, "model": order.path.strip("/"), "accept": "npy", **dict(order.zmq)}
-        self.under_way[request_id] = (time.monotonic(), order)
+        self.under_way[request_id] = (self.books.now(), order)
         dealer.send_multipart([msgpack.packb(head), order.raw])
 
     def receive(self, dealer):
@@ -386,13 +456,14 @@ class ZmqClient:
             self.books.violate(f"zmq {order.kind} {reply['id']}: a wrong answer: {body and body[0][:80]!r}")
         elif reply["status"] == 503:
             time.sleep(0.02)
-        if reply["status"] not in (200, 503) or not self.books.may_say(begun, b"".join(body)):
+        late = reply["status"] == 504 and self.books.may_be_late(begun)
+        if (reply["status"] not in (200, 503) and not late) or not self.books.may_say(begun, b"".join(body)):
             self.books.violate(f"zmq {order.kind} {reply['id']}: {reply['status']} {body!r}")
 
     def expire(self):
         """What a front had when it died is never answered; nothing but time tells what that was. It tells no more
         than that: an answer that comes after all is counted too, once."""
-        now = time.monotonic()
+        now = self.books.now()
         for request_id, (begun, order) in list(self.under_way.items()):
             died, ended = self.books.died_since("zmq-front", begun), self.books.ended_since(begun, begun)
             if now - begun > ANSWER_WAIT_S and not died and not ended:

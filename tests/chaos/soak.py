@@ -20,7 +20,6 @@ import requests
 
 import chaos
 from load import Books, ZmqClient
-from conftest import wait_until
 from identity_provider import IdentityProvider
 from protocol_client import endpoint_of
 
@@ -56,7 +55,7 @@ def load(server, provider, orders, seed, seconds):
     books.stop.set()
     for thread in threads:
         thread.join()
-    wait_until(lambda: chaos.settled(server), 30, "all slots free")
+    books.pulse.wait_until(lambda: chaos.settled(server), 30, "all slots free")
     return books
 
 
