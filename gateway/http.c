@@ -34,7 +34,9 @@
 #define ACCEPT_WARNING_NS UINT64_C(10000000000)
 /* How long a connection may be idle, or in a head, when there is no place for another. */
 #define PATIENCE_WHEN_FULL_NS UINT64_C(1000000000)
-#define ROUNDS_A_TURN         8
+/* How long after it was made a connection may send nothing yet, during a drain. */
+#define NEWCOMER_NS   UINT64_C(1000000000)
+#define ROUNDS_A_TURN 8
 /* libmicrohttpd reads a body in pieces of half of it, and clears all of it after each request: of
  * 128 KiB that took a third of a tiny request's time. More than 32 KiB it would map for each
  * connection. The largest head that the gate lets through, and its answer's, fit. */
@@ -439,8 +441,10 @@ static bool sweep_connection(struct http *http, struct connection *connection, u
     }
     if (!connection_idle(connection))
         return false;
-    bool gives_way = full && now_ns - connection->idle_since_ns > PATIENCE_WHEN_FULL_NS;
-    if (http->gateway->draining || gives_way || connection_ended(connection))
+    uint64_t idle_ns = now_ns - connection->idle_since_ns;
+    bool gives_way = full && idle_ns > PATIENCE_WHEN_FULL_NS;
+    bool drains = http->gateway->draining && (connection->answered || idle_ns > NEWCOMER_NS);
+    if (drains || gives_way || connection_ended(connection))
         connection_hang_up(connection);
     return gives_way;
 }
@@ -480,7 +484,7 @@ static void stop_listening(struct http *http)
 }
 
 /* Connections between two requests are ended; the others end after their answer. One that has just
- * been made is about to send something: it has until the next sweep. */
+ * been made is about to send something: it has a second, until the next sweep. */
 static void drain(void *opaque)
 {
     struct http *http = opaque;

@@ -3,7 +3,7 @@
  * answers are that text, after as many milliseconds as the request's number says, or for "held N"
  * when gate.h lets it. With the mood "fail" it can be described but not set up; with "slow..." a
  * description takes an hour. As long as the file PATH.hold has the mood that it found, it is not
- * set up.
+ * set up; "MOOD at N" concerns the worker at seat N only.
  */
 #include "tests/plugins/gate.h"
 #include "unetserve/model.h"
@@ -29,6 +29,30 @@ static void text_read(const char *path, const char *which, char mood[32])
     mood[got] = '\0';
     if (file)
         fclose(file);
+}
+
+/* "" where the worker has no such number. */
+static void seat_read(char seat[32])
+{
+    char words[4096];
+    FILE *file = fopen("/proc/self/cmdline", "re");
+    size_t got = file ? fread(words, 1, sizeof words - 1, file) : 0;
+    if (file)
+        fclose(file);
+    words[got] = '\0';
+    seat[0] = '\0';
+    for (size_t at = 0; at < got; at += strlen(words + at) + 1)
+        if (strcmp(words + at, "--seat") == 0)
+            snprintf(seat, 32, "%.31s", words + at + sizeof "--seat");
+}
+
+static bool is_held(const char *path, const char *mood, const char *seat)
+{
+    char held[32];
+    char here[80];
+    text_read(path, "hold", held);
+    snprintf(here, sizeof here, "%s at %s", mood, seat);
+    return held[0] && (strcmp(held, mood) == 0 || strcmp(held, here) == 0);
 }
 
 static void wait_ms(long milliseconds)
@@ -72,17 +96,15 @@ static int setup(const struct unetserve_setup *options, void **model,
                  struct unetserve_interface *interface, char *error, size_t error_size)
 {
     struct moody *moody = calloc(1, sizeof *moody);
-    char held[32];
+    char seat[32];
     if (!moody)
         return -ENOMEM;
     moody->host = options->host;
     moody->gate = gate_open(options->path);
     text_read(options->path, "mood", moody->mood);
-    text_read(options->path, "hold", held);
-    for (int i = 0; i < 360000 && held[0] && strcmp(held, moody->mood) == 0; i++) {
+    seat_read(seat);
+    for (int i = 0; i < 360000 && is_held(options->path, moody->mood, seat); i++)
         wait_ms(10);
-        text_read(options->path, "hold", held);
-    }
     if (strcmp(moody->mood, "fail") == 0) {
         snprintf(error, error_size, "not in the mood");
         teardown(moody);

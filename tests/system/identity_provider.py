@@ -7,6 +7,7 @@
 """
 
 import base64
+import contextlib
 import http.server
 import json
 import threading
@@ -16,7 +17,7 @@ import urllib.parse
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from conftest import WAIT_S
+from conftest import WAIT_S, reserved_port
 
 SECRET = "between the two of us"
 
@@ -105,14 +106,15 @@ class IdentityProvider:
         self.key = Key("first")
         self.published = [self.key]
         self.server = None
-        self.start(0)
+        self.holder = contextlib.ExitStack()  # nobody else gets the port while this one is down
+        self.port = self.holder.enter_context(reserved_port())
+        self.start()
         self.issuer = self.url
 
-    def start(self, port=None):
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port if port is None else port), Handler)
+    def start(self):
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.server.daemon_threads = True
         self.server.provider = self
-        self.port = self.server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
         self.thread.start()
@@ -128,6 +130,7 @@ class IdentityProvider:
     def __exit__(self, *error):
         self.gate.set()
         self.stop()
+        self.holder.close()
 
     def count(self, path):
         with self.lock:

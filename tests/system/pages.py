@@ -9,6 +9,8 @@ import signal
 import subprocess
 import tempfile
 
+from conftest import WAIT_S
+
 FENCED = r"^```{}\n(.*?)^```"
 
 
@@ -29,7 +31,7 @@ def is_told(answer, shown):
     return re.fullmatch(pattern, shown.rstrip("\n"), re.S if answer.endswith("\n...\n") else 0) is not None
 
 
-def run(text, directory, environment, seconds=300):
+def run(text, directory, environment, seconds=WAIT_S):
     """Everything that a page says, in one shell, as its reader would type it. Returns how many answers were compared."""
     all_steps = [step for block in blocks(text, "sh") for step in steps(block)]
     script = "set -eu\n" + "".join(f"{commands}echo '@@ {i}'\n" for i, (commands, _) in enumerate(all_steps))

@@ -1,9 +1,13 @@
 """The client protocol in Python, written from the grammar in include/unetserve/protocol.h alone."""
 import glob
+import itertools
 import os
+import time
 
 import msgpack
 import zmq
+
+from conftest import WAIT_S
 
 
 def endpoint_of(server):
@@ -16,6 +20,7 @@ class Client:
     def __init__(self, server, kind=zmq.DEALER):
         self.context = zmq.Context()
         self.socket = self.context.socket(kind)
+        self.numbers = itertools.count()
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.connect(endpoint_of(server))
 
@@ -29,7 +34,7 @@ class Client:
     def send_raw(self, frames):
         self.socket.send_multipart(frames)
 
-    def receive(self, timeout_ms=30000):
+    def receive(self, timeout_ms=WAIT_S * 1000):
         """Returns (head, body), or None when nothing comes."""
         if not self.socket.poll(timeout_ms):
             return None
@@ -46,5 +51,14 @@ class Client:
         return self.receive()
 
     def status(self, **more):
-        self.send_raw([msgpack.packb({"v": 1, "op": "status", **more})])
-        return self.receive()
+        """Asks again now and then: a front that ends or dies may have taken the question with it."""
+        end = time.monotonic() + WAIT_S
+        ours = set()
+        while time.monotonic() < end:
+            question = {"v": 1, "op": "status", "id": f"status-{next(self.numbers)}", **more}
+            ours.add(question["id"])
+            self.send_raw([msgpack.packb(question)])
+            answer = self.receive(2000)
+            if answer and answer[0]["id"] in ours:
+                return answer
+        raise AssertionError(f"no status within {WAIT_S} s")

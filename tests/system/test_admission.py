@@ -29,7 +29,7 @@ def ask(server, times=1, **headers):
         answer = requests.post(server.url + "/predict", json={"input": 2.0}, timeout=WAIT_S, headers=headers)
         codes.append(answer.status_code)
         if answer.status_code == 429:
-            assert 900 <= int(answer.headers["Retry-After"]) <= 1000
+            assert 1 <= int(answer.headers["Retry-After"]) <= 1000
             assert answer.json()["detail"].startswith("Too many requests: 0.001 a second are allowed, try again in ")
     return codes
 

@@ -130,7 +130,7 @@ def test_who_has_not_the_time_takes_the_others_along(batching_server, pool):
     server = batching_server("batched")
     held = pool.submit(post, server, {"input": 2.0})
     wait_slots(server, READY=1)
-    hurried = post(server, {"input": 3.0}, {"X-Unetserve-Timeout-Ms": "20000"})
+    hurried = post(server, {"input": 3.0}, {"X-Unetserve-Timeout-Ms": "45000"})
     assert hurried.json() == {"output": 9.0}
     assert held.result().json() == {"output": 4.0}
     assert runs(server) == (1, 2)

@@ -22,11 +22,14 @@ rate_limit = 0.001
 rate_burst = 40
 max_body_bytes = 100K
 queue_memory = 4M
+header_timeout_ms = 3600000
 [model poison]
 path = {path}
 route = /predict
 workers = 2
 max_batch_size = 1
+timeout_ms = 3600000
+run_timeout_ms = 3600000
 """
 
 

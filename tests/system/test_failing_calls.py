@@ -278,14 +278,15 @@ def gateway_of_http(server):
 
 
 def test_gateway_without_descriptors_serves_again_when_they_return(start_server, simple_model):
-    server = start_server(simple_model)
+    server = start_server(simple_model, config="[server]\nheader_timeout_ms = 3600000\n")
     pid = gateway_of_http(server)
     session = requests.Session()
-    assert session.post(server.url + "/predict", json={"input": 4}).json() == {"output": 80.0}
+    assert session.post(server.url + "/predict", json={"input": 4}, timeout=WAIT_S).json() == {"output": 80.0}
     usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     free = next(number for number in range(1 << 16) if number not in fds(pid))
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, usual[1]))
     waiting = []
+    limited = time.monotonic()
     try:
         for _ in range(20):
             client = socket.create_connection(("127.0.0.1", server.port), WAIT_S)
@@ -297,8 +298,8 @@ def test_gateway_without_descriptors_serves_again_when_they_return(start_server,
         while time.monotonic() < begun + 2:
             assert session.post(server.url + "/predict", json={"input": 4}, timeout=WAIT_S).status_code == 200
             time.sleep(0.2)
-        assert cpu_s(pid) - begun_cpu < 1
-        assert server.log_text().count("cannot accept now") <= 2
+        assert cpu_s(pid) - begun_cpu < (time.monotonic() - begun) / 2
+        assert server.log_text().count("cannot accept now") <= 2 + (time.monotonic() - limited) / 10
         resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
         for client in waiting:
             assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")

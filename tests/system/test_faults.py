@@ -28,6 +28,8 @@ def poison_server(start_server):
     assert path.exists(), f"{path} is not built: make test-plugins"
 
     def start(workers=1, server="", model="", path=path):
+        if not re.search(r"^timeout_ms", model, re.M):
+            model += "timeout_ms = 3600000\n"
         return start_server(config=f"[server]\n{server}\n[model poison]\npath = {path}\n"
                                    f"route = /predict\nworkers = {workers}\n{model}\n")
 
@@ -94,7 +96,7 @@ def test_hanging_input_is_answered_500_and_its_batch_200(poison_server, gate):
     answers = ask_together(server, gate, ["a", "hang", "b"])
     assert [answer.status_code for answer in answers] == [200, 500, 200]
     assert "2 times" in answers[1].json()["detail"]
-    assert server.log_text().count("process shows no progress") == 2
+    assert server.log_text().count("process shows no progress") >= 2
     wait_slots_free(server)
     server.stop()
 
@@ -109,10 +111,15 @@ def test_failing_batch_is_taken_apart(poison_server, gate):
     server.stop()
 
 
-def test_slow_job_that_ticks_is_left_alone(poison_server):
+def test_slow_job_that_ticks_is_left_alone(poison_server, gate):
     """Longer than a silent one would be allowed: it is progress that counts."""
-    server = poison_server(model="run_timeout_ms = 18000\n")
-    assert ask(server, "slow 4500").status_code == 200
+    server = poison_server(path=gate.model, model="run_timeout_ms = 36000\n")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask, server, "held 0")
+        wait_until(lambda: slots(server)["RUN"], WAIT_S, "the job's running")
+        time.sleep(7)
+        gate.open()
+        assert answer.result().status_code == 200
     assert "no progress" not in server.log_text()
     server.stop()
 
@@ -196,7 +203,7 @@ def test_stopped_gateway_is_replaced(poison_server):
     for pid in gateways:
         os.kill(pid, signal.SIGSTOP)
     assert ask(server, "hello").text == "hello"  # it waited in the backlog
-    assert not set(gateways) & set(server.role("gateway"))
+    wait_until(lambda: not set(gateways) & set(server.role("gateway")), WAIT_S, "the replacement of the other front too")
     server.stop()
 
 
@@ -280,7 +287,7 @@ def condemned(server):
 def test_worker_that_cannot_be_killed(poison_server):
     """Its client is told at the deadline, its slot is out of use, its lease goes to the process that replaces it; and
     when it goes after all, nothing of it stays."""
-    server = poison_server(model="run_timeout_ms = 6000\nmax_batch_size = 1\n")
+    server = poison_server(model="run_timeout_ms = 18000\nmax_batch_size = 1\n")
     worker = server.role("worker")[0]
     unkillable = Unkillable(worker)
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
@@ -293,13 +300,13 @@ def test_worker_that_cannot_be_killed(poison_server):
         assert behind.result().text == "behind"
     assert process_alive(worker) and condemned(server) == [worker]
     assert ask(server, "hello").text == "hello"
-    assert len(server.role("worker")) == 2
+    wait_until(lambda: len(server.role("worker")) == 2, WAIT_S, "a worker beside it")
     wait_until(lambda: taken(server) == 1, WAIT_S, "all slots but one to be free")
     assert requests.get(server.url + "/health", timeout=WAIT_S).status_code == 200
     unkillable.release()
     wait_slots_free(server)
     wait_until(lambda: not condemned(server), WAIT_S, "the burial")
-    assert len(server.role("worker")) == 1
+    wait_until(lambda: len(server.role("worker")) == 1, WAIT_S, "one worker")
     server.stop()
 
 
@@ -313,7 +320,7 @@ def test_others_that_cannot_be_killed_are_replaced(poison_server, role):
         os.kill(pid, signal.SIGSTOP)
     assert ask(server, "hello").text == "hello"
     # The ZeroMQ front too: who connects to the stopped one waits as long as that one does.
-    wait_until(lambda: server.log_text().count('msg="process ready"') == ready + len(pids), WAIT_S, "all successors")
+    wait_until(lambda: server.log_text().count('msg="process ready"') >= ready + len(pids), WAIT_S, "all successors")
     assert all(map(process_alive, pids)) and set(condemned(server)) == set(pids)
     for one in held:
         one.release()

@@ -261,7 +261,8 @@ def test_clients_that_leave_hold_no_slot(simple):
 
 def test_drain_answers_what_was_accepted(start_server, gate):
     server = start_server(config="[server]\ndrain_timeout_ms = 3600000\n"
-                                 f"[model poison]\npath = {gate.model}\nroute = /predict\nmax_batch_size = 1\n")
+                                 f"[model poison]\npath = {gate.model}\nroute = /predict\nmax_batch_size = 1\n"
+                                 "timeout_ms = 3600000\nrun_timeout_ms = 3600000\n")
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(post, server, b"held 0", Content_Type="application/json") for _ in range(4)]
         with protocol_client.Client(server) as observer:
@@ -271,7 +272,7 @@ def test_drain_answers_what_was_accepted(start_server, gate):
 
             wait_until(lambda: accepted() == 4, what="four accepted requests")
         os.kill(server.pid, signal.SIGTERM)
-        wait_until(lambda: server.log_text().count("why=SIGTERM") == 2, what="both fronts' drain")
+        wait_until(lambda: server.log_text().count("why=SIGTERM") >= 2, what="both fronts' drain")
         gate.open()
         for one in asked:
             answer = one.result()

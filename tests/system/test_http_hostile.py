@@ -203,13 +203,14 @@ def test_out_of_descriptors(start_server, simple_model):
                if words[0].endswith("unetserve-gateway") and "zmq" not in words)
     limit = before[pid] + 10
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
+    begun = time.monotonic()
     clients = [connect(server) for _ in range(30)]
     for client in clients:
         client.sendall(HEAD + b"{")
     wait_until(lambda: descriptors(server)[pid] >= limit, what="as many descriptors as there may be")
     wait_until(lambda: "cannot accept now" in server.log_text(), what="a warning")
     time.sleep(0.5)
-    assert server.log_text().count("cannot accept now") == 1
+    assert server.log_text().count("cannot accept now") <= 1 + (time.monotonic() - begun) / 10
     for client in clients:
         client.close()
     answer = requests.post(server.url + "/predict", json={"input": 4.0}, timeout=WAIT_S)

@@ -19,7 +19,7 @@ def server(start_server, simple_model):
 
 
 def ask_curl(port, path, method, headers):
-    command = ["curl", "-sS", "-m", "20", "-o", "-", "-w", "\n%{http_code}", "-X", method, "--data-binary", "@-"]
+    command = ["curl", "-sS", "-m", str(WAIT_S), "-o", "-", "-w", "\n%{http_code}", "-X", method, "--data-binary", "@-"]
     for name, value in headers.items():
         command += ["-H", f"{name}: {value}"]
     done = subprocess.run(command + [f"http://127.0.0.1:{port}{path}"], input=BODY, capture_output=True, timeout=WAIT_S)

@@ -171,7 +171,7 @@ def test_installed_server_serves(installed, tmp_path):
     server = subprocess.Popen([usr / "bin/unetserve", "--model", usr / "share/unetserve/models/s2-worldcover",
                                "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=log, env=environment)
     try:
-        url = read_ready_line(server, 60)
+        url = read_ready_line(server, WAIT_S)
         subprocess.run([usr / "bin/unetctl", "predict", SCENE, "-o", tmp_path / "m.npy", "--url", url], check=True,
                        timeout=WAIT_S, env=environment)
         assert (numpy.load(tmp_path / "m.npy") == LABELS).mean() > 0.99

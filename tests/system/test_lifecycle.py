@@ -293,7 +293,8 @@ def test_sighup_applies_keys_and_log_level_to_those_that_run(start_server, simpl
 def test_sighup_changes_limits_of_those_that_run(start_server):
     """Connections of one address, the page, and the drain's time, which orphans go by too."""
     poison = BUILD / "tests" / "models" / "poison.so"
-    text = "[server]\ngateways = 1\n%s\n[model poison]\npath = " + str(poison) + "\nroute = /predict\n"
+    text = ("[server]\ngateways = 1\nheader_timeout_ms = 3600000\n%s\n[model poison]\npath = " + str(poison) + "\nroute = /predict\n"
+            "timeout_ms = 3600000\nrun_timeout_ms = 3600000\n")
     server = start_server(config=text % "drain_timeout_ms = 86400000\n")
     gateways = server.role("gateway")
     assert requests.get(server.url + "/docs", timeout=WAIT_S).status_code == 200
@@ -372,10 +373,10 @@ def test_requests_in_flight_end_with_the_model_that_they_began_with(start_moody,
     server = start_moody()
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         old = [pool.submit(ask_text, server, "held 0") for _ in range(3)]
-        wait_until(lambda: "RUN" in slot_states(server), WAIT_S, "the running job")
+        wait_until(lambda: accepted(server) == 3, WAIT_S, "three jobs")
         mood("second")
         server.send(signal.SIGHUP)
-        wait_until(lambda: server.log_text().count("program=worker") == 2, WAIT_S, "the spare")
+        wait_until(lambda: server.log_text().count("program=worker") >= 2, WAIT_S, "the spare")
         assert ask_text(server) == (200, "second")
         moody_gate.open()
         assert {one.result() for one in old} == {(200, "first")}
@@ -391,10 +392,10 @@ def test_old_worker_dies_during_the_reload(start_moody, moody):
     old_worker = server.role("worker")[0]
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         old = [pool.submit(ask_text, server, "held 0") for _ in range(3)]
-        wait_until(lambda: "RUN" in slot_states(server), WAIT_S, "the running job")
+        wait_until(lambda: accepted(server) == 3, WAIT_S, "three jobs")
         mood("second")
         server.send(signal.SIGHUP)
-        wait_until(lambda: server.log_text().count("program=worker") == 2, WAIT_S, "the spare")
+        wait_until(lambda: server.log_text().count("program=worker") >= 2, WAIT_S, "the spare")
         assert ask_text(server) == (200, "second")
         os.kill(old_worker, signal.SIGKILL)
         for one in old:
@@ -467,11 +468,20 @@ def test_refused_reload_leaves_no_worker_of_the_new_model(start_server, moody, h
     server.stop()
 
 
+def seats(server):
+    """{number: pid} of the workers' seats."""
+    return {int(words[words.index("--seat") + 1]): pid for pid, words in server.children().items()
+            if "--seat" in words and words[0].endswith("unetserve-worker")}
+
+
+def seat_of(server, pid):
+    return next(seat for seat, one in seats(server).items() if one == pid)
+
+
 def spare_of(server):
     """The pid of the worker at the last seat, which loads what is to come; None: it is not there."""
-    seats = {int(words[words.index("--seat") + 1]): pid for pid, words in server.children().items()
-             if "--seat" in words and words[0].endswith("unetserve-worker")}
-    return seats.get(max(seats)) if len(seats) == 3 else None
+    found = seats(server)
+    return found[max(found)] if len(found) == 3 else None
 
 
 def test_reload_whose_spare_never_loads_ends(start_server, moody, hold):
@@ -486,8 +496,7 @@ def test_reload_whose_spare_never_loads_ends(start_server, moody, hold):
     spare = wait_until(lambda: spare_of(server), WAIT_S, "the spare")
     os.kill(old[0], signal.SIGKILL)
     wait_until(lambda: len(server.role("worker")) == 3 and old[0] not in server.role("worker"), WAIT_S, "its successor")
-    os.kill(spare, signal.SIGSTOP)
-    hold("nothing")
+    hold(f"second at {seat_of(server, spare)}")
     wait_until(lambda: ask_text(server) == (200, "second"), WAIT_S, "the new model")
     hold("second")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -516,10 +525,19 @@ def test_reload_whose_spare_never_loads_ends(start_server, moody, hold):
     server.stop()
 
 
-def slot_states(server):
+def slots(server):
     with Client(server) as client:
-        slots = json.loads(client.status()[1])["slots"]
-    return [state for state, count in slots.items() if count]
+        return json.loads(client.status()[1])["slots"]
+
+
+def slot_states(server):
+    return [state for state, count in slots(server).items() if count]
+
+
+def accepted(server):
+    """Jobs that are not done."""
+    counts = slots(server)
+    return counts["READY"] + counts["LEASED"] + counts["RUN"]
 
 
 def test_changed_interfaces_lose_no_request(start_server, moody):

@@ -1,5 +1,6 @@
 """Logs: one request's way through all processes by its id, in both formats; text from outside cannot forge a line."""
 
+import collections
 import concurrent.futures
 import json
 import os
@@ -75,9 +76,10 @@ def test_a_request_is_followed_through_all_processes_and_a_death(traced, gate):
         gate.open()
         assert answer.result().status_code == 200
     wait_told(lines, "trace/1=a", "gateway", "request answered")
-    told = of_request(lines(), "trace/1=a")
-    assert told == [("broker", "job leased"), ("worker", "job started"), ("supervisor", "a job lost its worker"),
-                    ("broker", "job leased"), ("worker", "job started"), ("gateway", "request answered")]
+    # In some order: each process writes for itself, perhaps a little later than what it did was seen.
+    expected = {("broker", "job leased"): 2, ("worker", "job started"): 2, ("supervisor", "a job lost its worker"): 1,
+                ("gateway", "request answered"): 1}
+    wait_until(lambda: collections.Counter(of_request(lines(), "trace/1=a")) == expected, WAIT_S, f"the lines {expected}")
     lost = next(line for line in lines() if line["msg"] == "a job lost its worker")
     assert (int(lost["pid"]), int(lost["deaths_before"])) == (worker, 0)
     server.stop()
@@ -92,8 +94,8 @@ def test_a_failed_request_is_told_at_level_warning(traced):
     failed = {line["request_id"]: line for line in lines() if line["msg"] == "request failed"}
     assert {failed[name]["level"] for name in ("bad-1", "bad-2")} == {"warning"}
     assert {failed[name]["status"] for name in ("bad-1", "bad-2")} == {"500"}
-    assert of_request(lines(), "bad-1").count(("supervisor", "a job lost its worker")) == 2
-    assert ("worker", "job failed") in of_request(lines(), "bad-2")
+    wait_until(lambda: of_request(lines(), "bad-1").count(("supervisor", "a job lost its worker")) == 2, WAIT_S, "two deaths")
+    wait_told(lines, "bad-2", "worker", "job failed")
     server.stop()
 
 
@@ -128,10 +130,10 @@ def test_no_text_from_outside_forges_a_line(traced):
             client.send_raw([head, b"fail " + text])
             answer, _ = client.receive(WAIT_S * 1000)
             assert answer["status"] in (400, 500)
+    wait_until(lambda: any(line["msg"] == "job failed" for line in lines()), WAIT_S, "the worker's line")
     found = lines()
     assert {line["role"] for line in found} <= {"supervisor", "gateway", "broker", "worker"}
     assert not any("forged" in key for line in found for key in line)
-    assert any(line["msg"] == "job failed" for line in found)
     for line in found:
         assert re.fullmatch(r"[-A-Za-z0-9._:/+=@~]*", line.get("request_id", "")), line
     server.stop()

@@ -30,6 +30,8 @@ def serve(start_server, simple_model, provider, tmp_path):
     """serve(SERVER KEYS, MODEL Y'S KEYS): models x at /predict and y at /other, and the provider's signed tokens."""
 
     def start(keys="", of_y="", issuer=True, **options):
+        if "oauth_timeout_ms" not in keys:
+            keys += "oauth_timeout_ms = 60000\n"
         signed = f"oauth_issuer = {provider.issuer}\noauth_audience = maps\n" if issuer else ""
         return start_server(config=f"[server]\n{signed}{keys}\n[model x]\npath = {simple_model}\nroute = /predict\n"
                                    f"[model y]\npath = {simple_model}\nroute = /other\n{of_y}\n", **options)
@@ -215,7 +217,7 @@ def test_requests_that_wait_for_their_token(serve, provider, form):
 
 
 def test_clients_that_leave_while_their_token_is_checked(serve, provider, asks_provider):
-    server = serve(asks_provider, issuer=False)
+    server = serve(asks_provider + "oauth_timeout_ms = 5000\n", issuer=False)
     provider.gate.clear()
     for i in range(20):
         with socket.create_connection(("127.0.0.1", server.port), WAIT_S) as stream:
@@ -514,7 +516,7 @@ def test_reload(serve, provider, simple_model):
         server.send(signal.SIGHUP)
         wait_until(lambda: len(re.findall(r"\breloaded\b", server.log_text())) > told, WAIT_S, "the reload")
 
-    signed = f"[server]\noauth_issuer = {provider.issuer}\n"
+    signed = f"[server]\noauth_issuer = {provider.issuer}\noauth_timeout_ms = 60000\n"
     reload(signed + "oauth_audience = maps\n")
     assert server.role("auth") == first
     assert_served(ask(server, token))

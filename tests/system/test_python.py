@@ -450,7 +450,7 @@ def test_a_worker_that_dies_is_replaced_and_its_job_ends_with_a_word(start_file)
 
 
 def test_a_long_call_is_no_hang_and_a_hang_is_noticed(start_file):
-    server = start_file("trouble.py", env={"TEST_RUN_TIMEOUT": "14"})
+    server = start_file("trouble.py", env={"TEST_RUN_TIMEOUT": "24"})
     first = post(server, {"do": "nothing"}).json()["pid"]
     # Longer than the silence for which a worker is taken for hung.
     assert post(server, {"do": "sleep", "seconds": 5}).json()["pid"] == first

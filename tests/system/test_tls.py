@@ -285,7 +285,7 @@ def cpu_s(server):
 
 
 def test_slow_heads_and_handshakes(serve, simple_model):
-    secure = serve(simple_model, "header_timeout_ms = 3000")
+    secure = serve(simple_model, "header_timeout_ms = 10000")
     with secure.connect() as client:
         client.sendall(b"GET /health HT")
         answer = read_all(client)
