@@ -61,24 +61,23 @@ static int socket_listen(int fd)
     return listen(fd, LISTEN_BACKLOG) ? -errno : 0;
 }
 
-/* A socket for each gateway on one port. The first is tried without SO_REUSEPORT: with it, a second
- * unetserve would silently take half of another's connections. */
+/* A socket for each gateway on one port. The first listens without SO_REUSEPORT: with it, a second
+ * unetserve would silently take half of another's connections. Then it lets the others join it, so
+ * that the port is never free in between. */
 static int tcp_open(struct listeners *listeners, uint32_t number, struct address *address)
 {
+    int one = 1;
     int fd = socket_bind(address, false);
     if (fd < 0)
         return fd;
+    listeners->fds[0][number] = fd;
     int error = socket_name(fd, address);
-    bool shared = listeners->gateways > 1;
-    if (!error && !shared) {
-        error = socket_listen(fd);
-        listeners->fds[0][number] = fd;
-        return error;
-    }
     if (!error)
         error = socket_listen(fd);
-    close(fd);
-    for (uint32_t g = 0; !error && g < listeners->gateways; g++) {
+    if (!error && listeners->gateways > 1 &&
+        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one))
+        error = -errno;
+    for (uint32_t g = 1; !error && g < listeners->gateways; g++) {
         fd = socket_bind(address, true);
         if (fd < 0)
             return fd;
