@@ -69,6 +69,22 @@ void connection_close(struct connections *connections, struct connection *connec
     free(connection);
 }
 
+void connection_moved(struct connection *connection)
+{
+    if (connection->moved_at == connection->among->run)
+        return;
+    connection->moved_at = connection->among->run;
+    connection->among->moved++;
+}
+
+void connection_waits(struct connection *connection)
+{
+    if (connection->moved_at != connection->among->run)
+        return;
+    connection->moved_at = 0;
+    connection->among->moved--;
+}
+
 void connection_refuse(struct connection *connection, struct answer *answer, bool kick)
 {
     connection->refused = true;
@@ -216,7 +232,7 @@ static ssize_t source_read(struct connection *connection, void *buffer, size_t s
 ssize_t connection_read(struct connection *connection, void *buffer, size_t size, int flags)
 {
     if (connection->refused) {
-        connection->among->moved = true;
+        connection_moved(connection);
         errno = ECONNRESET;
         return -1;
     }
@@ -227,7 +243,8 @@ ssize_t connection_read(struct connection *connection, void *buffer, size_t size
         return -1;
     }
     ssize_t got = source_read(connection, buffer, size, flags);
-    connection->among->moved |= got >= 0 || errno != EAGAIN;
+    if (got >= 0 || errno != EAGAIN)
+        connection_moved(connection);
     if (got < 0 || (flags & MSG_PEEK))
         return got;
     metrics_received((size_t)got);

@@ -41,6 +41,7 @@ struct connection {
     const char *request_id;  /* its id, or NULL */
     const struct cors_grant *cors; /* its answer's, or NULL */
     struct connections *among;
+    uint64_t moved_at; /* libmicrohttpd's last run that has got on with it: among->run */
     struct connection *previous, *next;
 };
 
@@ -48,7 +49,8 @@ struct connections {
     struct connection *first, *last; /* the newest, the oldest */
     uint32_t count;
     struct crowd crowd;
-    bool moved; /* libmicrohttpd has got on with one of them in its last run */
+    uint64_t run;   /* libmicrohttpd's last */
+    uint32_t moved; /* how many it has got on with in that, and may get on with in the next */
     struct peers addresses;
 };
 
@@ -58,6 +60,11 @@ struct connection *connection_open(struct connections *connections, int fd);
 
 /* Before libmicrohttpd closes the socket: out of the list and the table, freed. */
 void connection_close(struct connections *connections, struct connection *connection);
+
+/* libmicrohttpd has got on with it in this run, and may do so in the next; but not where all that
+ * there is to do is to wait. */
+void connection_moved(struct connection *connection);
+void connection_waits(struct connection *connection);
 
 /* The connection of a socket, or NULL. Callable from any thread. */
 struct connection *connection_find(int fd);

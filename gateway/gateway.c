@@ -5,15 +5,12 @@
 #include "unetserve/log.h"
 
 #include <errno.h>
-#include <immintrin.h>
-#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 
 #define RESCAN_US     60000
-#define LOOKS_A_TURN  4
-#define SOON_NS       30000
+#define STEPS_A_TURN  8
 #define LAST_WORDS_US 500000 /* for the refusals to go out; less than the supervisor waits */
 #define ACCURACY_US   5000
 
@@ -40,12 +37,10 @@ static int on_rescan(sd_event_source *source, uint64_t now_us, void *opaque)
     return 0;
 }
 
-/* After each turn: what the front has to do, and the rescan goes on while there is something to
- * look for, and only then. */
+/* After each turn: the rescan goes on while there is something to look for, and only then. */
 static void turn_over(struct gateway *gateway)
 {
     gateway->front.turn_over(gateway->front.opaque);
-    jobs_pass_baton(&gateway->jobs);
     seat_tick(&gateway->seat);
     if (gateway->jobs.waiting_count && !gateway->rescan_armed) {
         sd_event_source_set_time_relative(gateway->rescan, RESCAN_US);
@@ -173,15 +168,8 @@ static int add_sources(struct gateway *gateway)
     return error < 0 ? error : 0;
 }
 
-static bool has_several_cores(void)
-{
-    cpu_set_t cores;
-    return sched_getaffinity(0, sizeof cores, &cores) == 0 && CPU_COUNT(&cores) > 1;
-}
-
 int gateway_open(struct gateway *gateway)
 {
-    gateway->several_cores = has_several_cores();
     metrics_open(&gateway->seat);
     int error = baton_open(&gateway->batons, &gateway->seat.queue, gateway->config.run_dir);
     if (error) {
@@ -202,37 +190,32 @@ int gateway_open(struct gateway *gateway)
     return error < 0 ? error : 0;
 }
 
-/* Is it worth waiting awake? To sleep and to be woken takes two processors longer than the shortest
- * jobs do. Only for a lone job with a worker, only where those before it came back so soon, and at
- * most that long: a gateway that has nothing to expect sleeps. */
-static void expect_answer(const struct gateway *gateway)
+static bool go_on(struct gateway *gateway)
 {
-    uint64_t lone_ns = gateway->several_cores ? jobs_lone_ns(&gateway->jobs) : 0;
-    if (lone_ns == 0 || lone_ns > SOON_NS)
-        return;
-    uint64_t until_ns = queue_now_ns() + SOON_NS;
-    while (!seat_called(&gateway->seat) && queue_now_ns() < until_ns)
-        _mm_pause();
+    const struct front *front = &gateway->front;
+    return front->go_on && front->go_on(front->opaque);
 }
 
-/* What follows an event, until nothing comes back meanwhile: whoever wakes this process before it
- * sleeps has no system call to make. */
-static void turns_over(struct gateway *gateway)
+/* What follows an event, until nothing comes of it any more. Whoever wakes this process before it
+ * sleeps has no system call to make. Between two steps of the front, workers and the broker hear of
+ * what the one has accepted, once for all of it, and what has come back meanwhile goes out with
+ * the other. */
+static void steps(struct gateway *gateway)
 {
-    bool called = true;
-    for (int i = 0; i < LOOKS_A_TURN && called; i++) {
-        turn_over(gateway);
-        expect_answer(gateway);
-        called = seat_awake(&gateway->seat);
+    bool more = true;
+    for (int i = 0; i < STEPS_A_TURN && more; i++) {
+        jobs_pass_on(&gateway->jobs);
+        bool called = seat_awake(&gateway->seat);
         if (called)
             jobs_collect(&gateway->jobs);
+        more = go_on(gateway) || called;
     }
     if (seat_asleep(&gateway->seat)) {
         jobs_collect(&gateway->jobs);
-        called = true;
+        for (int i = 0; i < STEPS_A_TURN && go_on(gateway);)
+            i++;
     }
-    if (called)
-        turn_over(gateway);
+    jobs_pass_on(&gateway->jobs);
 }
 
 /* One event. What follows it is called here and is no post source: each of those would cost a round
@@ -247,7 +230,8 @@ static int turn(struct gateway *gateway)
         ready = sd_event_dispatch(gateway->event);
     if (ready < 0)
         return ready;
-    turns_over(gateway);
+    steps(gateway);
+    turn_over(gateway);
     return 0;
 }
 

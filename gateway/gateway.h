@@ -20,7 +20,9 @@ struct front {
     void (*reconfigure)(void *opaque);
     /* Jobs wait, and one of them may do so for long. NULL: nothing to do. */
     void (*rescan)(void *opaque);
-    /* After each event that the loop has handled. */
+    /* One step of what has to be done at once. False: there is nothing. NULL: there never is. */
+    bool (*go_on)(void *opaque);
+    /* At the end of a turn, before the loop looks for events. */
     void (*turn_over)(void *opaque);
     /* The drain's time is over: refuse what is not whole. NULL: nothing to do. */
     void (*give_up)(void *opaque);
@@ -38,7 +40,6 @@ struct gateway {
     struct baton_line batons;
     struct front front;
     sd_event_source *life, *rescan, *delay_timer, *drain_timer;
-    bool several_cores; /* a worker can run while this process does */
     bool rescan_armed;
     bool ending;   /* told to end: /health says so to balancers, but requests are still taken for
                       drain_delay_ms */

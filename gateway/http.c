@@ -35,8 +35,7 @@
 /* How long a connection may be idle, or in a head, when there is no place for another. */
 #define PATIENCE_WHEN_FULL_NS UINT64_C(1000000000)
 /* How long after it was made a connection may send nothing yet, during a drain. */
-#define NEWCOMER_NS   UINT64_C(1000000000)
-#define ROUNDS_A_TURN 8
+#define NEWCOMER_NS UINT64_C(1000000000)
 /* libmicrohttpd reads a body in pieces of half of it, and clears all of it after each request: of
  * 128 KiB that took a third of a tiny request's time. More than 32 KiB it would map for each
  * connection. The largest head that the gate lets through, and its answer's, fit. */
@@ -86,7 +85,7 @@ static void on_connection(void *opaque, struct MHD_Connection *mhd, void **conte
                           enum MHD_ConnectionNotificationCode code)
 {
     struct http *http = opaque;
-    http->connections.moved = true;
+    http->connections.moved++;
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         const union MHD_ConnectionInfo *info = MHD_get_connection_info(
             mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
@@ -121,14 +120,15 @@ static void on_request_done(void *opaque, struct MHD_Connection *mhd, void **req
 
 static void daemons_run(struct http *http)
 {
-    http->connections.moved = false;
+    http->connections.run++;
+    http->connections.moved = 0;
     for (int i = 0; i < 2; i++)
         if (http->daemons[i])
             MHD_run(http->daemons[i]);
 }
 
 /* While a request is kept at hand, libmicrohttpd says that it wants to run. It does not if its last
- * run got on with nothing and no answer is on its way. */
+ * run got on with nothing but what is kept since, and no answer is on its way. */
 static bool only_waits(const struct http *http)
 {
     return http->kept_count && !http->connections.moved && !http->answering;
@@ -264,17 +264,24 @@ static void run_later(struct http *http, bool timed, uint64_t timeout_ms)
     }
 }
 
+/* Of those that were resumed libmicrohttpd's timeout does not speak. */
+static bool go_on(void *opaque)
+{
+    struct http *http = opaque;
+    uint64_t timeout_ms = 0;
+    bool timed = daemons_timeout(http, &timeout_ms);
+    if (!http->resumed && !(timed && timeout_ms == 0))
+        return false;
+    http->resumed = false;
+    daemons_run(http);
+    return true;
+}
+
 static void turn_over(void *opaque)
 {
     struct http *http = opaque;
     uint64_t timeout_ms = 0;
     bool timed = daemons_timeout(http, &timeout_ms);
-    for (int round = 0; round < ROUNDS_A_TURN && (http->resumed || (timed && timeout_ms == 0));
-         round++) {
-        http->resumed = false;
-        daemons_run(http);
-        timed = daemons_timeout(http, &timeout_ms);
-    }
     /* A large answer, or a slow reader: no telling what it is that libmicrohttpd wants. */
     if (http->kept_count && timed && timeout_ms == 0 && !http->resumed &&
         !http->connections.moved) {
@@ -746,6 +753,7 @@ int http_open(struct http *http, struct gateway *gateway)
         .drained = drained,
         .reconfigure = reconfigure,
         .rescan = rescan,
+        .go_on = go_on,
         .turn_over = turn_over,
     };
     return 0;

@@ -43,7 +43,6 @@ struct job {
     job_ready *ready;
     void *opaque;
     bool handed_over; /* to a worker, past the broker, who does not know of it yet */
-    bool lone;        /* was handed over */
     bool wanting;     /* the front has taken all there was */
     struct items items;
     struct body_reader reader;
@@ -346,7 +345,7 @@ static void fill_slot(struct job *job, const struct unetserve_shape *shape, size
     memcpy(slot->request_id, job->request_id, sizeof slot->request_id);
 }
 
-/* At the end of the turn, and one for all: the broker looks at every slot anyway. */
+/* One for all: the broker looks at every slot anyway. */
 static void pass_baton(const struct job *job, uint64_t word)
 {
     job->jobs->baton_due = true;
@@ -354,23 +353,29 @@ static void pass_baton(const struct job *job, uint64_t word)
         .slot = job->slot, .model = job->view->model, .word = word};
 }
 
-void jobs_pass_baton(struct jobs *jobs)
+/* To a worker, if it can take it itself, else to the broker. */
+static void hand_over(struct job *job)
 {
+    struct jobs *jobs = job->jobs;
+    uint16_t worker = handover_find(&jobs->seat->queue, job->slot);
+    job->handed_over = worker != 0;
+    if (!worker) {
+        pass_baton(job, job->word);
+        return;
+    }
+    if (jobs->next_worker && jobs->next_worker != worker)
+        seat_wake(&jobs->seat->queue, jobs->next_worker);
+    jobs->next_worker = worker;
+}
+
+void jobs_pass_on(struct jobs *jobs)
+{
+    if (jobs->next_worker)
+        seat_wake(&jobs->seat->queue, jobs->next_worker);
+    jobs->next_worker = 0;
     if (jobs->baton_due)
         jobs->baton(jobs->baton_opaque, &jobs->next_baton);
     jobs->baton_due = false;
-}
-
-/* To an idle worker if there is one for it, else to the broker. */
-static void hand_over(struct job *job)
-{
-    const struct queue *queue = &job->jobs->seat->queue;
-    uint16_t worker = handover_find(queue, job->slot);
-    job->handed_over = job->lone = worker != 0;
-    if (worker)
-        seat_wake(queue, worker);
-    else
-        pass_baton(job, job->word);
 }
 
 /* A slot that holds the labels too; and of an image file the pixels that a worker makes of it, so
@@ -500,13 +505,6 @@ static void job_tell(const struct job *job, const struct job_outcome *outcome)
               log_real("forward_ms", outcome->times.forward_ms));
 }
 
-uint64_t jobs_lone_ns(const struct jobs *jobs)
-{
-    bool lone = jobs->waiting_count == 1 && jobs->receiving_count == 0 && jobs->waiting[0]->lone &&
-                jobs->waiting[0]->state == JOB_WAITING;
-    return lone ? jobs->lone_ns : 0;
-}
-
 static void job_answer(struct job *job, struct job_outcome *outcome)
 {
     job_done *done = job->done;
@@ -624,17 +622,6 @@ static bool job_has_stream(const struct job *job, const struct queue_slot *slot,
             atomic_load_explicit(&slot->ring.produced, memory_order_relaxed) > 0);
 }
 
-/* By the worker's own end, so that it does not matter whether this process slept meanwhile. */
-static void learn_lone(const struct job *job, const struct queue_slot *slot)
-{
-    uint64_t *lately_ns = &job->jobs->lone_ns;
-    uint64_t ended_ns = atomic_load_explicit(&slot->finished_ns, memory_order_relaxed);
-    if (!job->lone || ended_ns <= job->accepted_ns)
-        return;
-    uint64_t took_ns = ended_ns - job->accepted_ns;
-    *lately_ns = *lately_ns ? *lately_ns - *lately_ns / 8 + took_ns / 8 : took_ns;
-}
-
 /* The slot is in DONE or FAILED: take it, copy the answer out, give it back, tell the front. */
 static void job_take_answer(struct job *job, uint64_t word)
 {
@@ -642,7 +629,6 @@ static void job_take_answer(struct job *job, uint64_t word)
     const struct queue_slot *slot = &queue->slots[job->slot];
     bool failed = queue_word_state(word) == QUEUE_FAILED;
     uint64_t sending;
-    learn_lone(job, slot);
     if (!job_move(job, word, QUEUE_SEND, job->jobs->seat->index, &sending))
         return; /* the next look sees what became of it */
     if (job_has_stream(job, slot, failed)) {

@@ -58,11 +58,11 @@ struct jobs {
     baton_send *baton;
     void *baton_opaque;
     bool baton_due;
+    uint16_t next_worker; /* process index: to be woken for what has been submitted; 0: none */
     struct wire_baton next_baton;
     struct job *waiting[QUEUE_MAX_SLOTS]; /* WAITING and FORGOTTEN, in no order */
     uint32_t waiting_count;
     uint32_t receiving_count;
-    uint64_t lone_ns; /* how long jobs that were handed to a worker directly have taken lately */
 };
 
 struct job_order {
@@ -97,12 +97,8 @@ int job_feed(struct job *job, const void *bytes, size_t size, struct problem *pr
  * job_drop may follow. */
 int job_submit(struct job *job, struct problem *problem);
 
-/* One job is under way, with a worker that was woken for it, and nothing else: how long that takes,
- * by the last few of that kind, or 0. */
-uint64_t jobs_lone_ns(const struct jobs *jobs);
-
-/* After each turn: tell the broker of what has been submitted. */
-void jobs_pass_baton(struct jobs *jobs);
+/* Tell workers and the broker of what has been submitted since the last call. */
+void jobs_pass_on(struct jobs *jobs);
 
 /* The next item of the answer, in memory that lives until the next call; at its end only job_drop
  * may follow. From the first `ready` on. */

@@ -39,6 +39,7 @@ static struct request *request_make(struct http *http, struct MHD_Connection *mh
         .speaks_1 = strcmp(version, MHD_HTTP_VERSION_1_1) == 0,
     };
     connection->request = request;
+    connection_moved(connection);
     metrics_request_begun();
     return request;
 }
@@ -268,12 +269,12 @@ enum MHD_Result request_handle(void *opaque, struct MHD_Connection *mhd, const c
     struct request *request = *context;
     if (request && request->kept)
         return MHD_YES;
-    ((struct http *)opaque)->connections.moved = true;
     if (!request) {
         request = request_make(opaque, mhd, version);
         *context = request;
         return request ? request_begin(request, method, url) : MHD_NO;
     }
+    connection_moved(request->connection);
     if (!*upload_size)
         return request_whole(request);
     size_t size = *upload_size;
@@ -297,7 +298,7 @@ void request_end(struct request *request)
     connection->request = NULL;
     connection->request_id = NULL;
     connection->cors = NULL;
-    request->http->connections.moved = true;
+    connection_moved(connection);
     request->http->answering -= request->answering;
     free(request);
     connection_request_done(connection);

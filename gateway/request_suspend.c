@@ -145,6 +145,7 @@ void request_wait(struct request *request)
     }
     request_keep(request);
     request_watch(request);
+    connection_waits(request->connection);
 }
 
 void request_suspend_kept(struct http *http)

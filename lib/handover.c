@@ -43,20 +43,43 @@ static bool look_around(const struct queue *queue, uint32_t slot, uint32_t model
     return true;
 }
 
-uint16_t handover_find(const struct queue *queue, uint32_t slot)
+/* The next index after that one of a worker that may take the model's jobs; 0: there is none. */
+static uint16_t next_worker(const struct queue *queue, uint16_t after, uint32_t model,
+                            uint32_t generation)
 {
-    const struct queue_slot *job = &queue->slots[slot];
-    uint32_t model = atomic_load_explicit(&job->model, memory_order_relaxed);
-    uint32_t generation = atomic_load_explicit(&job->model_generation, memory_order_relaxed);
-    bool busy[QUEUE_MAX_PROCESSES] = {false};
-    if (!handover_is_open(queue, model) || !look_around(queue, slot, model, busy))
-        return 0;
-    for (uint16_t i = 1; i < QUEUE_MAX_PROCESSES; i++) {
+    for (uint16_t i = after; (i = queue_process_next(queue, i));) {
         const struct queue_process *process = &queue->processes[i];
-        if (!busy[i] && handover_may_take(queue, i) &&
+        if (handover_may_take(queue, i) &&
             atomic_load_explicit(&process->model, memory_order_relaxed) == model &&
             atomic_load_explicit(&process->model_generation, memory_order_relaxed) == generation)
             return i;
     }
     return 0;
+}
+
+bool handover_is_only(const struct queue *queue, uint16_t self)
+{
+    const struct queue_process *process = &queue->processes[self];
+    uint32_t model = atomic_load_explicit(&process->model, memory_order_relaxed);
+    uint32_t generation = atomic_load_explicit(&process->model_generation, memory_order_relaxed);
+    return next_worker(queue, 0, model, generation) == self &&
+           next_worker(queue, self, model, generation) == 0;
+}
+
+uint16_t handover_find(const struct queue *queue, uint32_t slot)
+{
+    const struct queue_slot *job = &queue->slots[slot];
+    uint32_t model = atomic_load_explicit(&job->model, memory_order_relaxed);
+    uint32_t generation = atomic_load_explicit(&job->model_generation, memory_order_relaxed);
+    if (!handover_is_open(queue, model))
+        return 0;
+    uint16_t worker = next_worker(queue, 0, model, generation);
+    if (worker == 0 || next_worker(queue, worker, model, generation) == 0)
+        return worker;
+    bool busy[QUEUE_MAX_PROCESSES] = {false};
+    if (!look_around(queue, slot, model, busy))
+        return 0;
+    while (worker && busy[worker])
+        worker = next_worker(queue, worker, model, generation);
+    return worker;
 }

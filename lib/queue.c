@@ -49,6 +49,7 @@ struct queue_header {
     uint64_t created_unix_ms;
     struct queue_geometry geometry;
     _Alignas(64) _Atomic uint32_t next_process; /* the supervisor's: where its next search begins */
+    _Atomic uint64_t entered[QUEUE_MAX_PROCESSES / 64]; /* the supervisor's: who is not vacant */
 };
 
 _Static_assert(sizeof(struct queue_process) == 128, "layout");
@@ -96,12 +97,6 @@ static uint64_t word_make(enum queue_state state, uint16_t owner, unsigned fault
 {
     return (uint64_t)state | (uint64_t)owner << 8 | (uint64_t)(faults & 7) << 24 |
            (uint64_t)(kills & 31) << 27 | (uint64_t)generation << 32;
-}
-
-uint64_t queue_word(const struct queue *queue, uint32_t slot)
-{
-    assert(slot < queue->slot_count);
-    return atomic_load_explicit(&queue->slots[slot].word, memory_order_acquire);
 }
 
 /* Acquire on success as well as release: who takes a slot over sees what its last owner wrote, even
@@ -326,6 +321,7 @@ static int pointers_set(struct queue *queue, const struct queue_header *plan)
         return -ENOMEM;
     queue->geometry = &queue->layout->geometry;
     queue->processes = (struct queue_process *)(base + plan->processes_offset);
+    queue->entered = queue->header->entered;
     queue->models = (struct queue_model *)(base + plan->models_offset);
     queue->slots = (struct queue_slot *)(base + plan->slots_offset);
     queue->slot_count = plan->slot_count;
@@ -676,6 +672,7 @@ int queue_process_enter(struct queue *queue, enum queue_role role, uint32_t seat
         atomic_store(&process->jobs, 0);
         atomic_store(&process->busy_ns, 0);
         atomic_store(&process->batch, 0);
+        atomic_fetch_or(&queue->entered[candidate / 64], UINT64_C(1) << candidate % 64);
         atomic_store_explicit(&process->life, QUEUE_LIVE, memory_order_release);
         atomic_store_explicit(&queue->header->next_process, start + i + 1, memory_order_relaxed);
         *index = (uint16_t)candidate;
@@ -691,6 +688,7 @@ void queue_process_leave(struct queue *queue, uint16_t index, bool by_fault)
     atomic_store(&process->ready, 0);
     atomic_store(&process->died_by_fault, by_fault);
     atomic_store_explicit(&process->life, QUEUE_VACANT, memory_order_release);
+    atomic_fetch_and(&queue->entered[index / 64], ~(UINT64_C(1) << index % 64));
     /* Whoever gets this index next must not be taken for the one that was writing an interface. */
     for (uint32_t i = 0; i < QUEUE_MAX_MODELS; i++) {
         uint32_t writer = index;
@@ -909,7 +907,7 @@ bool queue_generation_is_over(const struct queue *queue, uint32_t model, uint32_
     assert(model < QUEUE_MAX_MODELS);
     if (atomic_load_explicit(&queue->models[model].generation, memory_order_acquire) == generation)
         return false;
-    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++) {
+    for (uint32_t i = 0; (i = queue_process_next(queue, i));) {
         const struct queue_process *process = &queue->processes[i];
         if (queue_process_is(queue, i, QUEUE_WORKER) && atomic_load(&process->life) == QUEUE_LIVE &&
             atomic_load(&process->model) == model &&
@@ -922,7 +920,7 @@ bool queue_generation_is_over(const struct queue *queue, uint32_t model, uint32_
 unsigned queue_ready_workers(const struct queue *queue, uint32_t model)
 {
     unsigned ready = 0;
-    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++) {
+    for (uint32_t i = 0; (i = queue_process_next(queue, i));) {
         const struct queue_process *process = &queue->processes[i];
         ready += queue_process_is(queue, i, QUEUE_WORKER) &&
                  atomic_load(&process->life) == QUEUE_LIVE &&

@@ -249,13 +249,6 @@ bool seat_asleep(const struct seat *seat)
            QUEUE_CALLED;
 }
 
-bool seat_called(const struct seat *seat)
-{
-    return atomic_load_explicit(&seat->queue.processes[seat->index].attention,
-                                memory_order_acquire) &
-           QUEUE_CALLED;
-}
-
 /* The call of somebody who dies before the write is lost; the sleeper's rescan finds out. */
 void seat_wake(const struct queue *queue, uint32_t index)
 {
@@ -272,7 +265,7 @@ void seat_wake(const struct queue *queue, uint32_t index)
 
 void seat_wake_role(const struct queue *queue, enum queue_role role)
 {
-    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++)
+    for (uint32_t i = 0; (i = queue_process_next(queue, i));)
         if (queue_process_is(queue, i, role))
             seat_wake(queue, i);
 }

@@ -14,15 +14,31 @@
 
 /* ---- taking jobs ---- */
 
+/* Where a job stands in the broker's order. */
+struct standing {
+    int32_t priority;
+    uint32_t slot;
+    uint64_t accepted_ns;
+};
+
+static bool stands_before(const struct standing *x, const struct standing *y)
+{
+    if (x->priority != y->priority)
+        return x->priority > y->priority;
+    if (x->accepted_ns != y->accepted_ns)
+        return x->accepted_ns < y->accepted_ns;
+    return x->slot < y->slot;
+}
+
+static struct standing standing_of(const struct job *job)
+{
+    return (struct standing){job->priority, job->slot, job->accepted_ns};
+}
+
 static int compare_jobs(const void *a, const void *b)
 {
-    const struct job *x = a;
-    const struct job *y = b;
-    if (x->priority != y->priority)
-        return x->priority > y->priority ? -1 : 1;
-    if (x->accepted_ns != y->accepted_ns)
-        return x->accepted_ns < y->accepted_ns ? -1 : 1;
-    return (x->slot > y->slot) - (x->slot < y->slot);
+    struct standing x = standing_of(a), y = standing_of(b);
+    return stands_before(&x, &y) ? -1 : stands_before(&y, &x);
 }
 
 static bool is_mine(const struct worker *worker, const struct job *job)
@@ -32,10 +48,39 @@ static bool is_mine(const struct worker *worker, const struct job *job)
 
 /* Jobs of this worker's model that nobody has been given yet. */
 struct line {
+    uint64_t now_ns;
     uint32_t length;
-    uint32_t slot; /* of one of them, and its word */
-    uint64_t word;
+    uint32_t open;         /* how many of them may be taken without the broker (handover.h) */
+    struct standing first; /* of those */
+    uint64_t word;         /* its */
 };
+
+static bool is_open(const struct worker *worker, uint32_t slot, uint64_t word, uint64_t now_ns)
+{
+    const struct queue_slot *from = &worker->seat->queue.slots[slot];
+    uint64_t deadline_ns = atomic_load_explicit(&from->deadline_ns, memory_order_relaxed);
+    return atomic_load_explicit(&from->model_generation, memory_order_relaxed) ==
+               worker->generation &&
+           !queue_word_faults(word) && !queue_word_kills(word) &&
+           (deadline_ns == 0 || deadline_ns > now_ns);
+}
+
+/* The slot is in READY. */
+static void line_add(const struct worker *worker, struct line *line, uint32_t slot, uint64_t word)
+{
+    const struct queue_slot *from = &worker->seat->queue.slots[slot];
+    if (atomic_load_explicit(&from->model, memory_order_relaxed) != worker->model)
+        return;
+    line->length++;
+    if (!is_open(worker, slot, word, line->now_ns))
+        return;
+    struct standing standing = {atomic_load_explicit(&from->priority, memory_order_relaxed), slot,
+                                atomic_load_explicit(&from->accepted_ns, memory_order_relaxed)};
+    if (line->open++ && !stands_before(&standing, &line->first))
+        return;
+    line->first = standing;
+    line->word = word;
+}
 
 /* What is leased to this worker, in the order to run it. A lease of another model's job (this index
  * had another process a moment ago) is left for the broker to take back. An orphan also takes what
@@ -45,13 +90,12 @@ static size_t collect_leased(const struct worker *worker, struct job *jobs, stru
 {
     const struct queue *queue = &worker->seat->queue;
     size_t count = 0;
-    *line = (struct line){.length = 0};
+    *line = (struct line){.now_ns = queue_now_ns()};
     for (uint32_t slot = 0; slot < queue->slot_count && count < RUN_MAX_JOBS; slot++) {
         uint64_t word = queue_word(queue, slot);
         enum queue_state state = queue_word_state(word);
         if (state == QUEUE_READY && !worker->orphaned) {
-            if (atomic_load(&queue->slots[slot].model) == worker->model)
-                *line = (struct line){line->length + 1, slot, word};
+            line_add(worker, line, slot, word);
         } else if (state == QUEUE_READY ||
                    (state == QUEUE_LEASED && queue_word_owner(word) == worker->seat->index)) {
             job_read(queue, slot, word, &jobs[count]);
@@ -63,20 +107,64 @@ static size_t collect_leased(const struct worker *worker, struct job *jobs, stru
     return count;
 }
 
-/* Nothing is leased to this worker: a lone job is taken without the broker (handover.h says when).
- * Returns how many: at most one. */
-static size_t collect_lone(const struct worker *worker, struct job *job, struct line *line)
+/* One more; when they are too many, the last in their order goes. */
+static size_t keep_first(struct job *jobs, size_t count, const struct job *job)
+{
+    size_t last = count;
+    if (count == RUN_MAX_JOBS) {
+        last = 0;
+        for (size_t i = 1; i < count; i++)
+            if (compare_jobs(&jobs[last], &jobs[i]) < 0)
+                last = i;
+        if (compare_jobs(&jobs[last], job) < 0)
+            return count;
+    }
+    jobs[last] = *job;
+    return count == RUN_MAX_JOBS ? count : count + 1;
+}
+
+/* Those in the line that may run together with the first, which is there. */
+static size_t collect_alike(const struct worker *worker, struct job *jobs, const struct line *line)
 {
     const struct queue *queue = &worker->seat->queue;
-    if (line->length != 1 || worker_pending(worker) ||
-        !handover_may_take(queue, worker->seat->index))
+    struct job job;
+    size_t count = 1;
+    for (uint32_t slot = 0; slot < queue->slot_count; slot++) {
+        uint64_t word = queue_word(queue, slot);
+        if (slot == line->first.slot || queue_word_state(word) != QUEUE_READY ||
+            !is_open(worker, slot, word, line->now_ns))
+            continue;
+        job_read(queue, slot, word, &job);
+        if (is_mine(worker, &job) && job_batches_with(&jobs[0], &job))
+            count = keep_first(jobs, count, &job);
+    }
+    qsort(jobs, count, sizeof *jobs, compare_jobs);
+    return count;
+}
+
+/* How many tiles may run together: what the model can, and of what nobody has put together for this
+ * worker, what the broker would. */
+static uint32_t batch_limit(const struct worker *worker, bool leased)
+{
+    const struct queue_model *rule = &worker->seat->queue.models[worker->model];
+    uint32_t can = worker->interface.max_batch;
+    uint32_t would = atomic_load_explicit(&rule->max_batch, memory_order_relaxed);
+    uint32_t limit = leased || can < would ? can : would;
+    return limit ? limit : 1;
+}
+
+/* Nothing is leased to this worker: what it may take without the broker (handover.h says when).
+ * Returns how many. */
+static size_t collect_line(const struct worker *worker, bool only, struct job *jobs,
+                           const struct line *line)
+{
+    const struct queue *queue = &worker->seat->queue;
+    if (!only && (line->open != 1 || line->length != 1 || worker_pending(worker) ||
+                  !handover_may_take(queue, worker->seat->index)))
         return 0;
-    job_read(queue, line->slot, line->word, job);
-    bool late = job->deadline_ns && job->deadline_ns <= queue_now_ns();
-    if (!is_mine(worker, job) || job->alone || late)
-        return 0;
-    line->length = 0;
-    return 1;
+    job_read(queue, line->first.slot, line->word, &jobs[0]);
+    bool batches = only && line->open > 1 && batch_limit(worker, false) > 1;
+    return batches ? collect_alike(worker, jobs, line) : 1;
 }
 
 /* ---- jobs in hand ---- */
@@ -132,9 +220,9 @@ static void let_go(struct worker *worker, struct job *job)
 
 /* How many tiles of jobs[0]'s shape to run together. A model that likes fewer than there may be
  * tells: the others have their turn next, and whoever has waited longest is answered first. */
-static uint32_t choose_batch(const struct worker *worker, const struct job *jobs, size_t count)
+static uint32_t choose_batch(const struct worker *worker, uint32_t most, const struct job *jobs,
+                             size_t count)
 {
-    uint32_t most = worker->interface.max_batch ? worker->interface.max_batch : 1;
     if (!worker->ops->together || most == 1)
         return most;
     uint32_t waiting = 0;
@@ -150,7 +238,8 @@ static uint32_t choose_batch(const struct worker *worker, const struct job *jobs
 }
 
 /* Move one batch of them to RUN. Returns its length. */
-static size_t take_batch(struct worker *worker, struct job *jobs, size_t count, struct job **taken)
+static size_t take_batch(struct worker *worker, uint32_t most, struct job *jobs, size_t count,
+                         struct job **taken)
 {
     struct queue *queue = &worker->seat->queue;
     uint32_t max_tiles = 1;
@@ -160,7 +249,7 @@ static size_t take_batch(struct worker *worker, struct job *jobs, size_t count, 
     for (size_t i = 0; i < count; i++) {
         if (started == 0) { /* those before it were taken back */
             room = room_for(worker, &jobs[i]);
-            max_tiles = room ? choose_batch(worker, jobs + i, count - i) : 1;
+            max_tiles = room ? choose_batch(worker, most, jobs + i, count - i) : 1;
         }
         if (started >= room)
             break;
@@ -490,12 +579,13 @@ struct run_result run_next(struct worker *worker)
         return result;
     struct line line;
     size_t given = collect_leased(worker, jobs, &line);
-    bool lone = given == 0 && (given = collect_lone(worker, jobs, &line)) > 0;
-    size_t count = take_batch(worker, jobs, given, taken);
+    bool only = line.open && handover_is_only(queue, worker->seat->index);
+    size_t found = given || !line.open ? 0 : collect_line(worker, only, jobs, &line);
+    size_t count = take_batch(worker, batch_limit(worker, given > 0), jobs, given + found, taken);
     result.jobs += (unsigned)count;
-    result.waiting = line.length > 0;
-    if (lone && count)
-        counter_add(&seat_counters(worker->seat)->models[worker->model].handed_over, 1);
+    if (found)
+        counter_add(&seat_counters(worker->seat)->models[worker->model].handed_over, count);
+    result.waiting = line.length > (only ? line.open : found);
     /* Now that these have left LEASED, there is room for the next batch to wait here while they
      * run. */
     if (result.waiting)

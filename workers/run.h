@@ -10,16 +10,16 @@
 
 struct run_result {
     unsigned jobs; /* taken out of LEASED, whatever became of them, and those answered later */
-    bool waiting;  /* the queue held jobs of this model that the broker has not leased yet */
+    bool waiting;  /* the queue held jobs of this model that are the broker's to lease */
 };
 
 /* First those that the model has completed by now; then one batch: the job of highest priority (the
- * oldest among equals) of those leased to this worker, and with it all others of equal shape that
- * fit the model's max_batch, or what the model likes to run together (model.h); a job on which
- * somebody has died, alone, also of those that are pending. Blocks as long as the model takes. Each
- * gateway concerned is woken as soon as its job has an outcome; the broker is woken when jobs wait
- * for it. With worker->device_lost set afterwards, jobs are left in RUN and the process has to end.
- */
+ * oldest among equals) of those leased to this worker, or else of those that it may take without
+ * the broker (handover.h), and with it all others of equal shape that fit the model's max_batch, or
+ * what the model likes to run together (model.h); a job on which somebody has died, alone, also of
+ * those that are pending. Blocks as long as the model takes. Each gateway concerned is woken as
+ * soon as its job has an outcome; the broker is woken when jobs wait for it. With
+ * worker->device_lost set afterwards, jobs are left in RUN and the process has to end. */
 struct run_result run_next(struct worker *worker);
 
 #endif

@@ -80,7 +80,7 @@ static void run_slot(void)
     }
 }
 
-static void run_handover(void)
+static void look_for_worker(void)
 {
     uint32_t slot;
     uint64_t word;
@@ -90,6 +90,21 @@ static void run_handover(void)
     for (int i = 0; i < ROUNDS; i++)
         PATH_MUST(handover_find(&queue, slot) == worker);
     move(&queue, QUEUE_GATEWAY, slot, &word, QUEUE_FREE, 0);
+}
+
+static void run_only_worker(void)
+{
+    look_for_worker();
+}
+
+static void run_idle_worker(void)
+{
+    uint16_t second;
+    PATH_MUST(!queue_process_enter(&queue, QUEUE_WORKER, 3, &second));
+    atomic_store(&queue.processes[second].model_generation, 1);
+    atomic_store(&queue.processes[second].ready, 1);
+    look_for_worker();
+    queue_process_leave(&queue, second, false);
 }
 
 static void run_rules(void)
@@ -203,7 +218,8 @@ static void run_ring(void)
 
 const struct path path_queue[] = {
     {"slot: 200 times from FREE to FREE", run_slot},
-    {"hand-over: 200 looks for an idle worker, 128 slots", run_handover},
+    {"hand-over: 200 looks for an idle worker, 128 slots", run_idle_worker},
+    {"hand-over: 200 looks for the only worker", run_only_worker},
     {"standing rules: 200 looks at 128 slots in use", run_rules},
     {"placement: 64 jobs, 8 workers", run_placement},
     {"baton: 200 written and read", run_wire},

@@ -33,11 +33,12 @@
 #include "unetserve/queue_states.h"
 #include "unetserve/ring.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
 #define QUEUE_MAGIC          UINT64_C(0x3176655374656e75)
-#define QUEUE_LAYOUT_VERSION 13
+#define QUEUE_LAYOUT_VERSION 14
 #define QUEUE_MAX_PROCESSES  256 /* index 0 is nobody */
 #define QUEUE_MAX_MODELS     16
 #define QUEUE_MAX_CLASSES    8
@@ -204,6 +205,7 @@ struct queue {
     struct queue_layout *layout;           /* this process's own copy: nobody else can change it */
     const struct queue_geometry *geometry; /* in it */
     struct queue_process *processes;       /* QUEUE_MAX_PROCESSES */
+    _Atomic uint64_t *entered;             /* a bit for each: see queue_process_next */
     struct queue_model *models;            /* geometry->model_count */
     struct queue_slot *slots;
     uint32_t slot_count;
@@ -253,8 +255,12 @@ const char *queue_state_name(enum queue_state state);
 bool queue_edge_exists(enum queue_state from, enum queue_state to, enum queue_role role);
 
 /* The word, read with acquire order: fields read afterwards belong to it if the move that follows
- * succeeds. */
-uint64_t queue_word(const struct queue *queue, uint32_t slot);
+ * succeeds. Inline, since whoever looks for something looks at all of them. */
+static inline uint64_t queue_word(const struct queue *queue, uint32_t slot)
+{
+    assert(slot < queue->slot_count);
+    return atomic_load_explicit(&queue->slots[slot].word, memory_order_acquire);
+}
 
 /* Compare-and-swap `word` (as read before) to state `to` with owner `owner` (asserted: 0 exactly
  * where the state has no owner). Asserts that the role may do it. Every entry to FREE bumps the
@@ -300,6 +306,20 @@ int queue_process_enter(struct queue *queue, enum queue_role role, uint32_t seat
 /* Supervisor, after the process is known to be gone: its index names nobody from now on. by_fault:
  * its death counts against the jobs that it ran. */
 void queue_process_leave(struct queue *queue, uint16_t index, bool by_fault);
+
+/* The next index after that one whose process may be there, 0: there is none; from 0 on it walks
+ * through all that are not vacant, and past nearly all that are. */
+static inline uint16_t queue_process_next(const struct queue *queue, uint32_t after)
+{
+    uint32_t from = after + 1;
+    for (uint32_t i = from / 64; i < QUEUE_MAX_PROCESSES / 64; i++, from = i * 64) {
+        uint64_t bits = atomic_load_explicit(&queue->entered[i], memory_order_acquire) >>
+                        from % 64 << from % 64;
+        if (bits)
+            return (uint16_t)(i * 64 + (uint32_t)__builtin_ctzll(bits));
+    }
+    return 0;
+}
 
 /* Is the index live (or condemned) with that role? False for 0 and for out-of-range indices. */
 bool queue_process_is(const struct queue *queue, uint32_t index, enum queue_role role);

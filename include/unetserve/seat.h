@@ -94,9 +94,6 @@ bool seat_gateways_gone(void);
 bool seat_awake(const struct seat *seat);
 bool seat_asleep(const struct seat *seat);
 
-/* The same question between the two, at the cost of a look. */
-bool seat_called(const struct seat *seat);
-
 /* "Look at your slots": to the process with that index, if it is there. A write to its eventfd if
  * it sleeps. Never blocks, never fails. */
 void seat_wake(const struct queue *queue, uint32_t index);

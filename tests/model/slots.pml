@@ -55,7 +55,7 @@
 #define STREAMS 0  /* 1: the gateway may send a first byte while the job runs */
 #endif
 #ifndef HANDOVER
-#define HANDOVER 0 /* 1: workers also take READY slots: idle ones lone jobs, orphans all */
+#define HANDOVER 0 /* 1: workers also take READY slots: idle ones lone jobs, only ones and orphans all */
 #endif
 #ifndef GROWTH
 #define GROWTH 0   /* bodies that outgrow their slot */
@@ -515,7 +515,7 @@ end:	skip
 #define OF_MINE(q)  (pinned[q] == brings[index_of[p]])
 #endif
 #define FOR_ME(q)   (STATE(word[q]) == LEASED && OWNER(word[q]) == index_of[p] && OF_MINE(q))
-/* collect_lone, handover_may_take. Others may be in the line: that is not what makes it safe. */
+/* collect_line, handover_may_take. Others may be in the line, and other workers there: that is not what makes it safe. */
 #define ORPHANED    (HANDOVER && headless)
 #define MAY_TAKE    (HANDOVER && ready[index_of[p]] && !draining[index_of[p]] && LEASES(index_of[p]) == 0)
 #if BUG == 25
@@ -525,13 +525,14 @@ end:	skip
 #endif
 #define STARTS(q)   (FOR_ME(q) || LONE(q))
 #define UNHURT(w)   (FAULTS(w) == 0 && KILLED(w) == 0)
-/* job_batches_with */
+/* job_batches_with. A lease may have come since it looked, and it may be asked to end. */
+#define IN_LINE(q)  (HANDOVER && STATE(word[q]) == READY && OF_MINE(q))
 #if BUG == 12
 #define JOINS(q, o) (BATCH > 1 && SLOTS > 1 && b == (1 << (o)) && FOR_ME(q))
 #elif BUG == 26
-#define JOINS(q, o) (BATCH > 1 && SLOTS > 1 && b == (1 << (o)) && ((MAY_TAKE && STATE(word[q]) == READY) || (FOR_ME(q) && UNHURT(word[q]) && UNHURT(e[o]))))
+#define JOINS(q, o) (BATCH > 1 && SLOTS > 1 && b == (1 << (o)) && (IN_LINE(q) || (FOR_ME(q) && UNHURT(word[q]) && UNHURT(e[o]))))
 #else
-#define JOINS(q, o) (BATCH > 1 && SLOTS > 1 && b == (1 << (o)) && (FOR_ME(q) || (ORPHANED && LONE(q))) && UNHURT(word[q]) && UNHURT(e[o]))
+#define JOINS(q, o) (BATCH > 1 && SLOTS > 1 && b == (1 << (o)) && (FOR_ME(q) || IN_LINE(q)) && UNHURT(word[q]) && UNHURT(e[o]))
 #endif
 #define HOLDS(q)    (RUNS(STATE(word[q])) && OWNER(word[q]) == index_of[p] && GEN(word[q]) == GEN(e[q]))
 #define IN_BATCH(q) (b & (1 << (q)))

@@ -1,5 +1,5 @@
 /*
- * When a lone job may go to an idle worker without the broker: every reason against it, one by one.
+ * When a job may go to a worker without the broker: every reason against it, one by one.
  */
 #include "unetserve/handover.h"
 
@@ -110,11 +110,13 @@ static void test_a_worker_that_is_not_there_for_it(void **state)
 static void test_a_busy_worker_is_passed_over(void **state)
 {
     (void)state;
+    uint16_t second = enter_worker(3, 0);
     uint32_t before = submit(1);
     lease(before, scene.worker); /* whatever it is: it has something in hand */
-    expect(0);
-    uint16_t second = enter_worker(3, 0);
     expect(second);
+    atomic_store(&scene.queue.processes[second].ready, 0);
+    expect(scene.worker); /* now there is nobody else, and its turn will come */
+    atomic_store(&scene.queue.processes[second].ready, 1);
     assert_true(queue_move(&scene.queue, QUEUE_WORKER, before, queue_word(&scene.queue, before),
                            QUEUE_RUN, scene.worker, NULL));
     expect(second);
@@ -126,10 +128,32 @@ static void test_a_busy_worker_is_passed_over(void **state)
 static void test_others_in_the_line(void **state)
 {
     (void)state;
+    enter_worker(3, 0);
     submit(1);
     expect(scene.worker); /* not its line */
     submit(0);
     expect(0);
+}
+
+static void test_the_only_worker(void **state)
+{
+    (void)state;
+    assert_true(handover_is_only(&scene.queue, scene.worker));
+    assert_true(handover_is_only(&scene.queue, scene.other)); /* another model's */
+    submit(0);
+    submit(0);
+    expect(scene.worker); /* whatever is in the line */
+    uint16_t second = enter_worker(3, 0);
+    expect(0);
+    assert_false(handover_is_only(&scene.queue, scene.worker));
+    assert_false(handover_is_only(&scene.queue, second));
+    atomic_store(&process()->draining, 1);
+    expect(second);
+    assert_false(handover_is_only(&scene.queue, scene.worker));
+    assert_true(handover_is_only(&scene.queue, second));
+    atomic_store(&scene.queue.processes[second].model_generation, 4);
+    expect(0);
+    assert_true(handover_is_only(&scene.queue, second)); /* of its generation */
 }
 
 static void test_a_model_that_holds_jobs_back(void **state)
@@ -161,9 +185,13 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_an_idle_worker_is_found),      TEST(test_a_worker_that_is_not_there_for_it),
-        TEST(test_a_busy_worker_is_passed_over), TEST(test_others_in_the_line),
-        TEST(test_a_model_that_holds_jobs_back), TEST(test_a_model_that_there_is_not),
+        TEST(test_an_idle_worker_is_found),
+        TEST(test_a_worker_that_is_not_there_for_it),
+        TEST(test_a_busy_worker_is_passed_over),
+        TEST(test_others_in_the_line),
+        TEST(test_a_model_that_holds_jobs_back),
+        TEST(test_a_model_that_there_is_not),
+        TEST(test_the_only_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -305,6 +305,8 @@ static void test_processes(void **state)
     force(&queue, 0, QUEUE_RUN, worker, 0, 0, 1);
     queue_process_leave(&queue, worker, false);
     assert_false(queue_process_is(&queue, worker, QUEUE_WORKER));
+    assert_int_equal(queue_process_next(&queue, 0), gateway);
+    assert_int_equal(queue_process_next(&queue, gateway), 0);
     for (unsigned i = 0; i < QUEUE_MAX_PROCESSES - 3; i++) {
         uint16_t index = 0;
         assert_int_equal(queue_process_enter(&queue, QUEUE_WORKER, 3, &index), 0);
@@ -314,6 +316,10 @@ static void test_processes(void **state)
     uint16_t none = 77;
     assert_int_equal(queue_process_enter(&queue, QUEUE_WORKER, 3, &none), -EAGAIN);
     assert_int_equal(none, 77);
+    unsigned entered = 0; /* all but nobody and the one that has left */
+    for (uint16_t i = 0; (i = queue_process_next(&queue, i));)
+        entered += i != worker;
+    assert_int_equal(entered, QUEUE_MAX_PROCESSES - 2);
     force(&queue, 0, QUEUE_FREE, 0, 0, 0, 2);
     assert_int_equal(queue_process_enter(&queue, QUEUE_WORKER, 3, &none), 0);
     assert_int_equal(none, worker);

@@ -99,10 +99,10 @@ static int body_takes(struct queue *queue, uint16_t index)
     seat_awake(&seat);
     if (seat_asleep(&seat))
         return 7;
-    if (seat_awake(&seat) || seat_called(&seat))
+    if (seat_awake(&seat))
         return 10;
     seat_wake(&seat.queue, index);
-    if (!seat_called(&seat) || !seat_awake(&seat) || seat_called(&seat) || seat_awake(&seat))
+    if (!seat_awake(&seat) || seat_awake(&seat))
         return 11;
     seat_wake(&seat.queue, index);
     if (read(SEAT_FD_EVENT + 1, &count, sizeof count) != -1 || !seat_asleep(&seat) ||

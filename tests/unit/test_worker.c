@@ -174,10 +174,10 @@ static const struct unetserve_shape image = {UNETSERVE_U8, 3, {1, 2, 2}};
 static const struct unetserve_shape wide_image = {UNETSERVE_U8, 3, {1, 2, 4}};
 static const struct unetserve_shape three_images = {UNETSERVE_U8, 4, {3, 1, 2, 2}};
 
-static void begin(struct scene *scene, uint32_t max_batch)
+static void begin_with(struct scene *scene, uint32_t max_batch, uint32_t slots)
 {
     struct queue_geometry geometry = {
-        .class_count = 1, .model_count = 1, .classes = {{4096, 4096, 12, 0}}};
+        .class_count = 1, .model_count = 1, .classes = {{4096, 4096, slots, 0}}};
     memset(scene, 0, sizeof *scene);
     assert_int_equal(queue_create(&geometry, &scene->queue), 0);
     uint16_t self;
@@ -187,6 +187,7 @@ static void begin(struct scene *scene, uint32_t max_batch)
                      0);
     assert_int_equal(queue_process_enter(&scene->queue, QUEUE_WORKER, WORKER_SEAT, &self), 0);
     scene->seat = (struct seat){WORKER_SEAT, self, QUEUE_WORKER, scene->queue, -1};
+    atomic_store(&scene->queue.processes[self].model_generation, 1);
     scene->calls.queue = &scene->queue;
     worker_init(&scene->worker, &scene->seat, 0, 1);
     scene->worker.ops = &little;
@@ -207,6 +208,11 @@ static void begin(struct scene *scene, uint32_t max_batch)
         assert_int_equal(dup2(fd, SEAT_FD_EVENT + seat), SEAT_FD_EVENT + seat);
         close(fd);
     }
+}
+
+static void begin(struct scene *scene, uint32_t max_batch)
+{
+    begin_with(scene, max_batch, 12);
 }
 
 static void end(struct scene *scene)
@@ -990,6 +996,16 @@ static void be_ready(const struct scene *scene)
     atomic_store(&scene->queue.processes[scene->seat.index].ready, 1);
 }
 
+/* Another worker of its model, so that there is something to choose. */
+static uint16_t add_worker(struct scene *scene)
+{
+    uint16_t other;
+    assert_int_equal(queue_process_enter(&scene->queue, QUEUE_WORKER, 9, &other), 0);
+    atomic_store(&scene->queue.processes[other].model_generation, 1);
+    atomic_store(&scene->queue.processes[other].ready, 1);
+    return other;
+}
+
 static uint64_t handed_over(const struct scene *scene)
 {
     return counter_read(&scene->queue.counters[WORKER_SEAT].models[0].handed_over);
@@ -1001,6 +1017,7 @@ static void a_lone_job_is_taken_without_the_broker(void **state)
     struct scene scene;
     begin(&scene, 4);
     be_ready(&scene);
+    add_worker(&scene);
     uint32_t slot = submit(&scene, &image, ACT_ANSWER);
     assert_int_equal(run_next(&scene.worker).jobs, 1);
     expect_answer(&scene, slot, 1);
@@ -1049,9 +1066,69 @@ static void the_brokers_jobs_are_left_to_it(void **state)
     atomic_store(&scene.queue.slots[slot].model_generation, 2);
     expect_left(&scene, slot);
     atomic_store(&scene.queue.slots[slot].model_generation, 1);
+    uint16_t other = add_worker(&scene);
     uint32_t second = submit(&scene, &image, ACT_ANSWER);
-    expect_left(&scene, slot); /* it is not alone */
+    expect_left(&scene, slot); /* it is not alone, and its worker neither */
     expect(&scene, second, QUEUE_READY);
+    queue_process_leave(&scene.queue, other, false);
+    atomic_store(&model->max_batch, 2);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    expect_answer(&scene, second, 2);
+    end(&scene);
+}
+
+/* As the broker would: by priority, then age, as many of one shape as fit, leased ones before. */
+static void the_only_worker_takes_the_line_in_order(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 3);
+    be_ready(&scene);
+    atomic_store(&scene.queue.models[0].max_batch, 2); /* fewer than the model can */
+    uint32_t leased = submit_leased(&scene, &image, ACT_ANSWER);
+    uint32_t young = submit(&scene, &image, ACT_ANSWER);
+    uint32_t wide = submit(&scene, &wide_image, ACT_ANSWER);
+    uint32_t old = submit(&scene, &image, ACT_ANSWER);
+    uint32_t late = submit(&scene, &image, ACT_ANSWER);
+    uint32_t urgent = submit(&scene, &image, ACT_ANSWER);
+    atomic_store(&scene.queue.slots[young].accepted_ns, 100);
+    atomic_store(&scene.queue.slots[late].deadline_ns, 1);
+    atomic_store(&scene.queue.slots[urgent].priority, 5);
+    static const unsigned sizes[] = {1, 2, 1, 1};
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(run_next(&scene.worker).jobs, sizes[i]);
+        assert_int_equal(wakes(BROKER_SEAT), 1); /* of the late one */
+        assert_int_equal(scene.queue.slots[young].batch, i == 3);
+        expect(&scene, wide, i < 2 ? QUEUE_READY : QUEUE_DONE);
+    }
+    expect_answer(&scene, leased, 1);
+    expect_answer(&scene, urgent, 2);
+    expect_answer(&scene, old, 2);
+    expect_answer(&scene, young, 1);
+    expect(&scene, late, QUEUE_READY);
+    assert_int_equal(handed_over(&scene), 4);
+    end(&scene);
+}
+
+/* More of them than it looks at in one go: the first in the order are among those that it keeps. */
+static void a_long_line_loses_none_of_its_order(void **state)
+{
+    (void)state;
+    struct scene scene;
+    uint32_t slots[WORKER_MAX_JOBS + 6];
+    begin_with(&scene, 2, WORKER_MAX_JOBS + 6);
+    be_ready(&scene);
+    atomic_store(&scene.queue.models[0].max_batch, 2);
+    for (unsigned i = 0; i < WORKER_MAX_JOBS + 6; i++) {
+        slots[i] = submit(&scene, &image, ACT_ANSWER);
+        atomic_store(&scene.queue.slots[slots[i]].accepted_ns, 1000 - i);
+    }
+    for (unsigned i = WORKER_MAX_JOBS + 6; i > 0; i -= 2) {
+        scene.calls.predicts = 0;
+        assert_int_equal(run_next(&scene.worker).jobs, 2);
+        expect_answer(&scene, slots[i - 1], 2);
+        expect_answer(&scene, slots[i - 2], 2);
+    }
     end(&scene);
 }
 
@@ -1078,6 +1155,7 @@ static void who_has_pending_jobs_takes_none_by_itself(void **state)
     struct scene scene;
     begin(&scene, 1);
     be_ready(&scene);
+    add_worker(&scene);
     uint32_t slot = submit(&scene, &image, ACT_LATER);
     assert_int_equal(run_next(&scene.worker).jobs, 1);
     expect(&scene, slot, QUEUE_RUN);
@@ -1092,12 +1170,38 @@ static void who_has_pending_jobs_takes_none_by_itself(void **state)
     end(&scene);
 }
 
+static void the_only_worker_takes_more_while_others_are_pending(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, 1);
+    be_ready(&scene);
+    scene.worker.interface.max_pending = 2;
+    for (int i = 0; i < 3; i++)
+        submit(&scene, &image, ACT_LATER);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    assert_int_equal(run_next(&scene.worker).jobs, 0); /* no more than the model takes */
+    assert_int_equal(worker_pending(&scene.worker), 2);
+    assert_int_equal(wakes(BROKER_SEAT), 0);
+    assert_int_equal(handed_over(&scene), 2);
+    for (int i = 0; i < 2; i++)
+        scene.worker.host.complete(&scene.worker.host, scene.calls.later[i], 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 3);
+    scene.worker.host.complete(&scene.worker.host, scene.calls.later[2], 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    end(&scene);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_leased_is_nothing_done),
         cmocka_unit_test(a_lone_job_is_taken_without_the_broker),
         cmocka_unit_test(the_brokers_jobs_are_left_to_it),
+        cmocka_unit_test(the_only_worker_takes_the_line_in_order),
+        cmocka_unit_test(a_long_line_loses_none_of_its_order),
+        cmocka_unit_test(the_only_worker_takes_more_while_others_are_pending),
         cmocka_unit_test(a_job_with_a_death_on_it_is_the_brokers),
         cmocka_unit_test(who_has_pending_jobs_takes_none_by_itself),
         cmocka_unit_test(a_job_is_answered_and_its_gateway_woken),
