@@ -1,5 +1,6 @@
 /* The supervisor's loop: signals, rescans, the drain, and what the outside is told. */
 #include "supervisor/client_program.h"
+#include "supervisor/graves.h"
 #include "supervisor/reload.h"
 
 #include "lib/config_address.h"
@@ -53,7 +54,7 @@ static void watch_condemn(struct tree_seat *seat, uint64_t now_ns)
     /* It may have been killed since now_ns was read. */
     if (!seat->killed_ns || now_ns < seat->killed_ns + WATCH_GOING_NS)
         return;
-    if (seats_condemned(server) < SERVER_MAX_GRAVES)
+    if (graves_count(server) < SERVER_MAX_GRAVES)
         seat_handle(seat, TREE_STUCK);
     else /* no replacement: something is wrong with the machine */
         atomic_store(&server->queue.processes[seat->index].life, QUEUE_CONDEMNED);
@@ -134,7 +135,7 @@ static void drain_advance(struct server *server)
     }
     if (server->phase == SERVER_ENDING && role_is_down(server, true) &&
         role_is_down(server, false)) {
-        if (seats_condemned(server))
+        if (graves_count(server))
             left_alone(server);
         sd_event_exit(server->event, server->exit_status);
     }

@@ -1,16 +1,13 @@
 /* One seat: what the actions of tree.h do to its process. */
-#include "supervisor/describe.h"
 #include "supervisor/device_rest.h"
-#include "supervisor/python_command.h"
+#include "supervisor/graves.h"
+#include "supervisor/seat_command.h"
 #include "supervisor/server.h"
-#include "supervisor/spawn.h"
 #include "unetserve/log.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -18,9 +15,6 @@
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
-
-#define WORKER_OOM_SCORE 300
-#define ARGUMENTS_MAX    24
 
 bool seat_has_process(const struct tree_seat *seat)
 {
@@ -64,183 +58,6 @@ static void clock_set(struct tree_seat *seat, uint64_t after_ms)
 
 /* ---- start ---- */
 
-/* The words of a command line, kept until the program runs. */
-struct command {
-    char *words[ARGUMENTS_MAX];
-    size_t count;
-    char seat[16], index[16], model[16], threads[16], node[16], cores[512], omp[40];
-    char visible[GPU_TEXT_MAX + 32];
-    char **environment;
-    const char *program;
-    char *const *arguments;
-    struct python_command python;
-};
-
-static void word_add(struct command *command, const char *word)
-{
-    if (command->count + 1 < ARGUMENTS_MAX)
-        command->words[command->count++] = (char *)(uintptr_t)word;
-}
-
-static void option_add(struct command *command, const char *option, const char *value)
-{
-    word_add(command, option);
-    word_add(command, value);
-}
-
-/* How many workers, at most, are bound to the same cores as that GPU's. */
-static unsigned workers_near(const struct server *server, const struct gpu_entry *gpu)
-{
-    unsigned count = 0;
-    for (uint32_t i = 0; i < server->seat_count; i++) {
-        const struct tree_seat *seat = &server->seats[i];
-        const struct gpu_entry *other = seat->role == QUEUE_WORKER && seat != server->spare
-                                            ? server_gpu(seat)
-                                            : NULL;
-        count += other && memcmp(other->cpus, gpu->cpus, sizeof gpu->cpus) == 0;
-    }
-    return count ? count : 1;
-}
-
-/* The GPU alone, the cores beside it, all of them, and memory there. Threads: as many as if the
- * cores were divided among those who are bound to them. */
-static unsigned command_gpu(const struct tree_seat *seat, const struct gpu_entry *gpu,
-                            struct command *command, struct core_share *share)
-{
-    const struct server *server = seat->server;
-    core_share_near(&server->cores, gpu->cpus, share);
-    snprintf(command->visible, sizeof command->visible, "CUDA_VISIBLE_DEVICES=%s", gpu->uuid);
-    snprintf(command->node, sizeof command->node, "%d", gpu->node);
-    if (gpu->node >= 0)
-        option_add(command, "--memory-node", command->node);
-    unsigned threads = share->count / workers_near(server, gpu);
-    return threads ? threads : 1;
-}
-
-static void command_worker(const struct tree_seat *seat, struct command *command)
-{
-    const struct server *server = seat->server;
-    const struct config_model *model = &server->config->models[seat->model];
-    const struct gpu_entry *gpu = server_gpu(seat);
-    struct core_share share;
-    unsigned threads;
-    if (gpu) {
-        threads = command_gpu(seat, gpu, command, &share);
-    } else {
-        core_share_cut(&server->cores, server->cpu_workers, seat->worker, &share);
-        threads = share.count;
-    }
-    threads = model->threads ? model->threads : threads;
-    snprintf(command->model, sizeof command->model, "%u", seat->model);
-    snprintf(command->threads, sizeof command->threads, "%u", threads);
-    option_add(command, "--model", command->model);
-    option_add(command, "--device", describe_device(model));
-    if (core_share_format(&share, command->cores, sizeof command->cores))
-        option_add(command, "--cores", command->cores);
-    option_add(command, "--threads", command->threads);
-    snprintf(command->omp, sizeof command->omp, "OMP_NUM_THREADS=%u", threads);
-}
-
-/* The same words for a Python model's interpreter. */
-static int command_python(const struct tree_seat *seat, struct command *command, const char **extra)
-{
-    const struct config_model *model = &seat->server->config->models[seat->model];
-    if (!config_model_is_python(model))
-        return 0;
-    int error = python_command_make(model, (const char *const *)(uintptr_t)command->words,
-                                    &command->python);
-    if (error)
-        return error;
-    command->program = command->python.program;
-    command->arguments = command->python.arguments;
-    for (size_t i = 0; command->python.environment[i]; i++)
-        extra[i] = command->python.environment[i];
-    return 0;
-}
-
-static int command_make(const struct tree_seat *seat, struct command *command)
-{
-    static const char *const passive = "OMP_WAIT_POLICY=PASSIVE";
-    const char *extra[3 + PYTHON_COMMAND_VARIABLES + 1] = {NULL};
-    memset(command, 0, sizeof *command);
-    command->program = seat->server->programs[seat->role];
-    command->arguments = command->words;
-    word_add(command, strrchr(seat->server->programs[seat->role], '/') + 1);
-    snprintf(command->seat, sizeof command->seat, "%u", seat->number);
-    snprintf(command->index, sizeof command->index, "%u", seat->index);
-    option_add(command, "--seat", command->seat);
-    option_add(command, "--index", command->index);
-    if (seat->role == QUEUE_GATEWAY && seat->gateway == LISTENERS_MAX_GATEWAYS)
-        option_add(command, "--front", "zmq");
-    if (seat->role == QUEUE_WORKER) {
-        command_worker(seat, command);
-        extra[0] = command->omp;
-        /* Threads that spin between jobs would take the cores from the gateways. */
-        size_t count = 1;
-        if (!getenv("OMP_WAIT_POLICY"))
-            extra[count++] = passive;
-        if (command->visible[0])
-            extra[count++] = command->visible;
-        int error = command_python(seat, command, &extra[count]);
-        if (error)
-            return error;
-    }
-    command->environment = spawn_environment(seat->role == QUEUE_GATEWAY, extra);
-    return command->environment ? 0 : -ENOMEM;
-}
-
-static size_t fds_listening(const struct tree_seat *seat, struct spawn_fd *fds)
-{
-    const struct listeners *listeners = &seat->server->listeners;
-    size_t count = 0;
-    int more = SEAT_FD_MORE;
-    for (uint32_t i = 0; i < listeners->count; i++)
-        fds[count++] = (struct spawn_fd){listeners->fds[seat->gateway][i], SEAT_FD_LISTEN + (int)i};
-    for (uint32_t i = 0; i < listeners->extra_count; i++)
-        if (listeners->extras[i].gateway == seat->gateway)
-            fds[count++] = (struct spawn_fd){listeners->extras[i].fd, more++};
-    return count;
-}
-
-/* The gateway's end of its pair, or all of the others. */
-static size_t fds_of_auth(const struct tree_seat *seat, struct spawn_fd *fds)
-{
-    const struct server *server = seat->server;
-    size_t count = 0;
-    if (seat->role == QUEUE_GATEWAY && seat->gateway < LISTENERS_MAX_GATEWAYS)
-        fds[count++] = (struct spawn_fd){server->auth_pairs[seat->gateway][0], SEAT_FD_AUTH};
-    if (seat->role == QUEUE_AUTH)
-        fds[count++] = (struct spawn_fd){server->auth_keys_fd, SEAT_FD_KEYS};
-    for (uint32_t i = 0; seat->role == QUEUE_AUTH && i < server->config->gateways; i++)
-        fds[count++] = (struct spawn_fd){server->auth_pairs[i][1], SEAT_FD_MORE + (int)i};
-    return count;
-}
-
-static size_t fds_collect(const struct tree_seat *seat, int ready_fd, struct spawn_fd *fds)
-{
-    const struct server *server = seat->server;
-    size_t count = 0;
-    fds[count++] = (struct spawn_fd){server->queue.fd, SEAT_FD_QUEUE};
-    if (seat->role == QUEUE_GATEWAY) {
-        fds[count++] = (struct spawn_fd){server->queue.inputs_fd, SEAT_FD_INPUTS};
-        fds[count++] = (struct spawn_fd){server->read_outputs_fd, SEAT_FD_OUTPUTS};
-    } else if (seat->role == QUEUE_WORKER) {
-        fds[count++] = (struct spawn_fd){server->read_inputs_fd, SEAT_FD_INPUTS};
-        fds[count++] = (struct spawn_fd){server->queue.outputs_fd, SEAT_FD_OUTPUTS};
-    }
-    fds[count++] = (struct spawn_fd){server->config_fd, SEAT_FD_CONFIG};
-    fds[count++] = (struct spawn_fd){ready_fd, SEAT_FD_READY};
-    fds[count++] = (struct spawn_fd){server->life[0], SEAT_FD_LIFE};
-    fds[count++] = (struct spawn_fd){server->gateway_line[seat->role == QUEUE_GATEWAY],
-                                     SEAT_FD_GATEWAYS};
-    if (seat->role == QUEUE_GATEWAY && seat->gateway < LISTENERS_MAX_GATEWAYS)
-        count += fds_listening(seat, fds + count);
-    count += fds_of_auth(seat, fds + count);
-    for (uint32_t i = 0; i < server->seat_count; i++)
-        fds[count++] = (struct spawn_fd){SEAT_FD_EVENT + (int)i, SEAT_FD_EVENT + (int)i};
-    return count;
-}
-
 static int on_gone(sd_event_source *source, int fd, uint32_t events, void *opaque)
 {
     (void)source;
@@ -271,21 +88,11 @@ static int on_ready(sd_event_source *source, int fd, uint32_t events, void *opaq
 
 static int process_start(struct tree_seat *seat, int ready_write_fd)
 {
-    struct command command;
-    struct spawn_fd fds[SPAWN_MAX_FDS];
-    int error = command_make(seat, &command);
-    if (error)
-        return error;
-    struct spawn spawn = {
-        .path = command.program,
-        .arguments = command.arguments,
-        .environment = command.environment,
-        .fds = fds,
-        .fd_count = fds_collect(seat, ready_write_fd, fds),
-        .oom_score_adj = seat->role == QUEUE_WORKER ? WORKER_OOM_SCORE : 0,
-    };
-    error = spawn_process(&spawn, &seat->pid, &seat->pidfd);
-    free(command.environment);
+    struct seat_command command;
+    int error = seat_command_make(seat, ready_write_fd, &command);
+    if (!error)
+        error = spawn_process(&command.spawn, &seat->pid, &seat->pidfd);
+    seat_command_free(&command);
     return error;
 }
 
@@ -472,74 +279,20 @@ static void action_bury(struct tree_seat *seat, siginfo_t *end)
     }
 }
 
-static void settle(struct queue *queue)
-{
-    queue_apply_standing_rules(queue);
-    seat_wake_role(queue, QUEUE_GATEWAY);
-    seat_wake_role(queue, QUEUE_BROKER);
-}
-
-/* ---- the graveyard ---- */
-
-unsigned seats_condemned(const struct server *server)
-{
-    unsigned count = 0;
-    for (uint32_t i = 0; i < SERVER_MAX_GRAVES; i++)
-        count += server->graves[i].index != 0;
-    return count;
-}
-
-static struct tree_grave *grave_find(struct server *server)
-{
-    for (uint32_t i = 0; i < SERVER_MAX_GRAVES; i++)
-        if (!server->graves[i].index)
-            return &server->graves[i];
-    return NULL;
-}
-
-static int on_grave_gone(sd_event_source *source, int fd, uint32_t events, void *opaque)
-{
-    (void)source;
-    (void)events;
-    struct tree_grave *grave = opaque;
-    struct queue *queue = &grave->server->queue;
-    siginfo_t end;
-    while (waitid(P_PIDFD, (id_t)fd, &end, WEXITED) && errno == EINTR)
-        ;
-    log_event(LOG_LEVEL_WARNING, "a condemned process is gone", log_number("pid", grave->pid));
-    queue_process_leave(queue, grave->index, grave->by_fault);
-    grave->gone_source = sd_event_source_disable_unref(grave->gone_source);
-    close(grave->pidfd);
-    *grave = (struct tree_grave){.index = 0};
-    settle(queue);
-    return 0;
-}
-
 /* Its index stays live in the queue, so that what it ran is out of use, and is given no more work.
  */
 static void action_abandon(struct tree_seat *seat)
 {
     struct server *server = seat->server;
-    struct tree_grave *grave = grave_find(server);
-    assert(grave && seat->index);
-    *grave = (struct tree_grave){.server = server,
-                                 .index = seat->index,
-                                 .pid = seat->pid,
-                                 .pidfd = fcntl(seat->pidfd, F_DUPFD_CLOEXEC, 0),
-                                 .by_fault = seat->hung && !seat->stopped};
+    pid_t pid = seat->pid;
+    graves_take(seat);
     clock_stop(seat);
     seat->index = 0;
     device_rest_end(seat, false);
     process_forget(seat);
-    atomic_store(&server->queue.processes[grave->index].life, QUEUE_CONDEMNED);
-    if (grave->pidfd < 0 || sd_event_add_io(server->event, &grave->gone_source, grave->pidfd,
-                                            EPOLLIN, on_grave_gone, grave) < 0)
-        log_event(LOG_LEVEL_ERROR, "a condemned process will not be missed",
-                  log_number("pid", grave->pid));
     log_event(LOG_LEVEL_ERROR, "a killed process does not go: it is condemned, and replaced",
-              log_text("program", seat_program(seat)), log_number("pid", grave->pid));
+              log_text("program", seat_program(seat)), log_number("pid", pid));
     counter_add(&server->queue.seats[seat->number].deaths, 1);
-    settle(&server->queue);
     seat->up_ns = 0;
     if (seat->state == TREE_BACKOFF)
         clock_set(seat, tree_delay_ms(seat->failures));

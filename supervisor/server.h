@@ -168,9 +168,6 @@ void seat_want(struct tree_seat *seat, bool up);
 /* What its program is called. */
 const char *seat_program(const struct tree_seat *seat);
 
-/* How many processes do not go although they were killed. */
-unsigned seats_condemned(const struct server *server);
-
 bool seat_has_process(const struct tree_seat *seat);
 
 /* ---- loop.c ---- */
