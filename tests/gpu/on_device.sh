@@ -63,6 +63,8 @@ fi
 "$build/unetctl" devices
 
 check kernels "each of our kernels does what plain loops do" "$build/gpu/test_kernels"
+check convs "each convolution does what plain loops do, to the last rounding" "$build/gpu/test_convs"
+check networks "made-up networks, sequences of shapes: as the reference backend" "$build/gpu/test_networks"
 check backend "networks of every family, batches, types of tiles: as the reference backend; captured and not" "$build/gpu/test_gpu"
 check system "servers over HTTP: labels as the reference backend's, figures at /metrics" \
     env UNETSERVE_TEST_DEVICE=here UNETSERVE_BUILD="$build" "$python" -m pytest -q tests/gpu/test_device.py

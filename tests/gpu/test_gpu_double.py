@@ -22,18 +22,25 @@ def environment(device="h100", **more):
     return {"LD_LIBRARY_PATH": str(DOUBLE), "GPUDOUBLE_DEVICE": str(DOUBLE / f"{device}.json"), **more}
 
 
+def run_alone(program, **more):
+    done = subprocess.run([BUILD / "gpu" / program], cwd=ROOT, capture_output=True, text=True, timeout=600,
+                          env={**os.environ, **environment(**more)})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
 @pytest.mark.parametrize("order", ["mixed", "late"])
 def test_backend_agrees_with_the_reference(order):
-    done = subprocess.run([BUILD / "gpu" / "test_gpu"], cwd=ROOT, capture_output=True, text=True, timeout=600,
-                          env={**os.environ, **environment(GPUDOUBLE_ORDER=order)})
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    run_alone("test_gpu", GPUDOUBLE_ORDER=order)
+
+
+def test_made_up_networks_and_sequences_agree_with_the_reference():
+    run_alone("test_networks", GPUDOUBLE_ORDER="late")
 
 
 @pytest.mark.parametrize("device", ["h100", "t4"])
-def test_kernels_alone_do_what_plain_loops_do(device):
-    done = subprocess.run([BUILD / "gpu" / "test_kernels"], cwd=ROOT, capture_output=True, text=True, timeout=600,
-                          env={**os.environ, **environment(device)})
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+@pytest.mark.parametrize("program", ["test_kernels", "test_convs"])
+def test_kernels_and_plans_alone_do_what_plain_loops_do(program, device):
+    run_alone(program, device=device, GPUDOUBLE_ORDER="late" if device == "t4" else "mixed")
 
 
 def config(model, **keys):

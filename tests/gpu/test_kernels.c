@@ -493,6 +493,163 @@ static void the_first_of_equal_classes_wins(void **state)
     }
 }
 
+/* Every type of tile, more channels than fit into one group of 16, and floats of any bits. */
+static float tile_value(uint32_t dtype, const void *tiles, size_t at)
+{
+    switch (dtype) {
+    case UNETSERVE_U8: return ((const uint8_t *)tiles)[at];
+    case UNETSERVE_I8: return ((const int8_t *)tiles)[at];
+    case UNETSERVE_U16: return ((const uint16_t *)tiles)[at];
+    case UNETSERVE_I16: return ((const int16_t *)tiles)[at];
+    case UNETSERVE_F16: return half_to_f32(((const uint16_t *)tiles)[at]);
+    default: return ((const float *)tiles)[at];
+    }
+}
+
+static void random_bytes(void *data, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        ((uint8_t *)data)[i] = (uint8_t)(seed >> 24);
+    }
+}
+
+static void check_loaded(struct picture *out, const struct gpu_load_args *args, const void *tiles)
+{
+    uint32_t plane = out->image.height * out->image.width;
+    fetch(out);
+    for (uint32_t i = 0; i < out->elements; i++) {
+        uint32_t c = i % out->image.pitch, pixel = i / out->image.pitch % plane;
+        uint32_t n = i / out->image.pitch / plane;
+        float want = 0;
+        if (c < args->channels) {
+            want = tile_value(args->dtype, tiles, ((size_t)n * args->channels + c) * plane + pixel);
+            want = (want + args->offset) / args->scale;
+            want = args->clip && want < args->low ? args->low : want;
+            want = args->clip && want > args->high ? args->high : want;
+            want = rounded(out->type, want);
+        }
+        float got = out->values[i];
+        float error = out->type == GPU_F32 ? 1e-6f * fabsf(want) : 0;
+        assert_true(isnan(want) ? isnan(got) : got == want || fabsf(got - want) <= error);
+    }
+}
+
+static void loads_every_type(void **state)
+{
+    (void)state;
+    enum { CHANNELS = 19, ALL = IMAGES * CHANNELS * 5 * 7 };
+    FOR_EACH_TYPE(type)
+    {
+        for (uint32_t way = 0; way < 24; way++) {
+            uint32_t dtype = UNETSERVE_U8 + way % 6;
+            struct picture out = picture_make(type, 32, 32, 5, 7);
+            struct picture tiles = picture_make(GPU_F32, 16, 16, 9, 11); /* as memory */
+            random_bytes(tiles.host, ALL * sizeof(float));
+            assert_int_equal(gpu_call(&device, cuMemcpyHtoDAsync, tiles.memory, tiles.host,
+                                      ALL * sizeof(float), stream),
+                             0);
+            const struct gpu_load_args args = {.items = IMAGES * 5 * 7,
+                                               .channels = CHANNELS,
+                                               .tiles = tiles.image.data,
+                                               .out = out.image,
+                                               .dtype = dtype,
+                                               .clip = way % 4 == 1,
+                                               .offset = way % 4 == 0 ? 0.0f : -3.0f,
+                                               .scale = way % 4 == 0 ? 1.0f : 4.0f,
+                                               .low = -2.0f,
+                                               .high = 5.0f};
+            launch(GPU_KERNEL_load, type, &args);
+            check_loaded(&out, &args, tiles.host);
+            picture_free(&out);
+            picture_free(&tiles);
+        }
+    }
+}
+
+/* More classes than one group has, equal ones among them, and NaNs, which never win. */
+static void labels_of_many_classes(void **state)
+{
+    (void)state;
+    enum { CLASSES = 37, PLANE = 9 * 13 };
+    static uint8_t got[IMAGES * PLANE];
+    FOR_EACH_TYPE(type)
+    {
+        struct picture in = picture_random(type, 48, 48, 9, 13, 99);
+        struct picture out = picture_make(GPU_F32, 16, 16, 9, 13); /* as memory */
+        const struct gpu_labels_args args = {
+            .items = IMAGES * PLANE, .classes = CLASSES, .in = in.image, .labels = out.image.data};
+        for (size_t i = 0; i < in.elements; i += 48 * 5) { /* one of the first pixels' classes */
+            in.values[i + 1 + i % 36] = NAN;
+            if (type == GPU_F32) {
+                ((float *)in.host)[i + 1 + i % 36] = NAN;
+            } else {
+                ((uint16_t *)in.host)[i + 1 + i % 36] = 0x7fff;
+            }
+        }
+        assert_int_equal(
+            gpu_call(&device, cuMemcpyHtoDAsync, in.memory, in.host, bytes_of(&in), stream), 0);
+        launch(GPU_KERNEL_labels, type, &args);
+        assert_int_equal(
+            gpu_call(&device, cuMemcpyDtoHAsync, out.host, out.memory, sizeof got, stream), 0);
+        wait_for_it();
+        memcpy(got, out.host, sizeof got);
+        for (size_t p = 0; p < sizeof got; p++) {
+            size_t best = 0;
+            for (size_t c = 1; c < CLASSES; c++) {
+                best = in.values[p * 48 + c] > in.values[p * 48 + best] ? c : best;
+            }
+            assert_int_equal(got[p], best);
+        }
+        picture_free(&in);
+        picture_free(&out);
+    }
+}
+
+/* More to do than there are threads: each does several things. */
+static void few_threads_do_it_all(void **state)
+{
+    (void)state;
+    int processors = device.processors;
+    device.processors = 1;
+    struct picture in = picture_random(GPU_BF16, 32, 32, 40, 37, 99);
+    struct picture out = picture_make(GPU_BF16, 32, 32, 40, 37);
+    const struct gpu_fit_args args = {
+        .items = IMAGES * 40 * 37 * 4, .in = in.image, .out = out.image};
+    const struct pair pair = {.in = &in};
+    launch(GPU_KERNEL_fit, GPU_BF16, &args);
+    check(&out, expect_fit, &pair, 0);
+    picture_free(&in);
+    picture_free(&out);
+    device.processors = processors;
+}
+
+/* A single pixel, and a single row: there is nothing beside it to mix in. */
+static void stretches_of_one_pixel(void **state)
+{
+    (void)state;
+    for (uint32_t mode = 0; mode < 3; mode++) {
+        for (uint32_t width = 1; width < 4; width++) {
+            struct picture in = picture_random(GPU_F32, 16, 16, 1, width, 99);
+            struct picture out = picture_make(GPU_F32, 48, 16, 2, 2 * width);
+            for (size_t i = 0; i < in.elements; i++) {
+                ((float *)in.host)[i] = in.values[i] = fabsf(in.values[i]) + 1;
+            }
+            assert_int_equal(
+                gpu_call(&device, cuMemcpyHtoDAsync, in.memory, in.host, bytes_of(&in), stream), 0);
+            const struct gpu_upsample_args args = {.items = IMAGES * 2 * 2 * width * 2,
+                                                   .mode = mode,
+                                                   .in = in.image,
+                                                   .out = out.image};
+            const struct pair pair = {.in = &in, .mode = mode};
+            launch(GPU_KERNEL_upsample, GPU_F32, &args);
+            check(&out, expect_upsample, &pair, mode == 0 ? 0 : 2e-4f);
+            picture_free(&in);
+            picture_free(&out);
+        }
+    }
+}
+
 static int open_device(void **state)
 {
     char error[512] = "";
@@ -516,10 +673,18 @@ static int close_device(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pools_at_odd_sizes), cmocka_unit_test(halves_and_copies_at_odd_sizes),
-        cmocka_unit_test(shuffles),           cmocka_unit_test(stretches),
-        cmocka_unit_test(pads_and_crops),     cmocka_unit_test(adds),
-        cmocka_unit_test(loads_and_rounds),   cmocka_unit_test(the_first_of_equal_classes_wins),
+        cmocka_unit_test(pools_at_odd_sizes),
+        cmocka_unit_test(halves_and_copies_at_odd_sizes),
+        cmocka_unit_test(shuffles),
+        cmocka_unit_test(stretches),
+        cmocka_unit_test(stretches_of_one_pixel),
+        cmocka_unit_test(pads_and_crops),
+        cmocka_unit_test(adds),
+        cmocka_unit_test(loads_and_rounds),
+        cmocka_unit_test(loads_every_type),
+        cmocka_unit_test(the_first_of_equal_classes_wins),
+        cmocka_unit_test(labels_of_many_classes),
+        cmocka_unit_test(few_threads_do_it_all),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

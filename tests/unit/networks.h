@@ -15,7 +15,9 @@
 
 #include <cmocka.h>
 
+#ifndef MAX_TILES
 #define MAX_TILES 3
+#endif
 
 static uint32_t seed = 1;
 

@@ -12,7 +12,7 @@
 #define MOST_USES     4096
 #define CELL_BYTES    16u
 #define NUMBER_BITS   28u
-#define STACK_BYTES   65536
+#define STACK_SLACK   256
 
 /* Of 16 bytes: who used them last, as a party's number and its operation's; 0: nobody. */
 struct cell {
@@ -207,17 +207,19 @@ void memory_use(const struct actor *actor, const void *data, size_t bytes, enum 
 }
 
 static const struct actor *working;
+static const char *stack_top; /* whoever works is called from where memory_work is */
 
 void memory_work(const struct actor *actor)
 {
     working = actor;
+    stack_top = (const char *)__builtin_frame_address(0) + STACK_SLACK;
 }
 
 void memory_touch(const void *data, size_t bytes, bool written)
 {
     const char *here = (const char *)__builtin_frame_address(0);
     const char *at = (const char *)data;
-    if (at >= here && at < here + STACK_BYTES) {
+    if (at >= here && at < stack_top) {
         return;
     }
     if (working == NULL || (uintptr_t)data % bytes != 0) {
