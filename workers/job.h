@@ -41,6 +41,7 @@ struct job {
     bool pending;   /* the model answers it later */
     bool told;      /* and knows that nobody waits */
     uint64_t told_ns;
+    uint64_t flight;        /* the number of its batch on the device, from 1 */
     _Atomic int completion; /* by the model, from any thread: 0 not yet, 1 done, or its error */
     bool given_up; /* the cancel flag was seen: the outcome is FAILED whatever the model made of it
                     */

@@ -2,6 +2,7 @@
 #include "unetserve/handover.h"
 #include "unetserve/log.h"
 #include "workers/fields.h"
+#include "workers/flight.h"
 #include "workers/job.h"
 #include "workers/stream.h"
 
@@ -410,10 +411,13 @@ static void lose_device(struct worker *worker)
 }
 
 /* The model keeps them and says later what became of each. */
-static void keep_pending(struct job *const *jobs, size_t count)
+static void keep_pending(struct worker *worker, struct job *const *jobs, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
+    worker->flights++;
+    for (size_t i = 0; i < count; i++) {
+        jobs[i]->flight = worker->flights;
         jobs[i]->pending = true;
+    }
 }
 
 /* batch, predict, unbatch: the first failure counts, but what batch made is given back to unbatch.
@@ -432,16 +436,14 @@ static int call_model(struct worker *worker, struct unetserve_item *const *items
 
 static int call_predict(struct worker *worker, struct unetserve_item *const *items, size_t count)
 {
-    struct queue_process *process = &worker->seat->queue.processes[worker->seat->index];
-    struct counters_model *counts = &seat_counters(worker->seat)->models[worker->model];
-    count_batch(counts, items, count);
-    uint64_t begin_ns = queue_now_ns();
+    count_batch(&seat_counters(worker->seat)->models[worker->model], items, count);
+    uint64_t begin_ns = worker->busy_from_ns ? worker->busy_from_ns : queue_now_ns();
     seat_tick(worker->seat);
     int error = call_model(worker, items, count);
     seat_tick(worker->seat);
-    uint64_t busy_ns = queue_now_ns() - begin_ns;
-    atomic_fetch_add(&process->busy_ns, busy_ns);
-    counter_add(&counts->busy_ns, busy_ns);
+    bool on_device = worker->interface.flags & UNETSERVE_ON_DEVICE;
+    flight_count_busy(worker, begin_ns,
+                      worker->busy_from_ns || (on_device && error == UNETSERVE_PENDING));
     if (error == -EIO)
         lose_device(worker);
     return error;
@@ -452,7 +454,7 @@ static void predict_alone(struct worker *worker, struct job *job)
     struct unetserve_item *item = &job->item;
     int error = call_predict(worker, &item, 1);
     if (error == UNETSERVE_PENDING) {
-        keep_pending(&job, 1);
+        keep_pending(worker, &job, 1);
         return;
     }
     if (error >= 0) {
@@ -489,7 +491,7 @@ static void predict_together(struct worker *worker, struct job *const *jobs, siz
     if (worker->device_lost)
         return;
     if (error == UNETSERVE_PENDING) {
-        keep_pending(jobs, count);
+        keep_pending(worker, jobs, count);
         return;
     }
     if (error < 0) {
@@ -569,28 +571,40 @@ static unsigned look_at_pending(struct worker *worker)
     return finished;
 }
 
-struct run_result run_next(struct worker *worker)
+/* Start a batch of what is leased. Returns how many jobs. */
+static unsigned run_leased(struct worker *worker, bool *waiting)
 {
     struct job jobs[RUN_MAX_JOBS];
     struct job *taken[RUN_MAX_JOBS];
-    struct queue *queue = &worker->seat->queue;
-    struct run_result result = {.jobs = look_at_pending(worker)};
-    if (worker->device_lost)
-        return result;
     struct line line;
     size_t given = collect_leased(worker, jobs, &line);
-    bool only = line.open && handover_is_only(queue, worker->seat->index);
+    bool only = line.open && handover_is_only(&worker->seat->queue, worker->seat->index);
     size_t found = given || !line.open ? 0 : collect_line(worker, only, jobs, &line);
-    size_t count = take_batch(worker, batch_limit(worker, given > 0), jobs, given + found, taken);
-    result.jobs += (unsigned)count;
+    uint32_t most = batch_limit(worker, given > 0);
+    bool may = flight_may_begin(worker, most, jobs, given + found);
+    size_t count = take_batch(worker, most, jobs, may ? given + found : 0, taken);
     if (found)
         counter_add(&seat_counters(worker->seat)->models[worker->model].handed_over, count);
-    result.waiting = line.length > (only ? line.open : found);
+    *waiting = line.length > (only ? line.open : found);
     /* Now that these have left LEASED, there is room for the next batch to wait here while they
      * run. */
-    if (result.waiting)
-        seat_wake_role(queue, QUEUE_BROKER);
+    if (*waiting)
+        seat_wake_role(&worker->seat->queue, QUEUE_BROKER);
     if (count > 0)
         run_batch(worker, taken, count);
+    return (unsigned)count;
+}
+
+struct run_result run_next(struct worker *worker)
+{
+    struct run_result result = {0};
+    bool on_device = worker->interface.flags & UNETSERVE_ON_DEVICE;
+    /* A device gets its next batch before the answers of the last are handed out. */
+    if (on_device)
+        result.jobs = run_leased(worker, &result.waiting);
+    result.jobs += look_at_pending(worker);
+    if (!on_device && !worker->device_lost)
+        result.jobs += run_leased(worker, &result.waiting);
+    flight_count_device(worker);
     return result;
 }

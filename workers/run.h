@@ -17,9 +17,10 @@ struct run_result {
  * oldest among equals) of those leased to this worker, or else of those that it may take without
  * the broker (handover.h), and with it all others of equal shape that fit the model's max_batch, or
  * what the model likes to run together (model.h); a job on which somebody has died, alone, also of
- * those that are pending. Blocks as long as the model takes. Each gateway concerned is woken as
- * soon as its job has an outcome; the broker is woken when jobs wait for it. With
- * worker->device_lost set afterwards, jobs are left in RUN and the process has to end. */
+ * those that are pending. Of a model on a device (flight.h) the batch first, so that the device
+ * need not wait. Blocks as long as the model takes. Each gateway concerned is woken as soon as its
+ * job has an outcome; the broker is woken when jobs wait for it. With worker->device_lost set
+ * afterwards, jobs are left in RUN and the process has to end. */
 struct run_result run_next(struct worker *worker);
 
 #endif

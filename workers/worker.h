@@ -28,6 +28,8 @@ struct worker {
     int completed_fd; /* an eventfd: some item was completed; -1: there is none, the rescan finds it
                        */
     int retire_fd;    /* readable: as SIGTERM; -1: the loop waits for that signal */
+    uint64_t flights; /* batches put on the device, in all */
+    uint64_t busy_from_ns;  /* the device works, and since then it is not counted; 0: it does not */
     struct watch *watches;  /* workers/watch.h */
     struct sd_event *event; /* the loop, once it runs */
     bool device_lost;       /* predict returned -EIO: leave, and let the jobs run elsewhere */

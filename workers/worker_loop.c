@@ -1,5 +1,6 @@
 #include "workers/worker_loop.h"
 #include "unetserve/log.h"
+#include "workers/flight.h"
 #include "workers/run.h"
 #include "workers/watch.h"
 
@@ -137,7 +138,9 @@ static int run(struct loop *loop)
         if (result.jobs == 0 && pending == 0 && may_leave(loop))
             return 0;
         uint64_t wait_ms = loop->worker->orphaned || pending ? RESCAN_BUSY_MS : RESCAN_IDLE_MS;
-        seat_tick(loop->worker->seat);
+        /* Nobody waits for a device in a call, so this loop turns though it may hang. */
+        if (result.jobs || flight_count(loop->worker) == 0)
+            seat_tick(loop->worker->seat);
         if (result.jobs && pending == 0 && goes_on(loop))
             continue;
         bool again = seat_asleep(loop->worker->seat) || result.jobs;

@@ -101,7 +101,7 @@ struct unetserve_interface {
     /* For tensor outputs. */
     uint32_t output_dtype; /* U8: labels H x W, or N x H x W for a batched request */
     uint32_t class_count;
-    uint32_t flags; /* UNETSERVE_STREAMS, _READS_ITSELF, _TAKES_FILES */
+    uint32_t flags; /* UNETSERVE_STREAMS, _READS_ITSELF, _TAKES_FILES, _ON_DEVICE */
     struct unetserve_class classes[UNETSERVE_MAX_CLASSES];
 
     /* For documents: declared fields. 0 of them: the plugin reads, or writes, the document itself.
@@ -134,6 +134,11 @@ struct unetserve_interface {
  * its fields, text as strings; a file as the object {"unetserve.UploadFile": {"filename": ...,
  * "content_type": ..., "data": base64}}. Without it a form with a file is refused. */
 #define UNETSERVE_TAKES_FILES 4u
+
+/* flags: pending items are work that a device does by itself, and ends soon. The worker has predict
+ * put a second batch behind the first, if that is a full one, so that the device need not wait; and
+ * while none of them ends, it counts as hanging as if it were in predict. */
+#define UNETSERVE_ON_DEVICE 8u
 
 /* predict: those items of this call that are not completed yet will be, by host->complete. */
 #define UNETSERVE_PENDING 1

@@ -30,6 +30,9 @@
 #ifndef BATCH
 #define BATCH 1    /* jobs that wait at, and run together in, one worker: 1 or 2 */
 #endif
+#ifndef AHEAD
+#define AHEAD 0    /* 1: a worker's jobs end one by one, and others join them meanwhile: they are pending, on a device say */
+#endif
 #ifndef KILLS
 #define KILLS 0    /* kill -9 of a gateway, the broker or a worker */
 #endif
@@ -592,7 +595,7 @@ take:
 			fi };
 		atomic { assert(HOLDS(s)); started[s] = input[s] };
 took:		atomic { x = 0; s = 0 }
-	/* take_batch: jobs without a death share a run */
+	/* take_batch: jobs without a death share a run; room_for: also with what is pending */
 	:: atomic { JOINS(0, 1) || JOINS(1, 0) ->
 			if :: JOINS(0, 1) -> s = 0 :: JOINS(1, 0) -> s = 1 fi; x = word[s] };
 		goto take
@@ -626,7 +629,7 @@ finish:		atomic {
 			fi };
 		atomic { assert(word[s] == x && STATE(x) == STREAM);
 			move_kept(WORKER, s, v, 0); e[s] = 0; b = b & ~(1 << s) };
-finished:	atomic { x = 0; s = 0; v = 0; if :: b -> goto settle :: else fi }
+finished:	atomic { x = 0; s = 0; v = 0; if :: b && !AHEAD -> goto settle :: else fi }
 
 	/* may_leave: told to end, or the supervisor is gone */
 	:: atomic { b == 0 && draining[index_of[p]] && !SOME_SLOT(FOR_ME) -> ready[index_of[p]] = 0; left[p] = 1; goto ended }

@@ -3,6 +3,7 @@
  * job's first byte chooses.
  */
 #include "unetserve/log.h"
+#include "workers/flight.h"
 #include "workers/job.h"
 #include "workers/run.h"
 
@@ -841,6 +842,143 @@ static void the_model_is_told_once_that_nobody_waits(void **state)
     end(&scene);
 }
 
+/* ---- a device that works by itself ---- */
+
+static void begin_on_device(struct scene *scene, uint32_t max_batch)
+{
+    begin(scene, max_batch);
+    scene->worker.interface.flags = UNETSERVE_ON_DEVICE;
+}
+
+static uint64_t busy_ns(const struct scene *scene)
+{
+    return atomic_load(&scene->queue.processes[scene->seat.index].busy_ns);
+}
+
+static void a_full_batch_is_put_behind_the_first_and_no_third(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_on_device(&scene, 2);
+    uint32_t slots[6];
+    for (int i = 0; i < 6; i++)
+        slots[i] = submit_leased(&scene, &image, ACT_LATER);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    assert_int_equal(flight_count(&scene.worker), 2);
+    assert_int_equal(run_next(&scene.worker).jobs, 0);
+    expect(&scene, slots[4], QUEUE_LEASED);
+    for (size_t i = 0; i < 2; i++)
+        complete(&scene, i, 0);
+    assert_int_equal(flight_count(&scene.worker), 1);
+    assert_int_equal(run_next(&scene.worker).jobs, 4); /* two begin before two are answered */
+    for (int i = 0; i < 2; i++)
+        expect_later_answer(&scene, slots[i]);
+    for (int i = 2; i < 6; i++)
+        expect(&scene, slots[i], QUEUE_RUN);
+    for (size_t i = 2; i < 6; i++)
+        complete(&scene, i, 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 4);
+    for (int i = 2; i < 6; i++)
+        expect_later_answer(&scene, slots[i]);
+    assert_int_equal(flight_count(&scene.worker), 0);
+    end(&scene);
+}
+
+static void a_batch_that_may_grow_waits_for_the_device(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_on_device(&scene, 3);
+    uint32_t first = submit_leased(&scene, &image, ACT_LATER);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    uint32_t second = submit_leased(&scene, &image, ACT_LATER);
+    assert_int_equal(run_next(&scene.worker).jobs, 0);
+    uint32_t third = submit_leased(&scene, &image, ACT_LATER);
+    assert_int_equal(run_next(&scene.worker).jobs, 0);
+    expect(&scene, second, QUEUE_LEASED);
+    complete(&scene, 0, 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 3);
+    expect_later_answer(&scene, first);
+    expect(&scene, third, QUEUE_RUN);
+    assert_int_equal(scene.calls.sizes[1], 2);
+    complete(&scene, 1, 0);
+    complete(&scene, 2, 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    end(&scene);
+}
+
+/* As much work as three usual tiles. */
+static void a_large_image_is_a_full_batch(void **state)
+{
+    (void)state;
+    static const struct unetserve_shape large_image = {UNETSERVE_U8, 3, {1, 2, 6}};
+    struct scene scene;
+    begin_on_device(&scene, 3);
+    scene.worker.interface.tile = 2;
+    submit_leased(&scene, &image, ACT_LATER);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    uint32_t wide = submit_leased(&scene, &wide_image, ACT_LATER);
+    assert_int_equal(run_next(&scene.worker).jobs, 0); /* that of two */
+    complete(&scene, 0, 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    expect(&scene, wide, QUEUE_RUN);
+    uint32_t large = submit_leased(&scene, &large_image, ACT_LATER);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    expect(&scene, large, QUEUE_RUN);
+    complete(&scene, 1, 0);
+    complete(&scene, 2, 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 2);
+    end(&scene);
+}
+
+static void a_device_is_busy_until_its_last_batch_has_ended(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_on_device(&scene, 1);
+    submit_leased(&scene, &image, ACT_LATER);
+    submit_leased(&scene, &image, ACT_LATER);
+    uint64_t begin_ns = queue_now_ns();
+    run_next(&scene.worker);
+    run_next(&scene.worker);
+    uint64_t both_ns = queue_now_ns();
+    complete(&scene, 0, 0);
+    run_next(&scene.worker);
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    uint64_t last_ns = queue_now_ns();
+    complete(&scene, 1, 0);
+    run_next(&scene.worker);
+    uint64_t end_ns = queue_now_ns();
+    /* All the time, and no time twice. */
+    assert_true(busy_ns(&scene) >= last_ns - both_ns && busy_ns(&scene) <= end_ns - begin_ns);
+    uint64_t before = busy_ns(&scene);
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    run_next(&scene.worker);
+    assert_int_equal(busy_ns(&scene), before);
+    end(&scene);
+}
+
+static void a_device_that_fails_under_two_batches_leaves_both_in_run(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_on_device(&scene, 1);
+    uint32_t first = submit_leased(&scene, &image, ACT_LATER);
+    uint32_t second = submit_leased(&scene, &image, ACT_LATER);
+    run_next(&scene.worker);
+    run_next(&scene.worker);
+    complete(&scene, 0, -EIO);
+    complete(&scene, 1, -EIO);
+    run_next(&scene.worker);
+    assert_true(scene.worker.device_lost);
+    expect(&scene, first, QUEUE_RUN);
+    expect(&scene, second, QUEUE_RUN);
+    scene.worker.device_lost = false;
+    scene.calls.kept = 0;
+    end(&scene);
+}
+
 /* ---- streams ---- */
 
 static int stream_predict(void *model, struct unetserve_item *const *items, size_t count)
@@ -1228,6 +1366,11 @@ int main(void)
         cmocka_unit_test(no_more_are_pending_than_the_model_takes),
         cmocka_unit_test(who_runs_alone_waits_for_the_pending_and_they_for_it),
         cmocka_unit_test(the_model_is_told_once_that_nobody_waits),
+        cmocka_unit_test(a_full_batch_is_put_behind_the_first_and_no_third),
+        cmocka_unit_test(a_batch_that_may_grow_waits_for_the_device),
+        cmocka_unit_test(a_large_image_is_a_full_batch),
+        cmocka_unit_test(a_device_is_busy_until_its_last_batch_has_ended),
+        cmocka_unit_test(a_device_that_fails_under_two_batches_leaves_both_in_run),
         cmocka_unit_test(a_stream_lies_in_the_ring_and_its_refusal_last),
         cmocka_unit_test(who_waits_for_room_can_be_woken),
         cmocka_unit_test(a_refusal_before_the_first_item_is_an_answer),

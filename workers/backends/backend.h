@@ -110,6 +110,21 @@ struct backend {
     const char *(*precision)(const void *instance);
 
     void (*destroy)(void *instance);
+
+    /* Batches that overlap: of a backend whose device works while nobody waits. All three, or none.
+     */
+
+    /* As forward, but it may return before the answers are there: they are when collect has come to
+     * *mark. Until then tiles and labels must stay, not the batch and its arrays; logits are not to
+     * be had. Batches end in the order in which they were begun. After an error none of this batch
+     * is under way. */
+    int (*submit)(void *instance, const struct backend_batch *batch, uint64_t *mark);
+
+    /* How far has it come? Waits until it has come to `least`; 0: does not wait. 0, -EIO. */
+    int (*collect)(void *instance, uint64_t least, uint64_t *mark);
+
+    /* A descriptor that is readable when collect has something new to tell. */
+    int (*descriptor)(const void *instance);
 };
 
 /* The backends that were built, NULL-terminated, best first; and one by name ("auto": the first

@@ -1,10 +1,12 @@
 /*
  * The cuDNN backend: a network on one NVIDIA GPU. Weights are converted and uploaded once; batches
- * go through two lanes, in parts that fit the device's memory.
+ * go through two lanes, in parts that fit the device's memory; the next may be begun before the
+ * last has ended.
  */
 #include "../backends.h"
 #include "gpu_lane.h"
 #include "gpu_tuning.h"
+#include "gpu_waiter.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -24,8 +26,11 @@ struct instance {
     struct gpu_tuning tuning;
     struct gpu_choices choices; /* in tuning */
     struct gpu_shapes shapes;
-    struct gpu_lane lanes[LANES];
+    struct gpu_lane lanes[LANES]; /* part n goes through lane n % LANES */
+    uint64_t begun;               /* parts of batches, in all */
+    uint64_t ended;
     struct gpu_way way;
+    struct gpu_waiter waiter;
     struct backend_options options;
     uint32_t usual;       /* height and width of a usual tile */
     uint32_t tile_height; /* of tile_bytes */
@@ -58,6 +63,7 @@ static void destroy(void *opaque)
     struct gpu_device *device = &instance->device;
     if (device->driver != NULL) {
         (void)gpu_device_enter(device);
+        gpu_waiter_close(&instance->waiter); /* before the events that it waits for */
         for (size_t i = 0; i < LANES; i++) {
             gpu_lane_close(device, &instance->lanes[i]);
         }
@@ -72,23 +78,6 @@ static void destroy(void *opaque)
     gpu_tuning_close(&instance->tuning);
     free(instance->network.layers);
     free(instance);
-}
-
-/* The layers, without their weights: those are on the device. */
-static int copy_layers(const struct network *from, struct network *to)
-{
-    struct network network = *from;
-    network.layers = (struct network_layer *)calloc(from->layer_count, sizeof *network.layers);
-    if (network.layers == NULL) {
-        return -ENOMEM;
-    }
-    memcpy(network.layers, from->layers, from->layer_count * sizeof *network.layers);
-    for (size_t i = 0; i < network.layer_count; i++) {
-        network.layers[i].weights = NULL;
-        network.layers[i].bias = NULL;
-    }
-    *to = network;
-    return 0;
 }
 
 static uint32_t usual_size(const struct network *network, uint32_t tile)
@@ -127,7 +116,7 @@ static int open_device(const struct making *making)
     for (size_t i = 0; i < LANES && code == 0; i++) {
         code = gpu_lane_open(device, &made->lanes[i]);
     }
-    return code;
+    return code == 0 ? gpu_waiter_open(device, &made->waiter) : code;
 }
 
 static int take_weights(const struct making *making)
@@ -137,7 +126,7 @@ static int take_weights(const struct making *making)
     int code = backend_load(making->network, &made->options, &full, making->error,
                             making->error_size);
     if (code == 0) {
-        code = copy_layers(full, &made->network);
+        code = backend_copy_network(full, &made->network); /* weights are on the device */
     }
     if (code == 0) {
         tick(made);
@@ -222,12 +211,6 @@ static int create(const struct network *network, const struct backend_options *o
 
 /* ---- running ---- */
 
-static bool size_fits(const struct network *network, uint32_t size)
-{
-    uint32_t multiple = network->size_multiple > 0 ? network->size_multiple : 1;
-    return size > 0 && size >= network->size_min && size % multiple == 0;
-}
-
 /* Memory of the arena that one tile of that size takes. */
 static int measure_tile(struct instance *instance, uint32_t height, uint32_t width)
 {
@@ -253,40 +236,28 @@ static uint32_t part_size(const struct instance *instance)
     return fit < 1 ? 1 : fit < GPU_LANE_TILES ? (uint32_t)fit : GPU_LANE_TILES;
 }
 
-static struct backend_batch part_of(const struct backend_batch *batch, uint32_t first,
-                                    uint32_t count)
-{
-    struct backend_batch part = *batch;
-    part.count = count;
-    part.inputs += first;
-    part.labels = batch->labels != NULL ? batch->labels + first : NULL;
-    part.logits = batch->logits != NULL ? batch->logits + first : NULL;
-    return part;
-}
-
-static int finish(struct instance *instance, struct gpu_lane *lane)
-{
-    tick(instance);
-    return gpu_lane_finish(&instance->device, instance->network.classes, lane);
-}
-
-static int finish_all(struct instance *instance)
+/* Parts up to that one come to their end, in the order in which they were begun. */
+static int finish_to(struct instance *instance, uint64_t mark)
 {
     int code = 0;
-    for (size_t i = 0; i < LANES && code == 0; i++) {
-        code = finish(instance, &instance->lanes[i]);
+    while (instance->ended < mark && code == 0) {
+        struct gpu_lane *lane = &instance->lanes[instance->ended % LANES];
+        tick(instance);
+        code = gpu_lane_finish(&instance->device, instance->network.classes, lane);
+        instance->ended++;
     }
     return code;
 }
 
-static int begin(struct instance *instance, struct gpu_lane *lane, const struct backend_batch *part)
+static int begin(struct instance *instance, const struct backend_batch *part)
 {
     char error[400] = "";
     struct gpu_shape *shape;
     struct gpu_shapes *shapes = &instance->shapes;
-    int code = finish(instance, lane);
+    struct gpu_lane *lane = &instance->lanes[instance->begun % LANES];
+    int code = instance->begun < LANES ? 0 : finish_to(instance, instance->begun - LANES + 1);
     if (code == 0 && !gpu_shapes_ready(shapes, part->count, part->height, part->width)) {
-        code = finish_all(instance);
+        code = finish_to(instance, instance->begun);
     }
     if (code == 0) {
         code = gpu_shapes_get(shapes, part->count, part->height, part->width, &shape, error,
@@ -295,21 +266,30 @@ static int begin(struct instance *instance, struct gpu_lane *lane, const struct 
             say(instance, 4, error);
         }
     }
-    return code != 0 ? code : gpu_lane_begin(lane, &instance->way, shape, part);
+    if (code == 0) {
+        code = gpu_lane_begin(lane, &instance->way, shape, part);
+    }
+    if (code == 0) {
+        instance->begun++;
+        code = gpu_waiter_expect(&instance->waiter, lane->done, instance->begun);
+    }
+    return code;
 }
 
-static int run_parts(struct instance *instance, const struct backend_batch *batch)
+/* Puts all of it on the streams, or waits for what it has put there and fails. */
+static int begin_parts(struct instance *instance, const struct backend_batch *batch)
 {
     uint32_t most = part_size(instance);
-    size_t turn = 0;
     int code = 0;
     for (uint32_t done = 0; done < batch->count && code == 0; done += most) {
         uint32_t left = batch->count - done;
-        struct backend_batch part = part_of(batch, done, left < most ? left : most);
-        code = begin(instance, &instance->lanes[turn++ % LANES], &part);
+        struct backend_batch part = backend_part(batch, done, left < most ? left : most);
+        code = begin(instance, &part);
     }
-    int ended = finish_all(instance);
-    return code != 0 ? code : ended;
+    if (code != 0) {
+        (void)finish_to(instance, instance->begun);
+    }
+    return code;
 }
 
 /* Without memory for one usual tile, which there was at the start, the device serves nobody. For a
@@ -325,12 +305,19 @@ static int judge(const struct instance *instance, const struct backend_batch *ba
     return code == -ENOTSUP ? -EINVAL : code;
 }
 
-static int forward(void *opaque, const struct backend_batch *batch)
+/* The driver's reason is told where a call fails, by whatever way that comes out. */
+static int tell(const struct instance *instance, int code)
+{
+    if (code != 0 && instance->device.failure[0] != '\0') {
+        say(instance, 3, instance->device.failure);
+    }
+    return code;
+}
+
+static int submit(void *opaque, const struct backend_batch *batch, uint64_t *mark)
 {
     struct instance *instance = (struct instance *)opaque;
-    const struct network *network = &instance->network;
-    if (batch->count == 0 || batch->dtype < UNETSERVE_U8 || batch->dtype > UNETSERVE_F32 ||
-        !size_fits(network, batch->height) || !size_fits(network, batch->width)) {
+    if (!backend_batch_fits(&instance->network, batch)) {
         return -EINVAL;
     }
     int code = gpu_device_enter(&instance->device);
@@ -338,12 +325,32 @@ static int forward(void *opaque, const struct backend_batch *batch)
         code = measure_tile(instance, batch->height, batch->width);
     }
     if (code == 0) {
-        code = run_parts(instance, batch);
+        code = begin_parts(instance, batch);
     }
-    if (code != 0 && instance->device.failure[0] != '\0') {
-        say(instance, 3, instance->device.failure);
-    }
-    return judge(instance, batch, code);
+    *mark = instance->begun;
+    return judge(instance, batch, tell(instance, code));
+}
+
+static int collect(void *opaque, uint64_t least, uint64_t *mark)
+{
+    struct instance *instance = (struct instance *)opaque;
+    uint64_t reached = gpu_waiter_reached(&instance->waiter);
+    int code = finish_to(instance, reached > least ? reached : least);
+    *mark = instance->ended;
+    return tell(instance, code);
+}
+
+static int descriptor(const void *opaque)
+{
+    const struct instance *instance = (const struct instance *)opaque;
+    return instance->waiter.told;
+}
+
+static int forward(void *opaque, const struct backend_batch *batch)
+{
+    uint64_t mark;
+    int code = submit(opaque, batch, &mark);
+    return code == 0 ? collect(opaque, mark, &mark) : code;
 }
 
 static int probe(char *error, size_t error_size)
@@ -365,4 +372,7 @@ const struct backend backend_cudnn = {
     .forward = forward,
     .precision = precision,
     .destroy = destroy,
+    .submit = submit,
+    .collect = collect,
+    .descriptor = descriptor,
 };

@@ -47,7 +47,9 @@ int gpu_lane_open(struct gpu_device *device, struct gpu_lane *out)
         code = gpu_call(device, cuEventCreate, &lane.labelled, CU_EVENT_DISABLE_TIMING);
     }
     if (code == 0) {
-        code = gpu_call(device, cuEventCreate, &lane.done, CU_EVENT_DISABLE_TIMING);
+        /* Who waits for it sleeps: a worker's cores are for publishing. */
+        code = gpu_call(device, cuEventCreate, &lane.done,
+                        CU_EVENT_DISABLE_TIMING | CU_EVENT_BLOCKING_SYNC);
     }
     if (code != 0) {
         gpu_lane_close(device, &lane);
@@ -313,13 +315,27 @@ static int bring_out(struct gpu_lane *lane, struct gpu_way *way)
     return code == 0 ? gpu_call(way->device, cuEventRecord, lane->done, way->streams.out) : code;
 }
 
+/* Its arrays are the caller's, and may be others' before the lane is finished. */
+static void keep(struct gpu_lane *lane, const struct backend_batch *batch)
+{
+    lane->batch = *batch;
+    if (batch->labels != NULL) {
+        memcpy(lane->labels, batch->labels, batch->count * sizeof *batch->labels);
+        lane->batch.labels = lane->labels;
+    }
+    if (batch->logits != NULL) {
+        memcpy(lane->logits, batch->logits, batch->count * sizeof *batch->logits);
+        lane->batch.logits = lane->logits;
+    }
+}
+
 int gpu_lane_begin(struct gpu_lane *lane, struct gpu_way *way, struct gpu_shape *shape,
                    const struct backend_batch *batch)
 {
     if (batch->count > GPU_LANE_TILES) {
         return -EINVAL;
     }
-    lane->batch = *batch;
+    keep(lane, batch);
     int code = reserve(way->device, lane, way->shapes->network);
     if (code != 0) {
         return code;
@@ -331,6 +347,7 @@ int gpu_lane_begin(struct gpu_lane *lane, struct gpu_way *way, struct gpu_shape 
     if (code == 0) {
         code = bring_out(lane, way);
     }
+    lane->batch.inputs = NULL;
     lane->busy = code == 0;
     /* What was put on the streams may still read the tiles: it cannot be taken back. */
     return code == 0 ? 0 : -EIO;

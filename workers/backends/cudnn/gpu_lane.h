@@ -34,7 +34,9 @@ struct gpu_lane {
     struct gpu_buffer in;
     struct gpu_buffer out;
     bool busy;
-    struct backend_batch batch;      /* while busy; its arrays are the caller's */
+    struct backend_batch batch; /* while busy; its arrays are those below, without inputs */
+    uint8_t *labels[GPU_LANE_TILES];
+    float *logits[GPU_LANE_TILES];
     size_t logits_offset;            /* in out */
     size_t straight[GPU_LANE_TILES]; /* bytes of labels that need not pass through out.host */
 };
@@ -57,7 +59,8 @@ int gpu_lane_open(struct gpu_device *device, struct gpu_lane *out);
 void gpu_lane_close(struct gpu_device *device, struct gpu_lane *lane);
 
 /* Put everything that is to be done with at most GPU_LANE_TILES tiles on the streams. They, and
- * where the answers go, must stay until gpu_lane_finish. 0, -ENOMEM, -EIO. */
+ * where the answers go, must stay until gpu_lane_finish, but not the batch and its arrays. 0,
+ * -ENOMEM, -EIO. */
 int gpu_lane_begin(struct gpu_lane *lane, struct gpu_way *way, struct gpu_shape *shape,
                    const struct backend_batch *batch);
 

@@ -1,5 +1,6 @@
 #include "unet.h"
 #include "batch_choice.h"
+#include "flights.h"
 #include "source.h"
 
 #include <errno.h>
@@ -24,6 +25,9 @@ struct unet {
     /* The chunk that is being put together: max_batch pointers each. */
     const void **inputs;
     uint8_t **labels;
+    struct flights flights;
+    bool waits;    /* for each chunk, as backends do that know no better */
+    uint64_t mark; /* of the last chunk that nobody waited for; 0: there is none yet */
 };
 
 /* ---- setup ---- */
@@ -184,6 +188,11 @@ static int allocate(struct unet *unet, const struct unetserve_interface *interfa
     return unet->inputs && unet->labels && (unet->choices || !choose) ? 0 : -ENOMEM;
 }
 
+static uint32_t flags_of(const struct backend *backend)
+{
+    return backend->submit ? UNETSERVE_ON_DEVICE : 0;
+}
+
 /* source: where the weights are, if the network comes without; else NULL. */
 static int create(const struct model_dir *dir, const struct network *network, struct source *source,
                   const struct unetserve_setup *setup, struct unet **out,
@@ -203,7 +212,7 @@ static int create(const struct model_dir *dir, const struct network *network, st
         failure = unet_find_backend(setup, network, choose_precision(dir, setup), &unet->backend,
                                     &device, error, error_size);
     if (!failure)
-        failure = allocate(unet, interface, setup->max_batch == 0);
+        failure = allocate(unet, interface, setup->max_batch == 0 && !unet->backend->submit);
     if (!failure && source)
         failure = find_ranges(source, setup, &ranges, error, error_size);
     if (failure)
@@ -226,14 +235,20 @@ static int create(const struct model_dir *dir, const struct network *network, st
     };
     failure = unet->backend->create(network, &options, &unet->instance, error, error_size);
     quantise_ranges_free(&ranges);
+    if (failure) {
+        unet->instance = NULL;
+        goto fail;
+    }
+    unet->source = NULL;
+    failure = flights_open(setup->host, unet->backend, unet->instance, unet->max_batch,
+                           &unet->flights);
     if (failure)
         goto fail;
-    unet->source = NULL;
+    interface->flags |= flags_of(unet->backend);
     log_choice(unet, network);
     *out = unet;
     return 0;
 fail:
-    unet->instance = NULL;
     unet_teardown(unet);
     return failure;
 }
@@ -262,6 +277,7 @@ int unet_describe(const struct unetserve_setup *setup, struct unetserve_interfac
     failure = unet_interface(&source.dir, &source.plan, setup, interface, error, error_size);
     if (!failure)
         failure = find_ranges(&source, setup, &ranges, error, error_size);
+    interface->flags |= flags_of(backend);
     quantise_ranges_free(&ranges);
     source_close(&source);
     return failure;
@@ -292,6 +308,7 @@ void unet_teardown(struct unet *unet)
 {
     if (!unet)
         return;
+    flights_close(&unet->flights);
     if (unet->instance)
         unet->backend->destroy(unet->instance);
     free(unet->inputs);
@@ -401,6 +418,8 @@ static int run_chunk(struct unet *unet, const struct unetserve_shape *shape, uin
         .labels = unet->labels,
     };
     *filled = 0;
+    if (!unet->waits)
+        return unet->backend->submit(unet->instance, &batch, &unet->mark);
     uint64_t begin_ns = now_ns();
     int failure = unet->backend->forward(unet->instance, &batch);
     if (failure || !unet->choices)
@@ -460,7 +479,7 @@ static int run_item(struct unet *unet, struct unetserve_item *item, struct run *
     return failure;
 }
 
-int unet_predict(struct unet *unet, struct unetserve_item *const *items, size_t count)
+static int run_items(struct unet *unet, struct unetserve_item *const *items, size_t count)
 {
     struct run run = {.left = 0};
     for (size_t i = 0; i < count; i++) {
@@ -474,4 +493,30 @@ int unet_predict(struct unet *unet, struct unetserve_item *const *items, size_t 
             return failure;
     }
     return count ? run_chunk(unet, &items[0]->input_shape, &run.filled) : 0;
+}
+
+/* Nobody waits but for room. What fails leaves nothing behind that still writes to the items. */
+static int begin_items(struct unet *unet, struct unetserve_item *const *items, size_t count)
+{
+    int failure = flights_make_room(&unet->flights);
+    if (failure)
+        return failure;
+    unet->mark = 0;
+    failure = run_items(unet, items, count);
+    if (unet->mark && !failure) {
+        flights_add(&unet->flights, items, count, unet->mark);
+        return UNETSERVE_PENDING;
+    }
+    int ended = unet->mark ? flights_wait(&unet->flights, unet->mark) : 0;
+    return ended ? ended : failure;
+}
+
+int unet_predict(struct unet *unet, struct unetserve_item *const *items, size_t count)
+{
+    unet->waits = !flights_take(&unet->flights, count);
+    if (!unet->waits)
+        return begin_items(unet, items, count);
+    int failure = run_items(unet, items, count);
+    int landed = flights_wait(&unet->flights, 0); /* those before it have ended, too */
+    return failure ? failure : landed;
 }
