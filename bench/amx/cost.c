@@ -3,7 +3,7 @@
  * each convolution are counted on the software model, and priced with what is published of their
  * throughput. Prints the table of docs/amx.md.
  *
- *   bench/amx-cost [base [size]]
+ *   bench/amx-cost [base [size [bf16|int8]]]
  */
 #include "bench/random_network.h"
 #include "tests/amx/amx_model.h"
@@ -17,13 +17,14 @@
 
 #define CORES 2
 /* Cycles, and bytes a cycle, of one core. */
-#define PRODUCT_CYCLES 16.0 /* TDPBF16PS, of 16 rows */
+#define PRODUCT_CYCLES 16.0 /* TDPBF16PS or TDPBUSD, of 16 rows */
 #define LOAD_CYCLES    8.0  /* a tile from the first-level cache: two lines a cycle */
 #define STORE_CYCLES   16.0 /* a tile: a line a cycle */
 #define OUT_CYCLES     2.0  /* 16 sums through ReLU to bf16 */
+#define SCALE_CYCLES   2.0  /* 16 whole sums to numbers, where they lie */
 #define L2_BYTES       48.0
-#define FAR_BYTES      4.0 /* from the cache that all cores share, or from memory */
-#define PRODUCT_FLOP   16384.0
+#define FAR_BYTES      4.0     /* from the cache that all cores share, or from memory */
+#define PRODUCT_FLOP   16384.0 /* of bfloat16; of bytes twice that */
 /* At the peak that was measured on such a machine. */
 #define PEAK_FLOPS 7.5e12
 #define HERTZ      (PEAK_FLOPS / CORES / PRODUCT_FLOP * PRODUCT_CYCLES)
@@ -89,7 +90,7 @@ struct price {
 static double value_bytes(const struct amx_layout *layout, uint32_t value)
 {
     const struct amx_value *v = &layout->values[value];
-    return 2.0 * v->height * v->width * v->channels;
+    return (double)v->element * v->height * v->width * v->channels;
 }
 
 /* What of a layer's input was not written just now by its own group. */
@@ -150,7 +151,8 @@ static struct price price_of(const struct network *network, const struct amx_pla
     double pixels = rows * columns * AMX_ROW_BYTES / (AMX_TILES * window);
     struct price price = {.product = sums * PRODUCT_CYCLES, .load = loads * LOAD_CYCLES};
     price.l2 = (sums * pixels + (block > L1_WEIGHTS ? weight_loads * 1024 : 0)) / L2_BYTES;
-    price.out = stores * (STORE_CYCLES + AMX_ROWS * OUT_CYCLES);
+    double scaled = shape->element == 1 ? SCALE_CYCLES : 0;
+    price.out = stores * (STORE_CYCLES + AMX_ROWS * (OUT_CYCLES + scaled));
     price.far_bytes = far_bytes(network, plan, layer);
     price.far = price.far_bytes / CORES / FAR_BYTES;
     return price;
@@ -255,16 +257,34 @@ static int run_once(void *instance, const struct network *network, uint32_t size
     return error;
 }
 
-static int run(const struct network *network, uint32_t size)
+/* Some ranges: where they lie costs nothing. The last layer is kept, as calibration keeps it. */
+static int make_ranges(const struct network *network, struct quantise_ranges *out)
+{
+    *out = (struct quantise_ranges){.layer_count = network->layer_count};
+    out->layers = (struct quantise_range *)calloc(network->layer_count, sizeof *out->layers);
+    if (out->layers == NULL) {
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < network->layer_count; i++) {
+        out->layers[i] = (struct quantise_range){
+            .low = -1, .high = 1, .known = true, .keep = i + 1 == network->layer_count};
+    }
+    quantise_ranges_seal(out);
+    return 0;
+}
+
+static int run(const struct network *network, uint32_t size, const char *precision)
 {
     struct backend_options options = {
-        .precision = "bf16", .threads = 1, .preprocess = {.scale = 10000}};
+        .precision = precision, .threads = 1, .preprocess = {.scale = 10000}};
+    struct quantise_ranges ranges = {0};
     char reason[256] = "no memory";
     void *instance = NULL;
     counts = (struct amx_counts *)calloc(network->layer_count, sizeof *counts);
     places = calloc(network->layer_count, sizeof *places);
-    int error = counts != NULL && places != NULL ? 0 : -ENOMEM;
+    int error = counts != NULL && places != NULL ? make_ranges(network, &ranges) : -ENOMEM;
     if (error == 0) {
+        options.ranges = &ranges;
         error = backend_amx.create(network, &options, &instance, reason, sizeof reason);
     }
     if (error == 0) {
@@ -279,6 +299,7 @@ static int run(const struct network *network, uint32_t size)
     if (instance != NULL) {
         backend_amx.destroy(instance);
     }
+    quantise_ranges_free(&ranges);
     free(counts);
     free(places);
     return error;
@@ -288,8 +309,10 @@ int main(int argc, char **argv)
 {
     long base = argc > 1 ? strtol(argv[1], NULL, 10) : 64;
     long size = argc > 2 ? strtol(argv[2], NULL, 10) : 256;
-    if (argc > 3 || base < 1 || base > 1024 || size < 16 || size > 4096) {
-        fprintf(stderr, "usage: amx-cost [base [size]]\n");
+    const char *precision = argc > 3 ? argv[3] : "bf16";
+    bool known = strcmp(precision, "bf16") == 0 || strcmp(precision, "int8") == 0;
+    if (argc > 4 || !known || base < 1 || base > 1024 || size < 16 || size > 4096) {
+        fprintf(stderr, "usage: amx-cost [base [size [bf16|int8]]]\n");
         return EX_USAGE;
     }
     struct random_network sizes = {
@@ -299,7 +322,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "amx-cost: no memory\n");
         return EX_OSERR;
     }
-    int error = run(&network, (uint32_t)size);
+    int error = run(&network, (uint32_t)size, precision);
     network_free(&network);
     return error == 0 ? EX_OK : EX_SOFTWARE;
 }

@@ -254,19 +254,20 @@ static void sum_row(struct tile *sums, const float *a, unsigned pairs, const str
 static amx_fault check_sum(unsigned sums, unsigned a, unsigned b)
 {
     if (sums == a || sums == b || a == b) {
-        return "#UD: TDPBF16PS of a tile with itself";
+        return "#UD: a product of a tile with itself";
     }
     if (tiles[sums].rows != tiles[a].rows || tiles[sums].row_bytes != tiles[b].row_bytes ||
         tiles[a].row_bytes / 4 != tiles[b].rows) {
-        return "#UD: TDPBF16PS of tiles that do not fit each other";
+        return "#UD: a product of tiles that do not fit each other";
     }
     if (tiles[sums].row_bytes % 4 != 0 || tiles[a].row_bytes % 4 != 0) {
-        return "#UD: TDPBF16PS of tiles that hold parts of pairs";
+        return "#UD: a product of tiles that hold parts of words";
     }
     return NULL;
 }
 
-amx_fault amx_model_sum(unsigned sums, unsigned a, unsigned b)
+/* Whether the product may be computed, and is to be: *compute. */
+static amx_fault begin_sum(unsigned sums, unsigned a, unsigned b, bool *compute)
 {
     const unsigned named[] = {sums, a, b};
     amx_fault fault = NULL;
@@ -281,8 +282,16 @@ amx_fault amx_model_sum(unsigned sums, unsigned a, unsigned b)
     }
     count(&sums_done, 1);
     count(&sum_rows, tiles[a].rows);
-    if (atomic_load_explicit(&counts_only, memory_order_relaxed)) {
-        return NULL;
+    *compute = !atomic_load_explicit(&counts_only, memory_order_relaxed);
+    return NULL;
+}
+
+amx_fault amx_model_sum(unsigned sums, unsigned a, unsigned b)
+{
+    bool compute = false;
+    amx_fault fault = begin_sum(sums, a, b, &compute);
+    if (fault != NULL || !compute) {
+        return fault;
     }
     struct values first;
     struct values second;
@@ -292,4 +301,31 @@ amx_fault amx_model_sum(unsigned sums, unsigned a, unsigned b)
         sum_row(&tiles[sums], first.at[row], tiles[b].rows, &second, row);
     }
     return NULL;
+}
+
+/* Four products of an unsigned and a signed byte, and what was there: as whole numbers of 32 bits
+ * that wrap around. */
+static void sum_codes_row(struct tile *sums, const struct tile *a, const struct tile *b,
+                          unsigned row)
+{
+    for (unsigned n = 0; n < sums->row_bytes / 4U; n++) {
+        uint32_t sum = 0;
+        memcpy(&sum, sums->data[row] + 4 * (size_t)n, sizeof sum);
+        for (unsigned i = 0; i < a->row_bytes; i++) {
+            int32_t byte = b->data[i / 4][4 * n + i % 4];
+            int32_t weight = byte < 128 ? byte : byte - 256;
+            sum += (uint32_t)(a->data[row][i] * weight);
+        }
+        memcpy(sums->data[row] + 4 * (size_t)n, &sum, sizeof sum);
+    }
+}
+
+amx_fault amx_model_sum_codes(unsigned sums, unsigned a, unsigned b)
+{
+    bool compute = false;
+    amx_fault fault = begin_sum(sums, a, b, &compute);
+    for (unsigned row = 0; fault == NULL && compute && row < tiles[sums].rows; row++) {
+        sum_codes_row(&tiles[sums], &tiles[a], &tiles[b], row);
+    }
+    return fault;
 }

@@ -1,8 +1,8 @@
 /*
- * A software model of AMX's tile instructions (palette 1, bfloat16), after the operation sections
- * of Intel's manual: what a processor would do with the same operands, bit for bit, or that it
- * would raise an exception. Every thread has tiles of its own, as on a processor. It also counts,
- * for estimates of time.
+ * A software model of AMX's tile instructions (palette 1, bfloat16 and bytes), after the operation
+ * sections of Intel's manual: what a processor would do with the same operands, bit for bit, or
+ * that it would raise an exception. Every thread has tiles of its own, as on a processor. It also
+ * counts, for estimates of time.
  */
 #ifndef AMX_MODEL_H
 #define AMX_MODEL_H
@@ -24,7 +24,7 @@ struct amx_counts {
     uint64_t load_rows; /* lines read by them, where none crosses two */
     uint64_t stores;
     uint64_t store_rows;
-    uint64_t sums;     /* TDPBF16PS */
+    uint64_t sums;     /* TDPBF16PS and TDPBUSD */
     uint64_t sum_rows; /* rows of the first factor in them */
 };
 
@@ -34,8 +34,9 @@ amx_fault amx_model_zero(unsigned tile);
 amx_fault amx_model_load(unsigned tile, const void *from, size_t step);
 amx_fault amx_model_store(unsigned tile, void *to, size_t step);
 amx_fault amx_model_sum(unsigned sums, unsigned a, unsigned b);
+amx_fault amx_model_sum_codes(unsigned sums, unsigned a, unsigned b);
 
-/* Whether TDPBF16PS computes, or is only counted; in all threads. It computes at first. */
+/* Whether products are computed, or only counted; in all threads. It computes at first. */
 void amx_model_compute(bool yes);
 
 /* What all threads have executed since the last call. */

@@ -32,6 +32,14 @@ def test_the_log_says_who_runs_the_network(start_server, modelled, demo_model, s
     server.stop()
 
 
+def test_it_runs_int8(start_server, modelled, demo_model, scene):
+    server = start_server(demo_model, ["--precision", "int8"], build=modelled)
+    assert " on amx in int8" in server.log_text()
+    exact = numpy.load(GOLDENS / "scene_96x112.logits.npy").reshape(-1, 96, 112).argmax(0)
+    assert (predict_mask(server, scene) != exact).mean() < 0.01
+    server.stop()
+
+
 def test_what_the_tiles_do_not_take_is_refused(modelled, start_server, demo_model):
     server = start_server(demo_model, ["--backend", "amx", "--precision", "f32"], build=modelled,
                           wait_ready=False)

@@ -218,6 +218,12 @@ static inline void odd(struct network *network)
 
 static const struct backend_preprocess plain = {.scale = 1};
 
+struct size {
+    uint32_t count;
+    uint32_t height;
+    uint32_t width;
+};
+
 /* Tiles and room for answers. */
 struct tiles {
     struct backend_batch batch;
@@ -322,6 +328,41 @@ static inline struct difference compare(const struct tiles *tiles, uint8_t *cons
                                .average = sum / (pixels * (double)tiles->classes) / largest};
 }
 
+/* ---- networks that round nothing ---- */
+
+/* Weights of which each sum takes two, and small whole numbers all through: nothing is rounded, by
+ * nobody. */
+static inline void make_exact_layer(struct network *network, size_t number)
+{
+    struct network_layer *layer = &network->layers[number];
+    size_t in = channels_of(network, layer->inputs[0]);
+    bool up = layer->op == NETWORK_CONV_UP;
+    size_t window = up ? 4 : (size_t)layer->kernel * layer->kernel;
+    if (layer->weights == NULL) {
+        return;
+    }
+    memset(layer->weights, 0, in * window * layer->channels * sizeof(float));
+    for (size_t k = 0; k < 2 * (size_t)layer->channels; k++) {
+        size_t channel = k / 2;
+        size_t from = random_bits() % in;
+        size_t at = random_bits() % window;
+        float weight = random_bits() % 2 != 0 ? 1.0F : -1.0F;
+        layer->weights[up ? (from * layer->channels + channel) * 4 + at
+                          : (channel * in + from) * window + at] = weight;
+        layer->bias[channel] = (float)(random_bits() % 3) - 1.0F;
+    }
+}
+
+static inline void make_whole(const struct tiles *tiles, const struct network *network, float add)
+{
+    for (uint32_t i = 0; i < tiles->batch.count; i++) {
+        float *values = (float *)(uintptr_t)tiles->inputs[i];
+        for (size_t k = 0; k < tiles->pixels * network->in_channels; k++) {
+            values[k] = (float)(random_bits() % 4) - 1.0F + add;
+        }
+    }
+}
+
 /* ---- ranges for int8 ---- */
 
 static inline void note_channel(struct quantise_channel *channel, float value)
@@ -399,6 +440,18 @@ static inline void ranges_make(const struct network *network, const char *backen
     backend_find(backend)->destroy(instance);
     ranges_divide(network, batch, out);
     quantise_ranges_seal(out);
+}
+
+/* An instance in int8; what create returned. */
+static inline int try_int8(const struct backend *backend, const struct network *network,
+                           const struct quantise_ranges *ranges, uint32_t threads, void **instance)
+{
+    struct backend_options options = {
+        .precision = "int8", .threads = threads, .preprocess = plain, .ranges = ranges};
+    char error[512] = "";
+    int rc = backend->create(network, &options, instance, error, sizeof error);
+    assert_true(rc == 0 || error[0] != '\0');
+    return rc;
 }
 
 #endif

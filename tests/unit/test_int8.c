@@ -15,12 +15,6 @@
 #define MOST_LOGITS  0.05
 #define MOST_AVERAGE 0.004
 
-struct size {
-    uint32_t count;
-    uint32_t height;
-    uint32_t width;
-};
-
 /* ---- the plan ---- */
 
 static void set_ranges(const struct network *network, float low, float high,
@@ -381,17 +375,6 @@ static bool has_vnni(void)
     unsigned wide = (unsigned)dnnl_cpu_isa_avx512_core_vnni;
     unsigned narrow = (unsigned)dnnl_cpu_isa_avx2_vnni;
     return (isa & wide) == wide || (isa & narrow) == narrow;
-}
-
-static int try_int8(const struct backend *backend, const struct network *network,
-                    const struct quantise_ranges *ranges, uint32_t threads, void **instance)
-{
-    struct backend_options options = {
-        .precision = "int8", .threads = threads, .preprocess = plain, .ranges = ranges};
-    char error[512] = "";
-    int rc = backend->create(network, &options, instance, error, sizeof error);
-    assert_true(rc == 0 || error[0] != '\0');
-    return rc;
 }
 
 /* int8 stays near f32, whose ranges it has: were it wrong about a scale or a zero, it would not. */

@@ -106,12 +106,6 @@ static void check_int8(const struct network *network, uint32_t dtype, uint32_t c
     tiles_free(&tiles);
 }
 
-struct size {
-    uint32_t count;
-    uint32_t height;
-    uint32_t width;
-};
-
 static void check_network(struct network *network, const struct size *sizes, size_t size_count,
                           const struct backend_preprocess *preprocess, uint32_t dtype)
 {

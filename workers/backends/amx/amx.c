@@ -20,6 +20,8 @@
 
 struct instance {
     struct network network; /* a copy without weights, biases */
+    bool integer;
+    struct quantise_plan codes; /* where integer */
     struct backend_options options;
     const struct amx_kernels *kernels;
     const struct onednn_rows *rows;
@@ -42,7 +44,12 @@ static int probe(char *error, size_t error_size)
 
 static bool suits(const struct network *network, const char *precision)
 {
-    if (strcmp(precision, "auto") != 0 && strcmp(precision, "bf16") != 0) {
+    static const char *const taken[] = {"auto", "bf16", "int8"};
+    bool takes = false;
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) {
+        takes = takes || strcmp(precision, taken[i]) == 0;
+    }
+    if (!takes) {
         return false;
     }
     for (size_t i = 0; i < network->layer_count; i++) {
@@ -65,11 +72,17 @@ static void destroy(void *opaque)
         amx_weights_free(&instance->weights[i]);
     }
     amx_plan_free(&instance->plan);
+    quantise_plan_free(&instance->codes);
     packed_cache_unmap(&instance->packed);
     free(instance->weights);
     free(instance->network.layers);
     free(instance->arena);
     free(instance);
+}
+
+static const struct quantise_plan *codes_of(const struct instance *instance)
+{
+    return instance->integer ? &instance->codes : NULL;
 }
 
 /* What create works with. */
@@ -87,14 +100,22 @@ static int take_weights(const struct network *network, struct instance *instance
         if (!is_conv(network->layers[i].op)) {
             continue;
         }
-        int error = file->data != NULL ? amx_weights_adopt(network, i, file, &instance->weights[i])
-                                       : amx_weights_create(network, i, instance->options.threads,
-                                                            instance->rows, &instance->weights[i]);
+        const struct quantise_plan *codes = codes_of(instance);
+        struct amx_weights *weights = &instance->weights[i];
+        int error = file->data != NULL
+                        ? amx_weights_adopt(network, codes, i, file, weights)
+                        : amx_weights_create(network, codes, i, instance->options.threads,
+                                             instance->rows, weights);
         if (error != 0) {
             return error;
         }
     }
     return 0;
+}
+
+static bool wants_int8(const struct backend_options *options)
+{
+    return strcmp(options->precision, "int8") == 0;
 }
 
 /* An instance with weights of its own, or, if packed is not NULL, with those; on success they are
@@ -106,6 +127,7 @@ static int make_instance(const struct making *making, const struct network *netw
     int code = made != NULL ? 0 : -ENOMEM;
     if (code == 0) {
         made->options = *making->options;
+        made->integer = wants_int8(making->options);
         made->options.precision = NULL; /* the caller's strings need not live on */
         made->options.cache_dir = NULL;
         made->options.ranges = NULL;
@@ -116,6 +138,9 @@ static int make_instance(const struct making *making, const struct network *netw
         code = made->kernels != NULL ? backend_copy_network(network, &made->network) : -ENODEV;
         code = made->weights == NULL ? -ENOMEM : code;
     }
+    if (code == 0 && made->integer) {
+        code = quantise_plan_create(network, making->options->ranges, &made->codes);
+    }
     if (code == 0) {
         code = take_weights(network, made);
     }
@@ -123,6 +148,8 @@ static int make_instance(const struct making *making, const struct network *netw
         snprintf(making->error, making->error_size,
                  "not enough memory for the network's %llu parameters",
                  (unsigned long long)network->parameters);
+    } else if (code == -EINVAL) {
+        snprintf(making->error, making->error_size, "the ranges for int8 are of another network");
     }
     if (code != 0 && made != NULL) {
         made->packed = (struct packed_map){0};
@@ -154,7 +181,7 @@ static int write_shared(void *opaque, void *made, struct packed_draft *draft, ch
     const struct instance *instance = (const struct instance *)made;
     struct packed_collection all;
     (void)opaque;
-    packed_collection_begin(&all, 2 * instance->network.layer_count);
+    packed_collection_begin(&all, 3 * instance->network.layer_count);
     for (size_t i = 0; i < instance->network.layer_count; i++) {
         static const struct packed_hash plain = {0, 0};
         const struct amx_weights *own = &instance->weights[i];
@@ -163,6 +190,10 @@ static int write_shared(void *opaque, void *made, struct packed_draft *draft, ch
                            amx_packed_bytes(&own->shape));
             packed_collect(&all, (uint32_t)i, PACKED_BIAS, plain, own->bias,
                            amx_bias_bytes(&own->shape));
+        }
+        if (own->scales != NULL) {
+            packed_collect(&all, (uint32_t)i, PACKED_SCALES, plain, own->scales,
+                           amx_scales_bytes(&own->shape));
         }
     }
     return packed_collection_commit(&all, draft, note, note_size);
@@ -175,8 +206,10 @@ static struct packed_hash key_of(const struct network *network,
     struct {
         struct packed_hash plan;
         char backend[8];
-        uint64_t format;
-    } key = {onednn_packed_key(network, options, ONEDNN_BF16, 0), "amx", AMX_FORMAT};
+        uint32_t format;
+        uint32_t integer;
+    } key = {onednn_packed_key(network, options, ONEDNN_BF16, 0), "amx", AMX_FORMAT,
+             wants_int8(options) ? 1 : 0};
     return packed_hash_of(&key, sizeof key);
 }
 
@@ -190,9 +223,12 @@ static int create(const struct network *network, const struct backend_options *o
     }
     if (!suits(network, options->precision)) {
         snprintf(error, error_size,
-                 "the amx backend has precisions auto and bf16 only, and windows of at most %u "
-                 "pixels: backend onednn takes the others",
+                 "the amx backend has precisions auto, bf16 and int8 only, and windows of at most "
+                 "%u pixels: backend onednn takes the others",
                  MOST_KERNEL);
+        return -EINVAL;
+    }
+    if (wants_int8(options) && backend_check_ranges(network, options, error, error_size) != 0) {
         return -EINVAL;
     }
     struct packed_hash key = key_of(network, options);
@@ -228,8 +264,9 @@ static int ready_plan(struct instance *instance, uint32_t count, uint32_t height
         return 0;
     }
     amx_plan_free(plan);
-    int error = amx_plan_create(&instance->network, instance->kernels, instance->weights,
-                                instance->options.threads, count, height, width, plan);
+    int error = amx_plan_create(&instance->network, codes_of(instance), instance->kernels,
+                                instance->weights, instance->options.threads, count, height, width,
+                                plan);
     if (error == 0) {
         error = fit_arena(instance);
     }
@@ -277,8 +314,8 @@ static int choose_part(const struct instance *instance, const struct backend_bat
     if (batch->count < 2) {
         return 0;
     }
-    int error = amx_layout_create(&instance->network, instance->options.threads, 1, batch->height,
-                                  batch->width, &layout);
+    int error = amx_layout_create(&instance->network, codes_of(instance), instance->options.threads,
+                                  1, batch->height, batch->width, &layout);
     if (error == 0) {
         size_t fit = instance->options.threads * ARENA_BYTES_A_THREAD / layout.arena_bytes;
         *out = fit < 1 ? 1 : fit < batch->count ? (uint32_t)fit : batch->count;
@@ -303,8 +340,7 @@ static int forward(void *opaque, const struct backend_batch *batch)
 
 static const char *precision_name(const void *opaque)
 {
-    (void)opaque;
-    return "bf16";
+    return ((const struct instance *)opaque)->integer ? "int8" : "bf16";
 }
 
 const struct backend backend_amx = {

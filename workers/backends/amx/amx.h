@@ -1,11 +1,11 @@
 /*
- * The AMX backend: UNets on processors with tiles (Sapphire Rapids and later), in bfloat16. The
- * vtable is in backend.h; this is what an estimate of time asks besides.
+ * The AMX backend: UNets on processors with tiles (Sapphire Rapids and later), in bfloat16 or int8.
+ * The vtable is in backend.h; this is what an estimate of time asks besides.
  *
- * It takes every network in precision "auto" or "bf16"; what it does not suit (f32, int8,
- * convolutions with windows or strides that no UNet has) is left to oneDNN. Memory of an instance:
- * the packed weights, in a file that all instances map where there is a cache_dir, and one arena
- * for the activations of the batch shape that ran last.
+ * It takes every network in precision "auto" (which is bf16), "bf16" or "int8"; what it does not
+ * suit (f32, convolutions with windows or strides that no UNet has) is left to oneDNN. Memory of an
+ * instance: the packed weights, in a file that all instances map where there is a cache_dir, and
+ * one arena for the activations of the batch shape that ran last.
  */
 #ifndef AMX_H
 #define AMX_H

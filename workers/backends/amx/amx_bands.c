@@ -158,8 +158,8 @@ static uint32_t find_strip(const struct finder *f)
         const struct network_layer *layer = &f->network->layers[bands->layers[i]];
         const struct amx_value *in = &f->layout->values[layer->inputs[0]];
         const struct amx_value *out = &f->layout->values[bands->layers[i] + 1];
-        bytes += (uint64_t)in->height * in->width * in->channels * sizeof(uint16_t);
-        bytes += (uint64_t)out->height * out->width * out->channels * sizeof(uint16_t);
+        bytes += (uint64_t)in->height * in->width * in->channels * in->element;
+        bytes += (uint64_t)out->height * out->width * out->channels * out->element;
     }
     uint64_t rows = AMX_STRIP_BYTES * (uint64_t)last / (bytes + 1) / BLOCK_ROWS * BLOCK_ROWS;
     return rows < BLOCK_ROWS ? BLOCK_ROWS : rows > last ? last : (uint32_t)rows;

@@ -47,7 +47,7 @@ static unsigned char *pixel_at(const struct onednn_view *view, size_t image, siz
     size_t lines = view->height + 2 * view->border;
     size_t line = view->width + 2 * view->border;
     size_t index = (image * lines + row + view->border) * line + column + view->border;
-    return (unsigned char *)view->data + index * view->pitch * sizeof(uint16_t);
+    return (unsigned char *)view->data + index * view->pitch * onednn_type_bytes(view->type);
 }
 
 /* Where the window of an output pixel begins: the border holds all padding. A row's last tile may
@@ -60,7 +60,8 @@ static const unsigned char *window_at(const struct job *job, const struct spot *
     size_t row = job->part->image * (in.height + 2 * in.border) + spot->row * conv->stride +
                  in.border - conv->padding;
     size_t column = spot->column * conv->stride + in.border - conv->padding;
-    return (const unsigned char *)in.data + (row * line + column) * in.pitch * sizeof(uint16_t);
+    return (const unsigned char *)in.data +
+           (row * line + column) * in.pitch * conv->weights->shape.element;
 }
 
 /* ---- sums ---- */
@@ -69,14 +70,17 @@ static void sum(const struct job *job, const struct batch *batch, size_t block, 
 {
     const struct amx_conv *conv = job->conv;
     const struct amx_shape *shape = &conv->weights->shape;
-    struct amx_block todo = {.tiles = batch->count,
-                             .in_step = conv->stride * conv->in.pitch * sizeof(uint16_t),
-                             .offsets = conv->offsets,
-                             .steps = shape->steps,
-                             .weight_step = amx_step_bytes(shape),
-                             .bias = conv->weights->bias + block * AMX_CHANNELS,
-                             .sums = sums,
-                             .sums_step = job->sums_step};
+    struct amx_block todo = {
+        .tiles = batch->count,
+        .in_step = conv->stride * conv->in.pitch * shape->element,
+        .offsets = conv->offsets,
+        .steps = shape->steps,
+        .weight_step = amx_step_bytes(shape),
+        .bias = conv->weights->bias + block * AMX_CHANNELS,
+        .scale = shape->element == 1 ? conv->weights->scales + block * AMX_CHANNELS : NULL,
+        .rows = conv->tile_pixels,
+        .sums = sums,
+        .sums_step = job->sums_step};
     todo.weights = conv->weights->packed + block * shape->steps * todo.weight_step;
     for (size_t i = 0; i < batch->count; i++) {
         todo.in[i] = window_at(job, &batch->spots[i]);
@@ -96,21 +100,39 @@ static size_t lanes_of(size_t channels, size_t first)
     return smaller(AMX_CHANNELS, channels - first);
 }
 
+/* Where so many pixels of the job's block go: to a view's channels from `channel` on, `scale`
+ * pixels apart. */
+static struct amx_output output_for(const struct job *job, const struct onednn_view *view,
+                                    unsigned char *pixel, size_t channel, size_t scale)
+{
+    const struct amx_conv *conv = job->conv;
+    const struct amx_shape *shape = &conv->weights->shape;
+    size_t element = onednn_type_bytes(view->type);
+    size_t lane = job->block * AMX_CHANNELS;
+    struct amx_output output = {.channels = lanes_of(conv->out.channels, channel),
+                                .relu = conv->relu,
+                                .codes = view->type == ONEDNN_U8,
+                                .out = pixel + channel * element,
+                                .out_step = scale * view->pitch * element};
+    if (shape->scales == 2) {
+        output.steps = conv->weights->scales + lane;
+        output.zero = output.steps + shape->blocks * AMX_CHANNELS;
+    }
+    return output;
+}
+
 static void put_tile(const struct job *job, const struct spot *spot, const float *sums)
 {
     const struct amx_conv *conv = job->conv;
     size_t blocks = conv->up ? conv->weights->shape.blocks / 4 : conv->weights->shape.blocks;
     size_t quarter = job->block / blocks;
-    size_t channel = job->block % blocks * AMX_CHANNELS;
     size_t scale = conv->up ? 2 : 1;
-    unsigned char *out = pixel_at(&conv->out, job->part->image, spot->row * scale + quarter / 2,
-                                  spot->column * scale + quarter % 2);
-    struct amx_output output = {.sums = sums,
-                                .pixels = pixels_of(job, spot),
-                                .channels = lanes_of(conv->out.channels, channel),
-                                .relu = conv->relu,
-                                .out = out + channel * sizeof(uint16_t),
-                                .out_step = scale * conv->out.pitch * sizeof(uint16_t)};
+    unsigned char *pixel = pixel_at(&conv->out, job->part->image, spot->row * scale + quarter / 2,
+                                    spot->column * scale + quarter % 2);
+    struct amx_output output = output_for(job, &conv->out, pixel,
+                                          job->block % blocks * AMX_CHANNELS, scale);
+    output.sums = sums;
+    output.pixels = pixels_of(job, spot);
     conv->kernels->put(&output);
 }
 
@@ -118,14 +140,11 @@ static void put_tile(const struct job *job, const struct spot *spot, const float
 static void pool_tiles(const struct job *job, const struct spot *spot, const float *sums)
 {
     const struct amx_conv *conv = job->conv;
-    size_t channel = job->block * AMX_CHANNELS;
-    unsigned char *out = pixel_at(&conv->pooled, job->part->image, spot->row / 2, spot->column / 2);
-    struct amx_output output = {.sums = sums,
-                                .pixels = pixels_of(job, spot) / 2,
-                                .channels = lanes_of(conv->out.channels, channel),
-                                .relu = conv->relu,
-                                .out = out + channel * sizeof(uint16_t),
-                                .out_step = conv->pooled.pitch * sizeof(uint16_t)};
+    unsigned char *pixel = pixel_at(&conv->pooled, job->part->image, spot->row / 2,
+                                    spot->column / 2);
+    struct amx_output output = output_for(job, &conv->pooled, pixel, job->block * AMX_CHANNELS, 1);
+    output.sums = sums;
+    output.pixels = pixels_of(job, spot) / 2;
     conv->kernels->pool(&output, sums + TILE_FLOATS);
 }
 
@@ -252,7 +271,7 @@ static void run_logits(const struct amx_conv *conv, const struct amx_ends *ends,
 void amx_conv_run(const struct amx_conv *conv, const struct amx_ends *ends,
                   const struct amx_part *part)
 {
-    conv->kernels->begin(conv->tile_pixels, conv->weights->shape.pairs);
+    conv->kernels->begin(conv->tile_pixels, conv->weights->shape.words);
     if (conv->labels) {
         run_logits(conv, ends, part);
     } else {

@@ -76,6 +76,8 @@ static int measure(const struct planner *p)
         if (value->channels == 0 || (i > 0 && !channels_agree(p, i - 1))) {
             return -EINVAL;
         }
+        bool coded = layout->codes != NULL && layout->codes->values[i].coded;
+        value->element = coded ? 1 : sizeof(uint16_t);
         value->same_as = i;
         value->parent = AMX_NONE;
         if (i > 0 && p->network->layers[i - 1].op == NETWORK_FIT) {
@@ -122,7 +124,7 @@ static void find_pools(const struct planner *p)
 static bool adopt(const struct planner *p, uint32_t value, uint32_t into, uint32_t channel)
 {
     struct amx_value *v = &p->layout->values[value];
-    if (value == 0 || v->parent != AMX_NONE || amx_pitch(v->channels) != v->channels ||
+    if (value == 0 || v->parent != AMX_NONE || amx_pitch(v->channels, v->element) != v->channels ||
         value == p->layout->result) {
         return false;
     }
@@ -169,7 +171,7 @@ static int find_borders(const struct planner *p)
     }
     for (size_t i = 0; i < layout->value_count; i++) {
         struct amx_value *value = &layout->values[i];
-        value->pitch = amx_pitch(value->channels);
+        value->pitch = amx_pitch(value->channels, value->element);
         uint64_t plane = ((uint64_t)value->height + 2 * (uint64_t)value->border) *
                          ((uint64_t)value->width + 2 * (uint64_t)value->border);
         uint64_t deep = (uint64_t)value->pitch * layout->count;
@@ -195,7 +197,7 @@ bool amx_layout_contains(const struct amx_layout *layout, uint32_t reader, uint3
 
 static size_t weight_bytes(const struct planner *p, size_t layer)
 {
-    struct amx_shape shape = amx_shape_of(p->network, layer);
+    struct amx_shape shape = amx_shape_of(p->network, p->layout->codes, layer);
     return amx_packed_bytes(&shape);
 }
 
@@ -207,7 +209,8 @@ static size_t strip_bytes(const struct planner *p, size_t layer, uint32_t last_h
     const struct amx_value *out = &p->layout->values[layer + 1];
     uint64_t rows = BLOCK_ROWS * (uint64_t)in->height / last_height + 2;
     uint64_t more = BLOCK_ROWS * (uint64_t)out->height / last_height;
-    return (size_t)(2 * (rows * in->width * in->channels + more * out->width * out->channels));
+    return (size_t)(rows * in->width * in->channels * in->element +
+                    more * out->width * out->channels * out->element);
 }
 
 /* Do layers [first, end) fit together, a few rows at a time? */
@@ -277,7 +280,7 @@ static size_t value_bytes(const struct amx_layout *layout, const struct amx_valu
     size_t height = value->height + 2 * (size_t)value->border;
     size_t width = value->width + 2 * (size_t)value->border;
     size_t pixels = layout->count * height * width + value->reach;
-    return pixels * value->pitch * sizeof(uint16_t);
+    return pixels * value->pitch * value->element;
 }
 
 /* Groups are steps, counted from 1: 0 loads the input. */
@@ -361,11 +364,13 @@ static int plan(struct planner *p)
     return error;
 }
 
-int amx_layout_create(const struct network *network, uint32_t threads, uint32_t count,
-                      uint32_t height, uint32_t width, struct amx_layout *out)
+int amx_layout_create(const struct network *network, const struct quantise_plan *codes,
+                      uint32_t threads, uint32_t count, uint32_t height, uint32_t width,
+                      struct amx_layout *out)
 {
     size_t layers = network->layer_count;
     struct amx_layout layout = {
+        .codes = codes,
         .count = count,
         .height = height,
         .width = width,
@@ -398,13 +403,16 @@ void amx_layout_free(struct amx_layout *layout)
 struct onednn_view amx_layout_view(const struct amx_layout *layout, uint32_t value,
                                    unsigned char *arena)
 {
-    const struct amx_value *v = &layout->values[layout->values[value].same_as];
+    uint32_t same = layout->values[value].same_as;
+    const struct amx_value *v = &layout->values[same];
     const struct amx_value *root = &layout->values[v->root];
-    return (struct onednn_view){.data = arena + root->offset + v->channel * sizeof(uint16_t),
+    return (struct onednn_view){.data = arena + root->offset + v->channel * (size_t)v->element,
                                 .pitch = root->pitch,
                                 .channels = v->channels,
                                 .height = v->height,
                                 .width = v->width,
-                                .type = ONEDNN_BF16,
-                                .border = root->border};
+                                .type = v->element == 1 ? ONEDNN_U8 : ONEDNN_BF16,
+                                .border = root->border,
+                                .codes = layout->codes != NULL ? &layout->codes->values[same]
+                                                               : NULL};
 }

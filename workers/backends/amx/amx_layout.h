@@ -27,6 +27,7 @@
 #define AMX_NONE UINT32_MAX
 
 struct amx_value {
+    uint32_t element; /* bytes: 2, or 1 of a code */
     uint32_t channels;
     uint32_t height;
     uint32_t width;
@@ -35,7 +36,7 @@ struct amx_value {
     uint32_t root;    /* the value whose buffer it lies in */
     uint32_t channel; /* the first of it within the root's */
     uint32_t pitch;   /* of a root: channels of its buffer */
-    uint32_t border;  /* of a root: pixels all around, zeros */
+    uint32_t border;  /* of a root: pixels all around, zeros or the codes for zero */
     uint32_t reach;   /* of a root: pixels behind the last one that a tile may look at */
     size_t begins;    /* of a root: the step before which its zeros are written: 0 loads the input,
                          i + 1 is group i. SIZE_MAX: it has no place */
@@ -58,6 +59,7 @@ struct amx_placing {
 };
 
 struct amx_layout {
+    const struct quantise_plan *codes; /* NULL: none */
     uint32_t count;
     uint32_t height;
     uint32_t width;
@@ -72,10 +74,12 @@ struct amx_layout {
     size_t arena_bytes;
 };
 
-/* Plan for a batch. 0; -EINVAL when the network does not take the size or a value gets too large;
- * -ENOMEM. Free with amx_layout_free. */
-int amx_layout_create(const struct network *network, uint32_t threads, uint32_t count,
-                      uint32_t height, uint32_t width, struct amx_layout *out);
+/* Plan for a batch. codes: NULL, or which values are codes, for as long as the layout lives. 0;
+ * -EINVAL when the network does not take the size or a value gets too large; -ENOMEM. Free with
+ * amx_layout_free. */
+int amx_layout_create(const struct network *network, const struct quantise_plan *codes,
+                      uint32_t threads, uint32_t count, uint32_t height, uint32_t width,
+                      struct amx_layout *out);
 void amx_layout_free(struct amx_layout *layout);
 
 /* A value's view in an arena. */

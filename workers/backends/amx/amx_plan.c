@@ -26,7 +26,7 @@ static int fill_conv(const struct network *network, const struct amx_layout *lay
     }
     for (size_t s = 0; s < shape->steps; s++) {
         conv->offsets[s] = amx_step_offset(shape, s, in.width + 2 * in.border, in.pitch) *
-                           sizeof(uint16_t);
+                           shape->element;
     }
     return 0;
 }
@@ -61,13 +61,14 @@ static int fill(const struct network *network, const struct amx_kernels *kernels
     return 0;
 }
 
-int amx_plan_create(const struct network *network, const struct amx_kernels *kernels,
-                    const struct amx_weights *weights, uint32_t threads, uint32_t count,
-                    uint32_t height, uint32_t width, struct amx_plan *out)
+int amx_plan_create(const struct network *network, const struct quantise_plan *codes,
+                    const struct amx_kernels *kernels, const struct amx_weights *weights,
+                    uint32_t threads, uint32_t count, uint32_t height, uint32_t width,
+                    struct amx_plan *out)
 {
     struct amx_plan plan = {.layer_count = network->layer_count,
                             .bands_a_tile = bands_for(threads, count)};
-    int error = amx_layout_create(network, threads, count, height, width, &plan.layout);
+    int error = amx_layout_create(network, codes, threads, count, height, width, &plan.layout);
     if (error != 0) {
         return error;
     }

@@ -26,10 +26,12 @@ struct amx_run {
     void *opaque;
 };
 
-/* weights: one a layer. 0, -EINVAL, -ENOMEM. Free with amx_plan_free. */
-int amx_plan_create(const struct network *network, const struct amx_kernels *kernels,
-                    const struct amx_weights *weights, uint32_t threads, uint32_t count,
-                    uint32_t height, uint32_t width, struct amx_plan *out);
+/* codes: NULL, or which values are codes, for as long as the plan lives; weights: one a layer. 0,
+ * -EINVAL, -ENOMEM. Free with amx_plan_free. */
+int amx_plan_create(const struct network *network, const struct quantise_plan *codes,
+                    const struct amx_kernels *kernels, const struct amx_weights *weights,
+                    uint32_t threads, uint32_t count, uint32_t height, uint32_t width,
+                    struct amx_plan *out);
 void amx_plan_free(struct amx_plan *plan);
 
 /* From now on run in this arena, of layout.arena_bytes. */

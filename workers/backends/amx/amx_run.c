@@ -55,16 +55,30 @@ static bool root_to_clear(const struct runner *r, size_t value, size_t step,
     return true;
 }
 
+/* Zeros, or the codes for them. */
+static void clear_pixels(const struct onednn_view *view, unsigned char *at, size_t pixels)
+{
+    size_t bytes = view->pitch * onednn_type_bytes(view->type);
+    size_t channels = view->type == ONEDNN_U8 ? view->codes->channels : 0;
+    memset(at, 0, pixels * bytes);
+    for (size_t c = 0; c < channels; c++) {
+        unsigned char zero = (unsigned char)view->codes->zero[c];
+        for (size_t p = 0; p < pixels && zero != 0; p++) {
+            at[p * bytes + c] = zero;
+        }
+    }
+}
+
 static void clear_line(const struct onednn_view *view, size_t line, size_t border)
 {
-    size_t pixel = view->pitch * sizeof(uint16_t);
+    size_t pixel = view->pitch * onednn_type_bytes(view->type);
     unsigned char *at = (unsigned char *)view->data + line * view->width * pixel;
     size_t y = line % view->height;
     if (border == SIZE_MAX || y < border || y >= view->height - border) {
-        memset(at, 0, view->width * pixel);
+        clear_pixels(view, at, view->width);
     } else {
-        memset(at, 0, border * pixel);
-        memset(at + (view->width - border) * pixel, 0, border * pixel);
+        clear_pixels(view, at, border);
+        clear_pixels(view, at + (view->width - border) * pixel, border);
     }
 }
 
@@ -100,7 +114,7 @@ static void clear(const struct runner *r, size_t step)
         if (root_to_clear(r, i, step, &view, &border)) {
             size_t wide = border == SIZE_MAX ? view.height : 4 * border;
             lines += r->crew.count * view.height;
-            bytes += r->crew.count * wide * view.width * view.pitch * sizeof(uint16_t);
+            bytes += r->crew.count * wide * view.width * view.pitch * onednn_type_bytes(view.type);
         }
     }
     onednn_parallel_for(bytes > LEAST_PER_CLEAR ? r->crew.threads : 1, lines, clear_lines,
@@ -230,7 +244,7 @@ static void run_group_rows(struct runner *r)
  * weights, then the next rows. */
 static void run_chunk(const struct runner *r, const struct amx_conv *conv, size_t first, size_t end)
 {
-    size_t line = conv->in.width * conv->in.pitch * sizeof(uint16_t) * conv->stride;
+    size_t line = conv->in.width * conv->in.pitch * conv->weights->shape.element * conv->stride;
     size_t rows = AMX_STRIP_BYTES / line / BLOCK_ROWS * BLOCK_ROWS;
     rows = rows < BLOCK_ROWS ? BLOCK_ROWS : rows;
     for (size_t image = 0; image < r->crew.count; image++) {
@@ -261,7 +275,8 @@ static struct onednn_view half_of(const struct runner *r, size_t layer, uint32_t
     const struct network_layer *concat = &r->run->network->layers[layer];
     size_t first = view_of(r, concat->inputs[0]).channels;
     struct onednn_view half = view_of(r, (uint32_t)layer + 1);
-    half.data = (uint16_t *)half.data + (which == 0 ? 0 : first);
+    half.first_code = which == 0 ? 0 : first;
+    half.data = (unsigned char *)half.data + half.first_code * onednn_type_bytes(half.type);
     half.channels = which == 0 ? first : half.channels - first;
     return half;
 }

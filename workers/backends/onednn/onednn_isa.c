@@ -56,6 +56,7 @@ struct onednn_isa onednn_isa_detect(void)
     }
     bool tiles = (saved & XCR0_TILES) == XCR0_TILES;
     isa.amx_bf16 = tiles && has(amx, 22) && has(amx, 24);
+    isa.amx_int8 = tiles && has(amx, 25) && has(amx, 24);
     return isa;
 }
 

@@ -16,6 +16,7 @@ struct onednn_isa {
     bool avx512_vnni;
     bool avx512_bf16;
     bool amx_bf16;
+    bool amx_int8;
 };
 
 /* Ask the processor. Cheap, no state. */
