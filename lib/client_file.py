@@ -3,7 +3,7 @@
 
     python3 client.py                          # asks with an example, prints the answer
     python3 client.py '{"input": 4.0}'         # with a document of your own
-    python3 client.py tile.npy -o mask.npy     # with a tile: channels x height x width
+    python3 client.py tile.npy -o mask.npy     # with a tile: channels x height x width; a GeoTIFF will do, too
     python3 client.py --route /predict --url http://127.0.0.1:8000
 
 An API key comes from --key or UNETSERVE_API_KEY, a token of an identity provider from --token or UNETSERVE_TOKEN. What stands on the
@@ -90,9 +90,21 @@ def show_labels(model, data):
         print(f" {100 * count / len(labels):5.1f} %  {name}")
 
 
+def request_of(model, given):
+    """(body, its type): what the command line says, or an example."""
+    if model["request"] != "tensor":
+        return (given or json.dumps(model["example"])).encode(), "application/json"
+    if not given:
+        return made_up_tile(model), "application/x-npy"
+    with open(given, "rb") as file:
+        body = file.read()
+    kinds = {b"II*\0": "image/tiff", b"MM\0*": "image/tiff", b"\x89PNG": "image/png"}
+    return body, kinds.get(body[:4], "application/x-npy")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("input", nargs="?", help="a JSON document, or an .npy file")
+    parser.add_argument("input", nargs="?", help="a JSON document; for a model of images a file: npy, TIFF or PNG")
     parser.add_argument("-o", "--output", help="where to write the answer")
     parser.add_argument("--url", default=URL)
     parser.add_argument("--route", default=MODELS[0]["route"], choices=[model["route"] for model in MODELS])
@@ -102,16 +114,10 @@ def main():
     given = parser.parse_args()
     model = next(one for one in MODELS if one["route"] == given.route)
     labels = model["answer"] == "labels"
-    if model["request"] == "tensor":
-        kind = "application/x-npy"
-        if given.input:
-            with open(given.input, "rb") as file:
-                body = file.read()
-        else:
-            body = made_up_tile(model)
-    else:
-        kind = "application/json"
-        body = (given.input or json.dumps(model["example"])).encode()
+    try:
+        body, kind = request_of(model, given.input)
+    except OSError as error:
+        sys.exit(str(error))
     try:
         status, answer = ask(given.url, model, body, kind, "application/x-npy" if labels else "*/*", who(given))
     except (OSError, ValueError) as error:
@@ -122,8 +128,11 @@ def main():
         if fits:
             show_labels(model, answer)
         if given.output and status == 200:
-            with open(given.output, "wb") as file:
-                file.write(answer)
+            try:
+                with open(given.output, "wb") as file:
+                    file.write(answer)
+            except OSError as error:
+                sys.exit(str(error))
     sys.exit(0 if status == 200 else 1)
 
 

@@ -84,8 +84,8 @@ static void check_print(const struct unetserve_interface *interfaces)
     for (uint32_t i = 0; i < config.model_count; i++) {
         const struct config_model *model = &config.models[i];
         const struct unetserve_interface *interface = &interfaces[i];
-        printf("model %s at %s: %s %s from %s", model->name, model->route, interface->name,
-               interface->version, model->path);
+        printf("model %s at %s: %s%s%s from %s", model->name, model->route, interface->name,
+               interface->version[0] ? " " : "", interface->version, model->path);
         if (interface->input_kind == UNETSERVE_TENSOR)
             printf("; %u channels, tile %u, %u classes", interface->channels,
                    model->tile ? model->tile : interface->tile, interface->class_count);

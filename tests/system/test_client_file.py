@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from conftest import BUILD, WAIT_S
+from rasters import write_tif
 
 numpy = pytest.importorskip("numpy")
 KEY = "open-sesame"
@@ -54,6 +55,12 @@ def test_a_tile_becomes_a_mask(start_server, demo_model, scene, tmp_path):
     mask = numpy.load(tmp_path / "mask.npy")
     assert mask.shape == scene.shape[1:] and "mask: 96 x 112" in done.stdout
     assert f"{100 * (mask == mask[0, 0]).mean():5.1f} %" in done.stdout
+    write_tif(tmp_path / "tile.tif", scene.astype("uint16"))
+    done = run(client, tmp_path / "tile.tif", "-o", tmp_path / "again.npy")
+    assert done.returncode == 0 and numpy.array_equal(numpy.load(tmp_path / "again.npy"), mask), done.stdout + done.stderr
+    for words in ((tmp_path / "none.npy",), (tmp_path / "tile.npy", "-o", tmp_path / "none" / "mask.npy")):
+        done = run(client, *words)
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "No such file" in done.stderr, done.stderr
     made_up = run(client)
     assert made_up.returncode == 0 and "mask: 256 x 256" in made_up.stdout, made_up.stderr
 

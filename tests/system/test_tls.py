@@ -18,7 +18,7 @@ import pytest
 import requests
 
 import test_http_gate as gate
-from conftest import BUILD, WAIT_S, wait_until
+from conftest import BUILD, CHECKOUT, WAIT_S, wait_until
 from http_cases import CASES
 from metrics_text import Metrics
 from test_http_api import stopped
@@ -403,3 +403,14 @@ path = {simple_model}
 """)
     done = run_unetserve("-c", tmp_path / "c.conf")
     assert done.returncode == 78 and "cannot read the certificates" in done.stderr, done.stderr
+
+
+def test_unetctl_trusts_whom_it_is_told(serve, demo_model, certificates, tmp_path):
+    secure = serve(demo_model)
+    words = [BUILD / "unetctl", "predict", CHECKOUT / "tests" / "goldens" / "scene_96x112.input.npy", "-o", tmp_path / "m.npy",
+             "--url", secure.url]
+    for told, status in ((None, 76), (certificates.ca, 0)):
+        environment = {name: value for name, value in os.environ.items() if name != "SSL_CERT_FILE"}
+        done = subprocess.run(words, env={**environment, **({"SSL_CERT_FILE": str(told)} if told else {})}, capture_output=True,
+                              text=True, timeout=WAIT_S, check=False)
+        assert done.returncode == status, done.stderr

@@ -163,6 +163,9 @@ static int http_exchange_run(struct http *http, const char *url, struct curl_sli
     }
     curl_easy_setopt(curl, CURLOPT_URL, url);
     curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
+    const char *authorities = getenv("SSL_CERT_FILE");
+    if (authorities && authorities[0])
+        curl_easy_setopt(curl, CURLOPT_CAINFO, authorities);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)http->timeout_ms);
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
