@@ -108,7 +108,20 @@ static void couple_run(const struct couple *couple, uint32_t dtype, uint32_t til
 
 /* ---- networks ---- */
 
-#define MAKERS 8
+#define MAKERS 9
+
+/* Poolings that are not of 2 x 2 pixels, of what a concatenation takes later. */
+static void other_pools(struct network *out)
+{
+    start(out, 3, 1);
+    out->size_min = 8;
+    uint32_t a = conv(out, 0, 8);
+    uint32_t coarse = upsample(out, conv(out, pool_with(out, a, 3, 2, 0), 8), NETWORK_NEAREST);
+    uint32_t smaller = pool_with(out, a, 2, 1, 0);
+    uint32_t joined = pair(out, NETWORK_CONCAT, a, pair(out, NETWORK_FIT, coarse, a));
+    joined = pair(out, NETWORK_CONCAT, joined, pair(out, NETWORK_FIT, smaller, a));
+    head(out, conv(out, joined, 6), 4);
+}
 
 static void make(int which, struct network *out)
 {
@@ -120,6 +133,7 @@ static void make(int which, struct network *out)
     case 4: resampled(out, NETWORK_BILINEAR); break;
     case 5: resampled(out, NETWORK_BILINEAR_ALIGNED); break;
     case 6: residual(out); break;
+    case 7: other_pools(out); break;
     default: odd(out); break;
     }
 }
@@ -201,6 +215,62 @@ static void shapes_outlive_the_arena(void **state)
     couple_close(&couple);
 }
 
+/* ---- in flight ---- */
+
+#define FLIGHTS 4
+
+/* A batch that was submitted. */
+struct flight {
+    struct tiles got;
+    struct tiles want;
+    uint64_t mark;
+};
+
+static void flight_begin(const struct couple *couple, uint32_t tile_count, uint32_t height,
+                         uint32_t width, struct flight *out)
+{
+    tiles_make(&couple->network, UNETSERVE_F32, tile_count, height, width, &out->got);
+    tiles_make_like(&couple->network, &out->got, &out->want);
+    assert_int_equal(backend_reference.forward(couple->reference, &out->want.batch), 0);
+    assert_int_equal(backend_cudnn.submit(couple->gpu, &out->got.batch, &out->mark), 0);
+}
+
+static void flight_end(const struct couple *couple, struct flight *flight)
+{
+    uint64_t come = 0;
+    assert_int_equal(backend_cudnn.collect(couple->gpu, flight->mark, &come), 0);
+    assert_true(come >= flight->mark);
+    struct difference difference = compare(&flight->got, flight->want.labels, flight->want.logits);
+    assert_true(difference.logits <= 2e-5);
+    check_labels(&flight->got);
+    tiles_free(&flight->got);
+    tiles_free(&flight->want);
+}
+
+/* Batches of different shapes, which nobody waits for until some more are under way: each may need
+ * a lane, an arena or a place among the shapes that another one uses. */
+static void batches_in_flight_of_any_shape(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {8, 9, 13, 40};
+    struct couple couple;
+    struct flight flights[FLIGHTS];
+    two_levels(&couple.network, 3, 5, 4, true);
+    couple_open(&couple, "f32");
+    for (uint32_t i = 0; i < 80; i++) {
+        uint32_t bits = random_bits() >> 3;
+        if (i >= FLIGHTS) {
+            flight_end(&couple, &flights[i % FLIGHTS]);
+        }
+        flight_begin(&couple, bits / 16 % 5 == 0 ? 9 : 1 + bits / 16 % 3, sizes[bits % 4],
+                     sizes[bits / 4 % 4], &flights[i % FLIGHTS]);
+    }
+    for (uint32_t i = 0; i < FLIGHTS; i++) {
+        flight_end(&couple, &flights[i]);
+    }
+    couple_close(&couple);
+}
+
 /* ---- circumstances ---- */
 
 /* With room for one tile's activations at a time, eight go one after the other. */
@@ -240,8 +310,10 @@ static void any_thread_may_run_it(void **state)
     struct couple couple;
     two_levels(&couple.network, 3, 5, 4, true);
     couple_open(&couple, "f32");
+    unsetenv("GPUDOUBLE_WAIT");
     assert_int_equal(pthread_create(&thread, NULL, run_elsewhere, &couple), 0);
     assert_int_equal(pthread_join(thread, NULL), 0);
+    setenv("GPUDOUBLE_WAIT", "first", 1);
     couple_run(&couple, UNETSERVE_F32, 2, 8, 9, 2e-5);
     couple_close(&couple);
 }
@@ -285,6 +357,7 @@ static void the_fastest_engines_run(void **state)
 
 int main(int argc, char **argv)
 {
+    setenv("GPUDOUBLE_WAIT", "first", 1); /* the double runs things when this thread waits */
     if (argc == 2) {
         cmocka_set_test_filter(argv[1]);
     }
@@ -292,6 +365,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(odd_networks),
         cmocka_unit_test(shapes_in_any_order),
         cmocka_unit_test(shapes_outlive_the_arena),
+        cmocka_unit_test(batches_in_flight_of_any_shape),
         cmocka_unit_test(little_memory_is_enough),
         cmocka_unit_test(any_thread_may_run_it),
         cmocka_unit_test(the_fastest_engines_run),
