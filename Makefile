@@ -224,6 +224,9 @@ $(BUILD)/bench/forward: $(call objects,$(wildcard bench/*.c)) $(BUILD)/unet.a $(
 $(BUILD)/bench/amx-cost: $(BUILD)/obj/bench/amx/cost.o $(BUILD)/obj/bench/random_network.o $(BUILD)/amxmodel.a $(BUILD)/unet.a $(BUILD)/lib.a
 	@mkdir -p $(@D)
 	$(call program,-ldnnl -lzip -lxxhash -ljansson -lm -pthread)
+$(BUILD)/bench/winograd: $(BUILD)/obj/bench/winograd/winograd.o $(BUILD)/unet.a $(BUILD)/lib.a
+	@mkdir -p $(@D)
+	$(call program,-ldnnl -lzip -lxxhash -ljansson -lm -pthread)
 $(BUILD)/bench/counts: $(call objects,$(wildcard bench/counts/*.c)) $(BUILD)/gateway.a $(BUILD)/broker.a $(BUILD)/lib.a
 	@mkdir -p $(@D)
 	$(call program,-lmicrohttpd -lgnutls -lmsgpackc -lsystemd -linih -ljansson -lpng -lz -lm)
