@@ -190,7 +190,8 @@ const documentForm = (path, facts) => {
   const field = make("textarea", { "aria-label": "request body", spellcheck: "false" });
   const curl = make("pre", { class: "curl" }), result = make("div", { class: "result", "aria-live": "polite" });
   const update = () => { curl.textContent = curlText(path, "-H 'Content-Type: application/json'", `-d ${quoted(field.value)}`); };
-  field.value = JSON.stringify(facts.example);
+  const text = JSON.stringify(facts.example);
+  field.value = text.length > 80 ? JSON.stringify(facts.example, null, 1) : text;
   field.addEventListener("input", update);
   update();
   const send = async () => {
@@ -306,7 +307,7 @@ const show = (document_) => {
   for (const [path, item] of Object.entries(document_.paths)) {
     const [method, operation] = Object.entries(item)[0], facts = operation["x-unetserve-model"];
     const form = !facts ? pageForm(path) : facts.request === "tensor" && facts.answer === "labels" ? tensorForm(path, facts) : facts.request === "tensor" ? [make("p", {}, "Takes tensors and answers with documents of its own: see openapi.json.")] : documentForm(path, facts);
-    const entry = make("details", { "data-path": path, open: Boolean(facts) }, make("summary", {}, make("span", { class: "method" }, method.toUpperCase()), make("span", { class: "path" }, path), make("span", { class: "hint" }, facts ? `${facts.name} ${facts.version}: ${describe(facts)}` : operation.summary)),
+    const entry = make("details", { "data-path": path, open: Boolean(facts) }, make("summary", {}, make("span", { class: "method" }, method.toUpperCase()), make("span", { class: "path" }, path), make("span", { class: "hint" }, facts ? `${[facts.name, facts.version].filter(Boolean).join(" ")}: ${describe(facts)}` : operation.summary)),
       make("div", {}, ...form, make("details", {}, make("summary", {}, "What it may answer"), make("div", {}, statuses(document_, operation)))));
     document.getElementById(facts ? "models" : "pages").append(entry);
   }
