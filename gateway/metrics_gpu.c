@@ -1,6 +1,8 @@
 /* What GPUs are doing, from the table that unetserve-gpu fills (struct counters_gpu). */
 #include "gateway/metrics.h"
 
+#include "unetserve/loss.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -146,6 +148,14 @@ static void write_memory_errors(FILE *out, const struct rows *rows)
                         counter_read(&rows->gpus[i]->figures[kinds[k].figure]));
 }
 
+static void write_reasons(FILE *out, const struct counters_device *device, const char *name)
+{
+    for (uint32_t why = 0; why < COUNTERS_LOSSES; why++)
+        if (counter_read(&device->failures[why]) > 0)
+            fprintf(out, "unetserve_gpu_failures_total{device=\"%s\",reason=\"%s\"} %" PRIu64 "\n",
+                    name, loss_name(why), counter_read(&device->failures[why]));
+}
+
 /* What the supervisor keeps of those that workers are on. */
 static void write_failures(const struct queue *queue, FILE *out)
 {
@@ -154,17 +164,15 @@ static void write_failures(const struct queue *queue, FILE *out)
     for (uint32_t i = 0; i <= COUNTERS_MAX_GPUS; i++)
         any |= plain_text(queue->devices[i].name, sizeof queue->devices[i].name, names[i],
                           sizeof names[i]) != 0 &&
-               counter_read(&queue->devices[i].failures) > 0;
+               counters_device_failures(&queue->devices[i]) > 0;
     if (!any)
         return;
-    head(out, "failures_total", "counter", "Workers that the GPU has failed under.");
+    head(out, "failures_total", "counter", "Workers that the GPU has failed under, by reason.");
     for (uint32_t i = 0; i <= COUNTERS_MAX_GPUS; i++)
-        if (counter_read(&queue->devices[i].failures) > 0)
-            fprintf(out, "unetserve_gpu_failures_total{device=\"%s\"} %" PRIu64 "\n", names[i],
-                    counter_read(&queue->devices[i].failures));
+        write_reasons(out, &queue->devices[i], names[i]);
     head(out, "resting", "gauge", "1 while no worker runs on the GPU because it has failed.");
     for (uint32_t i = 0; i <= COUNTERS_MAX_GPUS; i++)
-        if (counter_read(&queue->devices[i].failures) > 0)
+        if (counters_device_failures(&queue->devices[i]) > 0)
             fprintf(out, "unetserve_gpu_resting{device=\"%s\"} %d\n", names[i],
                     counter_read(&queue->devices[i].rests_until_ns) != 0);
 }

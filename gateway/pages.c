@@ -6,6 +6,7 @@
 #include "lib/model_facts.h"
 
 #include "unetserve/interface_text.h"
+#include "unetserve/loss.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -173,19 +174,19 @@ static json_t *status_devices(const struct queue *queue)
     for (uint32_t i = 0; i <= COUNTERS_MAX_GPUS; i++) {
         const struct counters_device *device = &queue->devices[i];
         char name[sizeof device->name];
-        uint64_t failures = counter_read(&device->failures);
+        uint64_t failures = counters_device_failures(device);
         uint64_t until_ns = counter_read(&device->rests_until_ns);
         if (failures == 0)
             continue;
         memcpy(name, device->name, sizeof name);
         json_whole_append(
             &devices,
-            json_pack("{s:o, s:I, s:I, s:b, s:I}", "device",
-                      json_stringn(name, strnlen(name, sizeof name)), "failures",
-                      (json_int_t)failures, "failures_in_a_row",
-                      (json_int_t)counter_read(&device->in_a_row), "resting", until_ns != 0,
-                      "rest_ms",
-                      (json_int_t)(until_ns > now_ns ? (until_ns - now_ns) / 1000000 : 0)));
+            json_pack(
+                "{s:o, s:I, s:s, s:I, s:b, s:I}", "device",
+                json_stringn(name, strnlen(name, sizeof name)), "failures", (json_int_t)failures,
+                "reason", loss_name((uint32_t)counter_read(&device->last)), "failures_in_a_row",
+                (json_int_t)counter_read(&device->in_a_row), "resting", until_ns != 0, "rest_ms",
+                (json_int_t)(until_ns > now_ns ? (until_ns - now_ns) / 1000000 : 0)));
     }
     return devices;
 }

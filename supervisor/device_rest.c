@@ -2,6 +2,7 @@
 
 #include "supervisor/describe.h"
 #include "unetserve/log.h"
+#include "unetserve/loss.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -11,9 +12,9 @@
 /* While another worker tries the device. */
 #define TRY_POLL_MS 250
 
-uint32_t device_rest_ms(uint64_t failures)
+uint32_t device_rest_ms(uint32_t first_ms, uint64_t failures)
 {
-    uint64_t rest_ms = DEVICE_REST_MS;
+    uint64_t rest_ms = first_ms;
     for (uint64_t i = 1; i < failures && rest_ms < DEVICE_LONGEST_REST_MS; i++)
         rest_ms *= 2;
     return rest_ms < DEVICE_LONGEST_REST_MS ? (uint32_t)rest_ms : DEVICE_LONGEST_REST_MS;
@@ -80,24 +81,24 @@ void device_rest_up(const struct tree_seat *seat)
 }
 
 /* Its first failure after a longer while of work begins the count anew. */
-static void begin_rest(const struct tree_seat *seat, int place, uint64_t now_ns)
+static void begin_rest(const struct tree_seat *seat, int place, uint32_t why, uint64_t now_ns)
 {
     struct server *server = seat->server;
     struct device_rest *rest = &server->rests[place];
     bool worked = rest->until_ns == 0 && now_ns - rest->serves_ns > DEVICE_STEADY_MS * NS_A_MS;
     rest->in_a_row = worked ? 1 : rest->in_a_row + 1;
-    uint32_t rest_ms = device_rest_ms(rest->in_a_row);
+    uint32_t rest_ms = device_rest_ms(loss_rest_ms(why), rest->in_a_row);
     rest->until_ns = now_ns + rest_ms * NS_A_MS;
     counter_set(&server->queue.devices[place].in_a_row, rest->in_a_row);
     counter_set(&server->queue.devices[place].rests_until_ns, rest->until_ns);
     log_event(LOG_LEVEL_ERROR,
               "a GPU failed under its worker: nothing is started on it for a while",
-              log_text("device", name_of(server, place)),
+              log_text("device", name_of(server, place)), log_text("reason", loss_name(why)),
               log_number("failures_in_a_row", (int64_t)rest->in_a_row),
               log_number("rest_ms", rest_ms), log_number("seat_number", seat->number));
 }
 
-void device_rest_end(const struct tree_seat *seat, bool by_device)
+void device_rest_end(const struct tree_seat *seat, int loss)
 {
     int place = place_of(seat);
     if (place < 0)
@@ -106,15 +107,20 @@ void device_rest_end(const struct tree_seat *seat, bool by_device)
     uint64_t now_ns = queue_now_ns();
     if (rest->trying == seat)
         rest->trying = NULL;
-    if (!by_device)
+    if (loss == LOSS_NONE)
         return;
-    counter_add(&seat->server->queue.devices[place].failures, 1);
+    struct counters_device *device = &seat->server->queue.devices[place];
+    counter_add(&device->failures[loss], 1);
+    counter_set(&device->last, (uint64_t)loss);
     if (rest->until_ns <= now_ns) /* else others fall with the first: one failure of the device */
-        begin_rest(seat, place, now_ns);
+        begin_rest(seat, place, (uint32_t)loss, now_ns);
 }
 
-bool device_rest_is_cause(const struct tree_seat *seat, const siginfo_t *end)
+int device_rest_cause(const struct tree_seat *seat, const siginfo_t *end)
 {
-    return end->si_code == CLD_EXITED &&
-           (end->si_status == EX_IOERR || (end->si_status == EX_UNAVAILABLE && seat->ever_up));
+    if (end->si_code != CLD_EXITED)
+        return LOSS_NONE;
+    if (end->si_status == EX_UNAVAILABLE && seat->ever_up)
+        return UNETSERVE_LOSS_OTHER;
+    return loss_of_status(end->si_status);
 }

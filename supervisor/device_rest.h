@@ -10,13 +10,12 @@
 
 #include <signal.h>
 
-#define DEVICE_REST_MS         1000u
 #define DEVICE_LONGEST_REST_MS 300000u
 /* A device that worked so long between two failures begins anew. */
 #define DEVICE_STEADY_MS 60000u
 
-/* After so many failures in a row, at least one. */
-uint32_t device_rest_ms(uint64_t failures);
+/* After so many failures in a row, at least one, where the first costs that much (loss.h). */
+uint32_t device_rest_ms(uint32_t first_ms, uint64_t failures);
 
 /* Write the devices' names down, before any process. */
 void device_rest_begin(struct server *server);
@@ -28,10 +27,11 @@ uint64_t device_rest_left_ms(struct tree_seat *seat);
 /* A worker has come up. */
 void device_rest_up(const struct tree_seat *seat);
 
-/* A worker is gone; by_device: its device had failed. */
-void device_rest_end(const struct tree_seat *seat, bool by_device);
+/* A worker is gone, and why its device had failed under it, or LOSS_NONE. */
+void device_rest_end(const struct tree_seat *seat, int loss);
 
-/* Does an end speak of the device? Of a worker that never came up it may be anything. */
-bool device_rest_is_cause(const struct tree_seat *seat, const siginfo_t *end);
+/* What an end says of the device: enum unetserve_loss or LOSS_NONE. Of a worker that never came up
+ * it may be anything. */
+int device_rest_cause(const struct tree_seat *seat, const siginfo_t *end);
 
 #endif

@@ -4,6 +4,7 @@
 #include "supervisor/seat_command.h"
 #include "supervisor/server.h"
 #include "unetserve/log.h"
+#include "unetserve/loss.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -209,7 +210,7 @@ static bool by_fault(const struct tree_seat *seat, const siginfo_t *end)
         return !seat->stopped;
     /* Nobody outside makes a process exit. A worker does so on purpose when its device is lost. */
     if (end->si_code == CLD_EXITED)
-        return end->si_status != 0 && end->si_status != EX_IOERR;
+        return end->si_status != 0 && loss_of_status(end->si_status) == LOSS_NONE;
     int number = end->si_status;
     return number == SIGSEGV || number == SIGABRT || number == SIGBUS || number == SIGILL ||
            number == SIGFPE;
@@ -271,7 +272,7 @@ static void action_bury(struct tree_seat *seat, siginfo_t *end)
     if (seat->role == QUEUE_WORKER && seat->index)
         jobs_tell(seat);
     index_leave(seat, by_fault(seat, end));
-    device_rest_end(seat, device_rest_is_cause(seat, end));
+    device_rest_end(seat, device_rest_cause(seat, end));
     process_forget(seat);
     if (queue_apply_standing_rules(queue) > 0 || seat->role == QUEUE_WORKER) {
         seat_wake_role(queue, QUEUE_GATEWAY);

@@ -2,6 +2,7 @@
 #include "unetserve/config.h"
 #include "unetserve/interface_text.h"
 #include "unetserve/log.h"
+#include "unetserve/loss.h"
 #include "unetserve/sandbox.h"
 #include "workers/cores.h"
 #include "workers/fields.h"
@@ -211,7 +212,7 @@ static int serve(const struct program *program, struct worker *worker,
         return EX_SOFTWARE;
     error = worker_loop(worker, config->drain_timeout_ms);
     if (error == -EIO)
-        return EX_IOERR; /* no teardown: it would ask the lost device */
+        return loss_status(worker->loss); /* no teardown: it would ask the lost device */
     if (error)
         log_event(LOG_LEVEL_ERROR, "the event loop failed", log_text("error", strerror(-error)));
     worker->ops->teardown(worker->instance);

@@ -1,6 +1,7 @@
 #include "workers/run.h"
 #include "unetserve/handover.h"
 #include "unetserve/log.h"
+#include "unetserve/loss.h"
 #include "workers/fields.h"
 #include "workers/flight.h"
 #include "workers/job.h"
@@ -407,7 +408,8 @@ static void lose_device(struct worker *worker)
 {
     worker->device_lost = true;
     log_event(LOG_LEVEL_ERROR, "the model's device has failed, the worker ends",
-              log_text("model", worker_model_name(worker)));
+              log_text("model", worker_model_name(worker)),
+              log_text("reason", loss_name(worker->loss)));
 }
 
 /* The model keeps them and says later what became of each. */

@@ -104,6 +104,12 @@ static int host_area(const struct unetserve_host *host, const void *address,
     return queue_find_area(&worker->seat->queue, address, out);
 }
 
+static void host_lost(const struct unetserve_host *host, uint32_t why)
+{
+    struct worker *worker = host->opaque;
+    worker->loss = why;
+}
+
 unsigned worker_pending(const struct worker *worker)
 {
     unsigned count = 0;
@@ -132,7 +138,8 @@ void worker_init(struct worker *worker, struct seat *seat, uint32_t model, uint3
                  .unwatch = host_unwatch,
                  .count = host_count,
                  .gauge = host_gauge,
-                 .area = host_area},
+                 .area = host_area,
+                 .lost = host_lost},
         .retire_fd = -1,
         .completed_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
     };

@@ -32,6 +32,7 @@ struct worker {
     uint64_t busy_from_ns;  /* the device works, and since then it is not counted; 0: it does not */
     struct watch *watches;  /* workers/watch.h */
     struct sd_event *event; /* the loop, once it runs */
+    uint32_t loss;          /* why, as far as the model says: enum unetserve_loss */
     bool device_lost;       /* predict returned -EIO: leave, and let the jobs run elsewhere */
     bool orphaned;          /* the supervisor is gone, and perhaps the broker: nobody replaces it */
 };

@@ -108,12 +108,15 @@ struct counters_own {
 
 #define COUNTERS_MAX_GPUS 64
 
+#define COUNTERS_LOSSES 5
+
 /* A GPU under workers, by the supervisor; and, after COUNTERS_MAX_GPUS of them, the one that the
  * driver chooses. */
 struct counters_device {
-    char name[96];          /* UUID, or "cuda"; empty: there is none. Constant */
-    counter failures;       /* workers that it failed under */
-    counter in_a_row;       /* failures without a longer while of work in between */
+    char name[96];                     /* UUID, or "cuda"; empty: there is none. Constant */
+    counter failures[COUNTERS_LOSSES]; /* workers that it failed under, by enum unetserve_loss */
+    counter last;                      /* why it did so last */
+    counter in_a_row;                  /* failures without a longer while of work in between */
     counter rests_until_ns; /* nothing is started on it before; 0: it is not known to be bad */
 };
 
@@ -182,6 +185,15 @@ static inline void counter_set(counter *it, uint64_t value)
 static inline uint64_t counter_read(const counter *it)
 {
     return atomic_load_explicit(it, memory_order_relaxed);
+}
+
+/* By whatever reason. */
+static inline uint64_t counters_device_failures(const struct counters_device *device)
+{
+    uint64_t sum = 0;
+    for (int why = 0; why < COUNTERS_LOSSES; why++)
+        sum += counter_read(&device->failures[why]);
+    return sum;
 }
 
 /* The place of a status in `answers`: 200, 400 to 499 and 500 to 512 have one each, all others

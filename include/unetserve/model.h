@@ -140,6 +140,17 @@ struct unetserve_interface {
  * while none of them ends, it counts as hanging as if it were in predict. */
 #define UNETSERVE_ON_DEVICE 8u
 
+/* Why a device is lost. */
+enum unetserve_loss {
+    UNETSERVE_LOSS_OTHER,
+    UNETSERVE_LOSS_ECC,    /* its memory has errors that nothing corrects */
+    UNETSERVE_LOSS_GONE,   /* it does not answer any more: off the bus */
+    UNETSERVE_LOSS_MEMORY, /* none is left for what there was memory for at the start */
+    UNETSERVE_LOSS_FAULT,  /* what ran on it broke its context: an illegal address, a failed launch
+                            */
+    UNETSERVE_LOSS_COUNT
+};
+
 /* predict: those items of this call that are not completed yet will be, by host->complete. */
 #define UNETSERVE_PENDING 1
 
@@ -239,6 +250,11 @@ struct unetserve_host {
      * as the process, so a model may page-lock it for its device. 0; -ENOENT: it lies in none, as
      * the pixels of an image file. */
     int (*area)(const struct unetserve_host *host, const void *address, struct unetserve_area *out);
+
+    /* Why the device is lost that predict is about to return -EIO for, or complete to tell: enum
+     * unetserve_loss. The worker's exit status says so, and the supervisor leaves the device alone
+     * accordingly. */
+    void (*lost)(const struct unetserve_host *host, uint32_t why);
 };
 
 /* How an instance is set up. Pointers are valid during the call only, except host. */

@@ -38,7 +38,7 @@
 #include <stdbool.h>
 
 #define QUEUE_MAGIC          UINT64_C(0x3176655374656e75)
-#define QUEUE_LAYOUT_VERSION 14
+#define QUEUE_LAYOUT_VERSION 15
 #define QUEUE_MAX_PROCESSES  256 /* index 0 is nobody */
 #define QUEUE_MAX_MODELS     16
 #define QUEUE_MAX_CLASSES    8

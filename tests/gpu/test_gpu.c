@@ -75,6 +75,14 @@ static void keep_log(void *opaque, int level, const char *text)
     snprintf(last_log, sizeof last_log, "%s", text);
 }
 
+static uint32_t last_loss;
+
+static void keep_loss(void *opaque, uint32_t why)
+{
+    (void)opaque;
+    last_loss = why;
+}
+
 static struct backend_options wishes(const char *precision)
 {
     return (struct backend_options){
@@ -907,6 +915,7 @@ static void without_memory_the_device_is_given_up(void **state)
     open_network("tests/goldens/milesial_transposed.safetensors");
     struct backend_options options = wishes("auto");
     options.tile = 16;
+    options.lost = keep_loss;
     void *gpu = start(&backend_cudnn, &options);
     struct tiles usual = make_tiles(UNETSERVE_F32, 2, 16, 16);
     struct tiles large = make_tiles(UNETSERVE_F32, 1, 32, 32);
@@ -921,9 +930,48 @@ static void without_memory_the_device_is_given_up(void **state)
     fail_at(2, CUDA_ERROR_OUT_OF_MEMORY); /* behind cuCtxSetCurrent: memory for the tile */
     assert_int_equal(run_labels(&backend_cudnn, gpu, &usual), -EIO);
     assert_non_null(strstr(last_log, "no memory left for one usual tile"));
+    assert_int_equal(last_loss, UNETSERVE_LOSS_MEMORY);
     fail_at(0, 0);
     backend_cudnn.destroy(gpu);
     usual.count = 2;
+    free_tiles(&usual);
+    free_tiles(&large);
+    source_close(&source);
+}
+
+/* What the driver's code says is passed on; memory that ran out before does not hide it. */
+static void why_a_device_is_lost_is_told(void **state)
+{
+    (void)state;
+    static const struct {
+        int code;
+        uint32_t why;
+    } all[] = {{CUDA_ERROR_ECC_UNCORRECTABLE, UNETSERVE_LOSS_ECC},
+               {CUDA_ERROR_DEVICE_UNAVAILABLE, UNETSERVE_LOSS_GONE},
+               {CUDA_ERROR_LAUNCH_FAILED, UNETSERVE_LOSS_FAULT},
+               {CUDA_ERROR_UNKNOWN, UNETSERVE_LOSS_OTHER}};
+    if (!on_double()) {
+        skip();
+    }
+    open_network("tests/goldens/milesial_transposed.safetensors");
+    struct backend_options options = wishes("auto");
+    options.tile = 16;
+    options.lost = keep_loss;
+    struct tiles usual = make_tiles(UNETSERVE_F32, 1, 16, 16);
+    struct tiles large = make_tiles(UNETSERVE_F32, 1, 32, 32);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        void *gpu = start(&backend_cudnn, &options);
+        fail_at(3, CUDA_ERROR_OUT_OF_MEMORY);
+        int result = run_labels(&backend_cudnn, gpu, &large);
+        assert_true(result < 0 && result != -EIO);
+        last_loss = UINT32_MAX;
+        fail_at(2, all[i].code);
+        assert_int_equal(run_labels(&backend_cudnn, gpu, &usual), -EIO);
+        assert_int_equal(last_loss, all[i].why);
+        assert_null(strstr(last_log, "memory"));
+        fail_at(0, 0);
+        backend_cudnn.destroy(gpu);
+    }
     free_tiles(&usual);
     free_tiles(&large);
     source_close(&source);
@@ -985,6 +1033,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(engines_of_others_are_not_taken),
         cmocka_unit_test(plans_that_fail_are_passed_over),
         cmocka_unit_test(without_memory_the_device_is_given_up),
+        cmocka_unit_test(why_a_device_is_lost_is_told),
         cmocka_unit_test(each_call_fails_in_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 """Two batches on a device at once, in whole servers on the double of a GPU: nobody's job is lost or mixed up, whatever ends meanwhile."""
 import concurrent.futures
 import os
+import re
 import signal
 import struct
 
@@ -98,13 +99,17 @@ def test_a_worker_killed_with_two_batches_on_its_device_loses_none(held):
     expect_all(asked, labels)
 
 
-def test_a_device_that_fails_under_two_batches_loses_none(held):
+@pytest.mark.parametrize("code, reason, status", [(700, "fault", 83), (214, "ecc", 80)])
+def test_a_device_that_fails_under_two_batches_loses_none(held, code, reason, status):
     server, control, labels, asked = held
-    control.set(code=700)
+    control.set(code=code)
     wait_until(lambda: "a GPU failed under its worker" in server.log_text(), 120)
     control.set()
     expect_all(asked, labels)
-    assert "job failed" not in server.log_text()
+    log = server.log_text()
+    assert "job failed" not in log
+    assert re.search(rf"the model's device has failed.* reason={reason}\b", log) and re.search(rf"process ended.* status={status}\b", log)
+    assert metric(server, "gpu_failures_total", reason=reason) >= 1
 
 
 def test_a_worker_told_to_end_with_two_batches_on_its_device_ends_them(held):

@@ -306,7 +306,8 @@ def test_a_gpu_that_fails_rests_and_the_other_serves(driver, start_server, tmp_p
         return json.loads(done.stdout)
 
     def sample(what, uuid):
-        return metrics(server).get(("unetserve_gpu_" + what, (("device", uuid),)))
+        labels = (("device", uuid), *((("reason", "other"),) if what == "failures_total" else ()))
+        return metrics(server).get(("unetserve_gpu_" + what, labels))
 
     assert status()["failed_devices"] == []
     broken = device()
@@ -318,7 +319,7 @@ def test_a_gpu_that_fails_rests_and_the_other_serves(driver, start_server, tmp_p
     assert sample("resting", broken) == 1
     wait_until(lambda: device() == other and status()["failed_devices"][0]["failures_in_a_row"] >= 3)
     entry, = status()["failed_devices"]
-    assert entry["device"] == broken and entry["resting"] and entry["failures"] >= 3
+    assert entry["device"] == broken and entry["reason"] == "other" and entry["resting"] and entry["failures"] >= 3
     assert f"GPU {broken}:" in subprocess.run([BUILD / "unetctl", "status", "--endpoint", endpoint_of(server)], capture_output=True,
                                               text=True, timeout=WAIT_S, check=True).stdout
     assert requests.get(server.url + "/health", timeout=WAIT_S).status_code == 503

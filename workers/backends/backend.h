@@ -67,6 +67,10 @@ struct backend_options {
      * page-locked. 0, -ENOENT: it lies in none. May be NULL. */
     int (*area)(void *opaque, const void *address, struct unetserve_area *out);
 
+    /* Why the device has failed (enum unetserve_loss), before -EIO says that it has. May be NULL.
+     */
+    void (*lost)(void *opaque, uint32_t why);
+
     /* One line for the log; level as in model.h. May be NULL. */
     void (*log)(void *opaque, int level, const char *text);
 };

@@ -182,8 +182,8 @@ static void print_devices(const json_t *devices)
     for (size_t i = 0; i < json_array_size(devices); i++) {
         const json_t *device = json_array_get(devices, i);
         bool resting = json_is_true(json_object_get(device, "resting"));
-        printf("GPU %s: %lld workers failed on it; ", text_of(device, "device"),
-               number_of(device, "failures"));
+        printf("GPU %s: %lld workers failed on it, the last by %s; ", text_of(device, "device"),
+               number_of(device, "failures"), text_of(device, "reason"));
         if (resting)
             printf("it rests for %.1f s\n", (double)number_of(device, "rest_ms") * 1e-3);
         else

@@ -52,6 +52,13 @@ static void tick(const struct instance *instance)
     }
 }
 
+static void lose(const struct instance *instance, uint32_t why)
+{
+    if (instance->options.lost != NULL) {
+        instance->options.lost(instance->options.opaque, why);
+    }
+}
+
 /* ---- an instance ---- */
 
 static void destroy(void *opaque)
@@ -300,6 +307,7 @@ static int judge(const struct instance *instance, const struct backend_batch *ba
     if (code == -ENOMEM && batch->count == 1 &&
         pixels <= (uint64_t)instance->usual * instance->usual) {
         say(instance, 3, "the device has no memory left for one usual tile");
+        lose(instance, UNETSERVE_LOSS_MEMORY);
         return -EIO;
     }
     return code == -ENOTSUP ? -EINVAL : code;
@@ -310,6 +318,10 @@ static int tell(const struct instance *instance, int code)
 {
     if (code != 0 && instance->device.failure[0] != '\0') {
         say(instance, 3, instance->device.failure);
+    }
+    if (code == -EIO) {
+        lose(instance,
+             instance->device.loss < 0 ? UNETSERVE_LOSS_OTHER : (uint32_t)instance->device.loss);
     }
     return code;
 }

@@ -1,5 +1,7 @@
 #include "gpu_device.h"
 
+#include "unetserve/model.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -40,31 +42,66 @@ int gpu_device_probe(char *error, size_t error_size)
     return code == 0 ? count_devices(driver, &count, error, error_size) : code;
 }
 
+/* What a driver's answer says of the device. */
+static int loss_of(CUresult result)
+{
+    switch ((int)result) {
+    case CUDA_ERROR_ECC_UNCORRECTABLE:
+    case CUDA_ERROR_NVLINK_UNCORRECTABLE: return UNETSERVE_LOSS_ECC;
+    case CUDA_ERROR_NO_DEVICE:
+    case CUDA_ERROR_DEVICE_UNAVAILABLE:
+    case CUDA_ERROR_SYSTEM_NOT_READY: return UNETSERVE_LOSS_GONE;
+    case CUDA_ERROR_ILLEGAL_ADDRESS:
+    case CUDA_ERROR_MISALIGNED_ADDRESS:
+    case CUDA_ERROR_INVALID_ADDRESS_SPACE:
+    case CUDA_ERROR_INVALID_PC:
+    case CUDA_ERROR_ILLEGAL_INSTRUCTION:
+    case CUDA_ERROR_HARDWARE_STACK_ERROR:
+    case CUDA_ERROR_ASSERT:
+    case CUDA_ERROR_LAUNCH_TIMEOUT:
+    case CUDA_ERROR_LAUNCH_FAILED: return UNETSERVE_LOSS_FAULT;
+    default: return UNETSERVE_LOSS_OTHER;
+    }
+}
+
+/* The first failure is told, and what is final before what may pass. */
+static void note(struct gpu_device *device, int loss, const char *what, const char *reason,
+                 int number)
+{
+    if (device->loss >= 0 || (loss < 0 && device->failure[0] != '\0')) {
+        return;
+    }
+    device->loss = loss;
+    snprintf(device->failure, sizeof device->failure, "%s failed on %s: %s (%d)", what,
+             device->name, reason != NULL ? reason : "unknown error", number);
+}
+
 int gpu_check(struct gpu_device *device, CUresult result, const char *what)
 {
     if (result == CUDA_SUCCESS) {
         return 0;
     }
     const char *reason = NULL;
-    if (device->failure[0] == '\0') {
-        device->driver->cuGetErrorString(result, &reason);
-        snprintf(device->failure, sizeof device->failure, "%s failed on %s: %s (%d)", what,
-                 device->name, reason != NULL ? reason : "unknown error", (int)result);
-    }
-    return result == CUDA_ERROR_OUT_OF_MEMORY ? -ENOMEM : -EIO;
+    device->driver->cuGetErrorString(result, &reason);
+    bool passes = result == CUDA_ERROR_OUT_OF_MEMORY;
+    note(device, passes ? -1 : loss_of(result), what, reason, (int)result);
+    return passes ? -ENOMEM : -EIO;
 }
 
 int gpu_check_cudnn(struct gpu_device *device, cudnnStatus_t status, const char *what)
 {
     const struct gpu_cudnn *cudnn = device->place.cudnn;
+    size_t available = 0;
+    size_t total = 0;
     if (status == CUDNN_STATUS_SUCCESS) {
         return 0;
     }
-    if (device->failure[0] == '\0') {
-        snprintf(device->failure, sizeof device->failure, "%s failed on %s: %s (%d)", what,
-                 device->name, cudnn->cudnnGetErrorString(status), (int)status);
-    }
-    return status == CUDNN_STATUS_ALLOC_FAILED ? -ENOMEM : -EIO;
+    bool passes = status == CUDNN_STATUS_ALLOC_FAILED;
+    /* cuDNN has one word for all that a device may have; the driver still knows. */
+    CUresult known = passes ? CUDA_SUCCESS : device->driver->cuMemGetInfo(&available, &total);
+    note(device, passes ? -1 : loss_of(known), what, cudnn->cudnnGetErrorString(status),
+         (int)status);
+    return passes ? -ENOMEM : -EIO;
 }
 
 static int read_attributes(struct gpu_device *device)
@@ -125,7 +162,7 @@ static int start(struct gpu_device *device)
 
 int gpu_device_open(uint32_t ordinal, struct gpu_device *out, char *error, size_t error_size)
 {
-    struct gpu_device device = {.driver = NULL};
+    struct gpu_device device = {.driver = NULL, .loss = -1};
     int count = 0;
     int code = gpu_driver_open(&device.driver, error, error_size);
     if (code == 0) {

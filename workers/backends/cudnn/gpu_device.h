@@ -1,7 +1,8 @@
 /*
  * A GPU that this process works on: its context, cuDNN's handle, and our kernels loaded into it.
- * Every call's result goes through gpu_check, which keeps a sentence about the first that failed:
- * most failures of a device are final, and whatever is asked of it afterwards fails too.
+ * Every call's result goes through gpu_check, which keeps a sentence about the first that failed,
+ * and why: most failures of a device are final, and whatever is asked of it afterwards fails too.
+ * Only memory may run out and be there again, and makes way for what is final.
  */
 #ifndef GPU_DEVICE_H
 #define GPU_DEVICE_H
@@ -21,6 +22,7 @@ struct gpu_device {
     int processors; /* streaming multiprocessors */
     size_t memory_bytes;
     char failure[256]; /* "" until a call failed */
+    int loss;          /* enum unetserve_loss, of the first that was final; -1: none was */
 };
 
 /* Is there a driver, cuDNN and a device? 0, or -ENODEV with a sentence naming what is missing. */

@@ -168,6 +168,15 @@ static int area(void *opaque, const void *address, struct unetserve_area *out)
     return unet->host->area(unet->host, address, out);
 }
 
+/* A worker of before reasons asks for none. */
+static void pass_loss(void *opaque, uint32_t why)
+{
+    const struct unet *unet = opaque;
+    size_t end = offsetof(struct unetserve_host, lost) + sizeof unet->host->lost;
+    if (unet->host && unet->host->size >= end)
+        unet->host->lost(unet->host, why);
+}
+
 static void log_choice(const struct unet *unet, const struct network *network)
 {
     if (unet->host)
@@ -231,6 +240,7 @@ static int create(const struct model_dir *dir, const struct network *network, st
         .load = source ? load : NULL,
         .ranges = ranges.layers ? &ranges : NULL,
         .area = host_has_areas(setup->host) ? area : NULL,
+        .lost = pass_loss,
         .log = pass_log,
     };
     failure = unet->backend->create(network, &options, &unet->instance, error, error_size);
