@@ -26,6 +26,7 @@
 
 #define MATRICES 16 /* of a 4 x 4 tile */
 #define MOST     6  /* arguments of a primitive */
+#define PLAIN    3  /* memories: image, weights, result */
 
 struct size {
     int64_t in;
@@ -235,18 +236,18 @@ static void compute(const struct size *size, dnnl_alg_kind_t kind, float *in, fl
     dnnl_dims_t of_in = {1, size->in, size->pixels, size->pixels};
     dnnl_dims_t of_weights = {size->out, size->in, 3, 3};
     dnnl_dims_t of_out = {1, size->out, size->pixels, size->pixels};
-    dnnl_memory_t plain[] = {plain_memory(of_in, in), plain_memory(of_weights, weights),
-                             plain_memory(of_out, out)};
+    dnnl_memory_t plain[PLAIN] = {plain_memory(of_in, in), plain_memory(of_weights, weights),
+                                  plain_memory(of_out, out)};
     struct way way;
     make_convolution(size, dnnl_f32, kind, &way);
     reorder(plain[0], way.args[0].memory);
     reorder(plain[1], way.args[1].memory);
     (void)way_run(&way);
     reorder(way.args[2].memory, plain[2]);
-    for (int i = 0; i < way.count; i++) {
+    way_free(&way);
+    for (int i = 0; i < PLAIN; i++) {
         dnnl_memory_destroy(plain[i]);
     }
-    way_free(&way);
 }
 
 static float *numbers(size_t count, float scale, bool positive)
