@@ -1,6 +1,7 @@
 #include "supervisor/autoscale.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define SLACK          0.5 /* of the target: the waiting work that needs nobody more */
@@ -11,6 +12,9 @@
 #define MARGIN_FULL_S  1.0
 #define HOLD_STARTS    1.25
 #define SERVICE_MEMORY 32.0 /* requests */
+#define HELD_SERVICES                                                                              \
+    3.0 /* a run that lasts longer than so many of those before is another kind                    \
+         */
 
 /* What a count has grown by; the highest value seen is kept in *last. */
 static uint64_t growth(uint64_t now, uint64_t *last)
@@ -66,6 +70,16 @@ static uint32_t hold(uint32_t asked, double hold_s, struct autoscale_state *stat
     return most;
 }
 
+/* Present workers that cannot be counted on: nobody knows when their runs will end. */
+static uint32_t held_count(const struct autoscale_metrics *metrics, double target_s,
+                           double service_s)
+{
+    uint32_t held = 0;
+    for (uint32_t i = 0; i < metrics->run_count; i++)
+        held += metrics->runs[i] > fmax(target_s, HELD_SERVICES * service_s);
+    return held < metrics->present ? held : metrics->present;
+}
+
 static double margin(double start_s)
 {
     double part = (start_s - MARGIN_NONE_S) / (MARGIN_FULL_S - MARGIN_NONE_S);
@@ -80,14 +94,19 @@ uint32_t autoscale_decide(const struct autoscale_metrics *metrics,
     /* Before the first request has ended, one is thought to take as long as it may wait. */
     double service_s = state->service_s > 0 ? state->service_s : limits->target_s;
     double need = state->service_s > 0 ? state->rate * service_s : 0;
-    uint32_t present = metrics->present ? metrics->present : 1;
-    double excess = metrics->waiting * service_s - present * limits->target_s * SLACK;
+    uint32_t held = held_count(metrics, limits->target_s, state->service_s);
+    uint32_t free = metrics->present ? metrics->present - held : 1;
+    double excess = metrics->waiting * service_s - free * limits->target_s * SLACK;
     if (excess > 0)
         need += excess / (limits->target_s * QUEUE_SHARE);
-    state->asked = within(ceil(need - 0.5 + margin(limits->start_s)), limits);
+    double workers = ceil(need - 0.5 + margin(limits->start_s));
+    bool waits = metrics->waiting && metrics->waited_s > limits->target_s * SLACK;
+    if (held && (state->rate * limits->target_s >= 1 || waits))
+        workers = fmax(workers, 1);
+    state->asked = within(held + workers, limits);
     double hold_s = fmax(limits->hold_s, HOLD_STARTS * limits->start_s);
-    uint32_t held = hold(state->asked, hold_s, state);
+    uint32_t most = hold(state->asked, hold_s, state);
     /* Holding keeps what is there; it starts nothing. */
-    uint32_t kept = held < metrics->present ? held : metrics->present;
+    uint32_t kept = most < metrics->present ? most : metrics->present;
     return within(state->asked > kept ? state->asked : kept, limits);
 }

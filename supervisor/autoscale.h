@@ -4,10 +4,17 @@
  *
  * The law, at every call:
  *
- *     excess = max(0, waiting x service - present x target / 2)
- *     wanted = round(rate x service + margin + excess / (target / 2))
+ *     free   = present - held
+ *     excess = max(0, waiting x service - free x target / 2)
+ *     wanted = held + round(rate x service + margin + excess / (target / 2))
  *
- * within the limits. The first term keeps up with what arrives, just so: a queue that takes half of
+ * within the limits. A worker is held while its run lasts longer than a request may wait, and than
+ * three times what a request has taken lately: what the law knows of service comes from requests
+ * that have ended, and says nothing of such a run, nor of when that worker will be there again. It
+ * is left out of reckoning, neither counted on nor given up. Beside such workers one is wanted at
+ * least, if somebody comes within the target or has waited for half of it.
+ *
+ * The first term keeps up with what arrives, just so: a queue that takes half of
  * the target to work off is no reason for more workers. The last takes away what is more than
  * that in half of the target. It rises at once. It falls to the largest value that the law has
  * given within the last hold-down, so that a worker is given up only when it was not needed for
@@ -41,6 +48,11 @@ struct autoscale_metrics {
     uint64_t served;   /* requests that workers have finished, since the start */
     uint32_t waiting;  /* accepted requests that no worker has started */
     uint32_t present;  /* workers that are ready or starting, draining ones not */
+    double waited_s;   /* how long the oldest of those that wait has waited */
+    /* Of each of those present that runs requests: how long its latest run has lasted by now, for
+     * each of the requests that it holds. */
+    const double *runs;
+    uint32_t run_count;
 };
 
 /* One for each model; all zero at the start. */

@@ -36,14 +36,45 @@ static void requests_see(const struct queue *queue, uint32_t model,
     }
 }
 
-static void slots_see(const struct queue *queue, uint32_t model, struct autoscale_metrics *metrics)
+static double seconds_since(uint64_t then_ns, uint64_t now_ns)
 {
-    for (uint32_t slot = 0; slot < queue->slot_count; slot++) {
-        enum queue_state state = queue_word_state(queue_word(queue, slot));
-        bool waits = state == QUEUE_READY || state == QUEUE_LEASED;
-        metrics->waiting += waits && atomic_load_explicit(&queue->slots[slot].model,
-                                                          memory_order_relaxed) == model;
+    return then_ns && then_ns < now_ns ? (double)(now_ns - then_ns) * 1e-9 : 0;
+}
+
+static void slots_see(const struct queue *queue, uint32_t model, uint64_t now_ns,
+                      struct autoscale_metrics *metrics)
+{
+    for (uint32_t i = 0; i < queue->slot_count; i++) {
+        struct queue_slot *slot = &queue->slots[i];
+        enum queue_state state = queue_word_state(queue_word(queue, i));
+        if ((state != QUEUE_READY && state != QUEUE_LEASED) ||
+            atomic_load_explicit(&slot->model, memory_order_relaxed) != model)
+            continue;
+        double waited_s = seconds_since(atomic_load(&slot->accepted_ns), now_ns);
+        metrics->waiting++;
+        if (waited_s > metrics->waited_s)
+            metrics->waited_s = waited_s;
     }
+}
+
+/* How long a worker's latest run has lasted, for each of the jobs that it runs; 0: it runs none.
+ * One that has just begun has no time in it yet. */
+static double run_see(const struct tree_seat *seat, uint64_t now_ns)
+{
+    const struct queue *queue = &seat->server->queue;
+    uint64_t latest_ns = 0;
+    unsigned jobs = 0;
+    for (uint32_t i = 0; seat->index && i < queue->slot_count; i++) {
+        uint64_t word = queue_word(queue, i);
+        enum queue_state state = queue_word_state(word);
+        if ((state != QUEUE_RUN && state != QUEUE_STREAM) || queue_word_owner(word) != seat->index)
+            continue;
+        uint64_t started_ns = atomic_load(&queue->slots[i].started_ns);
+        jobs++;
+        if (!started_ns || started_ns > latest_ns)
+            latest_ns = started_ns ? started_ns : now_ns;
+    }
+    return jobs ? seconds_since(latest_ns, now_ns) / jobs : 0;
 }
 
 /* How many jobs a worker has, begun or not. */
@@ -63,6 +94,21 @@ static unsigned jobs_held(const struct tree_seat *seat)
 static bool serves(const struct tree_seat *seat, uint32_t model)
 {
     return seat->role == QUEUE_WORKER && seat->model == model && seat != seat->server->spare;
+}
+
+/* What there is to run them, and since when it does; runs has room for all seats. */
+static void workers_see(const struct server *server, uint32_t model, uint64_t now_ns, double *runs,
+                        struct autoscale_metrics *metrics)
+{
+    metrics->runs = runs;
+    for (uint32_t i = 0; i < server->seat_count; i++) {
+        const struct tree_seat *seat = &server->seats[i];
+        if (!serves(seat, model) || !seat->want_up)
+            continue;
+        metrics->present++;
+        runs[metrics->run_count] = run_see(seat, now_ns);
+        metrics->run_count += runs[metrics->run_count] > 0;
+    }
 }
 
 /* ---- memory ---- */
@@ -198,13 +244,14 @@ static void model_look(struct server *server, uint32_t model)
         .start_s = server->scalers[model].start_s,
     };
     struct autoscale_metrics metrics = {.arrivals = 0};
+    double runs[SEAT_MAX];
+    uint64_t now_ns = queue_now_ns();
     if (limits.least == limits.most)
         return;
     requests_see(&server->queue, model, &metrics);
-    slots_see(&server->queue, model, &metrics);
-    for (uint32_t i = 0; i < server->seat_count; i++)
-        metrics.present += serves(&server->seats[i], model) && server->seats[i].want_up;
-    uint32_t wanted = autoscale_decide(&metrics, &limits, (double)queue_now_ns() * 1e-9,
+    slots_see(&server->queue, model, now_ns, &metrics);
+    workers_see(server, model, now_ns, runs, &metrics);
+    uint32_t wanted = autoscale_decide(&metrics, &limits, (double)now_ns * 1e-9,
                                        &server->scalers[model].state);
     if (wanted != metrics.present)
         change(server, model, &metrics, wanted);

@@ -430,7 +430,8 @@ def recoveries(server, faults):
             decisions.append(seconds_of(match[1]))
     took = collections.defaultdict(list)
     for at, role, pid in faults.kills:
-        seat = next((event[3] for event in events if event[4] == pid), None)
+        own = [event for event in events if event[4] == pid]  # and of others that have had that pid
+        seat = min(own, key=lambda event: abs(event[0] - at))[3] if own else None
         ready = [event[0] for event in events
                  if event[1] == "process ready" and event[3] == seat and event[0] > at and event[4] != pid]
         if not ready or any(begun < min(ready) and over > at - 0.2 for begun, over in away):

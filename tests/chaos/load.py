@@ -336,7 +336,7 @@ class HttpClient:
             if good:
                 self.judge(order, kind, request_id, begun, status, fields, body)
             else:
-                self.judge_forged(kind, request_id, status, fields, body)
+                self.judge_forged(kind, request_id, begun, status, fields, body)
             if close or self.connection.rest:
                 self.drop()
         except Broken:
@@ -398,10 +398,11 @@ class HttpClient:
         elif status not in (200, 503, 504):
             self.books.violate(f"{kind} {request_id}: {status} {body[:200]!r}")
 
-    def judge_forged(self, kind, request_id, status, fields, body):
+    def judge_forged(self, kind, request_id, begun, status, fields, body):
         """503: whoever checks tokens is not there now."""
         self.books.count(kind, f"answered {status}")
-        if status not in (401, 503) or (status == 503 and "retry-after" not in fields):
+        slow = status == 408 and self.books.still_since(begun) > 0
+        if (status not in (401, 503) and not slow) or (status == 503 and "retry-after" not in fields):
             self.books.violate(f"{kind} {request_id}: {status} {body[:200]!r}")
 
 

@@ -97,15 +97,34 @@ def test_health_does_not_wait_for_more_than_the_least(server, gate):
     server.stop()
 
 
+def test_long_jobs_after_quick_ones_raise_the_workers(server, gate):
+    """The scaler has learnt that jobs take no time; those that wait behind one that does are served by another worker, but
+    for the one that the first worker has at hand."""
+    assert [ask(server, "quick").status_code for _ in range(40)] == [200] * 40
+    wait_until(lambda: wanted(server) == 1 and len(server.role("worker")) == 1, WAIT_S, "one worker")
+    with concurrent.futures.ThreadPoolExecutor(9) as pool:
+        held = pool.submit(ask, server, "held 0")
+        wait_until(lambda: metric(server, 'jobs_running{model="poison"}') == 1, WAIT_S, "the long job's running")
+        behind = [pool.submit(ask, server, "quick") for _ in range(8)]
+        wait_until(lambda: sum(one.done() for one in behind) >= 7, WAIT_S, "seven answers")
+        assert ready(server) == 2 and not held.done()
+        gate.open()
+        assert {one.result().status_code for one in [held, *behind]} == {200}
+    server.stop()
+
+
 def test_worker_killed_while_it_drains_loses_nothing(server, gate):
+    """One of two jobs goes on, by the worker that is given up or the other one, of which nobody knows."""
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
         first = server.role("worker")
         answers = burst(pool, server)
         wait_ready(server, 2)
-        late = [(text, pool.submit(ask, server, text)) for text in ["held 1 a", "held 1 b"]]
+        late = [(text, pool.submit(ask, server, text)) for text in ["held 1 a", "held 2 b"]]
         gate.open()
         check(answers)
+        wait_until(lambda: metric(server, 'jobs_running{model="poison"}') == 2, WAIT_S, "both jobs' running")
         second = [pid for pid in server.role("worker") if pid not in first]
+        gate.open(1)
         wait_until(lambda: "fewer workers" in server.log_text() or wanted(server) == 1, WAIT_S,
                    "the decision to have fewer workers")
         for pid in second:
@@ -113,7 +132,7 @@ def test_worker_killed_while_it_drains_loses_nothing(server, gate):
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        gate.open(1)
+        gate.open(2)
         check(late)
     wait_until(lambda: len(server.role("worker")) == 1, WAIT_S, "one worker")
     server.stop()

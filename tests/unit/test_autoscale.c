@@ -200,6 +200,7 @@ struct simulation {
     size_t queue[QUEUE_MOST];
     uint32_t waiting;
     size_t late, changes;
+    double runs[MOST];
     struct autoscale_metrics seen;
     struct autoscale_state state;
 };
@@ -284,10 +285,23 @@ static void shrink(struct simulation *s)
         place->state = OFF;
 }
 
+static void see_runs(struct simulation *s)
+{
+    s->seen.runs = s->runs;
+    s->seen.run_count = 0;
+    for (unsigned i = 0; i < MOST; i++) {
+        const struct place *place = &s->places[i];
+        if (place->state == BUSY && !place->draining)
+            s->runs[s->seen.run_count++] = place->service - (place->until - s->now);
+    }
+}
+
 static void tick(struct simulation *s, const struct autoscale_limits *limits)
 {
     s->seen.waiting = s->waiting;
+    s->seen.waited_s = s->waiting ? s->now - jobs[s->queue[s->head]].arrival : 0;
     s->seen.present = present(s);
+    see_runs(s);
     uint32_t wanted = autoscale_decide(&s->seen, limits, s->now, &s->state);
     s->changes += wanted != s->seen.present;
     for (uint32_t n = s->seen.present; n < wanted; n++)
@@ -470,6 +484,48 @@ static void test_service_time_is_learnt(void **unused)
     assert_true(fabs(state.service_s - 0.2) < 1e-9);
 }
 
+/* All that is known is that requests take no time. One that takes long holds the only worker. */
+static void test_a_worker_that_is_held_is_replaced(void **unused)
+{
+    (void)unused;
+    struct autoscale_state state = {.service_s = 0.005, .now_s = 9.9};
+    double runs[4] = {0.4};
+    struct autoscale_metrics metrics = {
+        .present = 1, .waiting = 3, .waited_s = 0.4, .runs = runs, .run_count = 1};
+    assert_int_equal(autoscale_decide(&metrics, &few, 10, &state), 1); /* as long as any may wait */
+    runs[0] = 0.6;
+    metrics.waited_s = 0.2; /* somebody has just come */
+    assert_int_equal(autoscale_decide(&metrics, &few, 10.1, &state), 1);
+    metrics.waited_s = 0.3;
+    assert_int_equal(autoscale_decide(&metrics, &few, 10.2, &state), 2);
+    metrics.waiting = 0;
+    assert_int_equal(autoscale_decide(&metrics, &few, 10.3, &state), 1); /* nobody waits */
+    /* Three are held, the fourth has room: it stays for as long as they are. */
+    for (int i = 0; i < 3; i++)
+        runs[i] = 30;
+    metrics = (struct autoscale_metrics){.present = 4, .waiting = 2, .runs = runs, .run_count = 3};
+    state.rate = 100;
+    metrics.arrivals = state.last.arrivals;
+    for (int tick = 0; tick < 100; tick++) {
+        metrics.arrivals += 10;
+        assert_int_equal(autoscale_decide(&metrics, &few, 11 + tick * 0.1, &state), 4);
+    }
+}
+
+/* Runs that last no longer than those before are counted on as before. */
+static void test_long_runs_that_are_usual_hold_nobody(void **unused)
+{
+    (void)unused;
+    struct autoscale_state state = {.service_s = 2, .now_s = 9.9};
+    double runs[] = {1.9, 5};
+    struct autoscale_metrics metrics = {.present = 2, .runs = runs, .run_count = 2};
+    assert_int_equal(autoscale_decide(&metrics, &few, 10, &state), 1);
+    runs[1] = 6.5;
+    assert_int_equal(autoscale_decide(&metrics, &few, 14, &state), 1);
+    metrics.waiting = 1; /* for the one that is not held: 2 s of work */
+    assert_int_equal(autoscale_decide(&metrics, &few, 14.1, &state), 4);
+}
+
 /* ---- the requirement ---- */
 
 static void row_check(size_t trace, bool varies, double cold)
@@ -498,6 +554,48 @@ static void test_slow_starts_against_the_bound(void **unused)
                 row_check(trace, varies, 1);
 }
 
+#define LONG_EVERY_S 60.0
+#define LONG_S       20.0
+#define COLD_S       0.3
+
+/* How many have come within that time after a long one. */
+static size_t behind_long_ones(double seconds)
+{
+    double until = 0;
+    size_t count = 0;
+    for (size_t i = 0; i < job_count; i++) {
+        count += jobs[i].arrival < until;
+        if (jobs[i].service >= LONG_S)
+            until = jobs[i].arrival + seconds;
+    }
+    return count;
+}
+
+/* Many requests of 5 ms, and each minute one of 20 s. Those that come behind it wait until it has
+ * lasted for as long as one may wait, until the next tick then, and for the start of a worker: late
+ * are only those that come in the first of these moments. */
+static void test_quick_requests_do_not_wait_behind_long_ones(void **unused)
+{
+    (void)unused;
+    static struct simulation s;
+    double due = LONG_EVERY_S;
+    size_t longs = 0;
+    trace_make(1, false, FIRST_SEED);
+    for (size_t i = 0; i < job_count; i++) {
+        bool is_long = jobs[i].arrival >= due;
+        jobs[i].service = is_long ? LONG_S : 0.005;
+        due += is_long ? LONG_EVERY_S : 0;
+        longs += is_long;
+    }
+    simulate(&s, COLD_S);
+    size_t few_late = behind_long_ones(COLD_S + 3 * AUTOSCALE_TICK_MS / 1000.0);
+    /* One worker for what is quick, and one for each long request and a little longer. */
+    double enough = SPAN_S + (double)longs * (LONG_S + HOLD_S + COLD_S);
+    if (s.late > few_late || s.cost > COST_FACTOR * enough)
+        fail_msg("%zu late, %zu are few; cost %.3f of what is enough", s.late, few_late,
+                 s.cost / enough);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -509,6 +607,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_hold_starts_nobody),
         cmocka_unit_test(test_counts_that_fall_are_borne),
         cmocka_unit_test(test_service_time_is_learnt),
+        cmocka_unit_test(test_a_worker_that_is_held_is_replaced),
+        cmocka_unit_test(test_long_runs_that_are_usual_hold_nobody),
+        cmocka_unit_test(test_quick_requests_do_not_wait_behind_long_ones),
         cmocka_unit_test(test_cost_and_lateness_against_the_bound),
         cmocka_unit_test(test_slow_starts_against_the_bound),
     };
