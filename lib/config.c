@@ -75,6 +75,7 @@ static void model_init(struct config_model *model)
         .workers_per_device = 1,
         .batch_timeout_us = CONFIG_MODELS_CHOICE,
         .batch_wait = "receiving",
+        .engine_timing = "on",
         .scale_wait_ms = 500,
         .scale_down_after_ms = 800,
         .timeout_ms = 30000,

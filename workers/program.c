@@ -159,6 +159,7 @@ static int set_up(const struct program *program, struct worker *worker,
         .tile = model->tile,
         .cache_dir = cache_of(config),
         .route = model->route,
+        .no_timing = strcmp(model->engine_timing, "off") == 0,
     };
     int failure = find_model(program, model->path, &plugin, error, sizeof error);
     if (!failure)

@@ -41,6 +41,7 @@ struct config_model {
     uint32_t max_batch_size;
     uint32_t batch_timeout_us; /* how long a request may be held for others of its shape;
                                   CONFIG_MODELS_CHOICE: as long as the model says */
+    char engine_timing[8];     /* "on" or "off": whether a GPU's engines are measured */
     char batch_wait[16];       /* for whom: "receiving" or "always" */
     uint32_t timeout_ms;
     uint32_t run_timeout_ms;

@@ -275,6 +275,7 @@ struct unetserve_setup {
     const char *cache_dir; /* where a model may keep what other workers, and later ones, can use
                               again; NULL: nowhere. To be opened in setup only */
     const char *route;     /* where it is served: "/predict"; NULL: not known */
+    bool no_timing; /* do not spend the start on measuring what is fast here; absent: false */
 };
 
 /*

@@ -132,6 +132,16 @@ def test_plans_are_timed_at_the_first_start_only(start_server, tmp_path):
     assert len(list((tmp_path / "cache").glob("packed-*"))) == 2
 
 
+def test_nothing_is_timed_where_the_configuration_says_so(start_server, tmp_path):
+    """But what was timed before counts."""
+    model = "milesial_transposed"
+    for timing, said in [("off", "none are to be timed"), ("on", "timed in"), ("off", "read from")]:
+        text = config(model, devices="cuda", engine_timing=timing).replace("[model m]", f"cache_dir = {tmp_path}/cache\n[model m]")
+        server = start_server(config=text, listen=None, env=environment(GPUDOUBLE_TELL="cuEventElapsedTime"))
+        server.stop()
+        assert said in server.log_text() and (told(server, "cuEventElapsedTime") > 0) == (timing == "on")
+
+
 def test_without_a_device_it_is_said(start_server):
     broken = environment(GPUDOUBLE_DEVICE="/nonexistent")
     done = subprocess.run([BUILD / "unetserve", "--model", GOLDENS / "plain.safetensors", "--device", "cuda", "--check"],

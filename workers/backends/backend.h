@@ -50,6 +50,9 @@ struct backend_options {
     const char *cache_dir;
     struct packed_hash weights_id;
 
+    /* Nothing is measured to be kept there; what was measured before counts. */
+    bool no_timing;
+
     /* The same network, weights and all, where create got it without; called at most once. It stays
      * the caller's, until create returns. NULL if create gets it with weights. 0, or a negative
      * errno with a sentence. */

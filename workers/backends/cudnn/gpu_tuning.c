@@ -241,6 +241,10 @@ static int tune(struct tuner *t)
     if (take_kept(t, text, sizeof text)) {
         return 0;
     }
+    if (t->options->no_timing) {
+        say(t, 6, "engines are cuDNN's choice: none are kept here, and none are to be timed");
+        return 0;
+    }
     int code = packed_cache_begin(t->options->cache_dir, &t->key, OTHERS_WAIT_MS, t->options->tick,
                                   t->options->opaque, &draft, reason, sizeof reason);
     if (code == -EEXIST) {

@@ -202,6 +202,13 @@ static uint32_t flags_of(const struct backend *backend)
     return backend->submit ? UNETSERVE_ON_DEVICE : 0;
 }
 
+/* A worker of before that wish has none. */
+static bool no_timing(const struct unetserve_setup *setup)
+{
+    size_t end = offsetof(struct unetserve_setup, no_timing) + sizeof setup->no_timing;
+    return setup->size >= end && setup->no_timing;
+}
+
 /* source: where the weights are, if the network comes without; else NULL. */
 static int create(const struct model_dir *dir, const struct network *network, struct source *source,
                   const struct unetserve_setup *setup, struct unet **out,
@@ -236,6 +243,7 @@ static int create(const struct model_dir *dir, const struct network *network, st
         .tick = tick,
         .opaque = unet,
         .cache_dir = source ? source->cache_dir : NULL,
+        .no_timing = no_timing(setup),
         .weights_id = source ? source->id : (struct packed_hash){0, 0},
         .load = source ? load : NULL,
         .ranges = ranges.layers ? &ranges : NULL,
