@@ -772,14 +772,33 @@ static void tune_elsewhere(const char *name, const char *value)
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+/* The same device under the name of its successor, described in a file beside `kept`. */
+static void describe_successor(const char *device, char *path, size_t size)
+{
+    char text[8192] = "";
+    FILE *file = fopen(device, "r");
+    assert_non_null(file);
+    assert_true(fread(text, 1, sizeof text - 1, file) > 0);
+    fclose(file);
+    char *name = strstr(text, "H100");
+    assert_non_null(name);
+    name[1] = '2';
+    snprintf(path, size, "%s.h200", kept);
+    file = fopen(path, "w");
+    assert_true(file != NULL && fputs(text, file) >= 0);
+    fclose(file);
+}
+
 /* What was measured on another device, with another driver or cuDNN has another name; even under
  * this device's it is not believed. */
 static void engines_of_others_are_not_taken(void **state)
 {
     (void)state;
-    static const char *const others[][2] = {{"GPUDOUBLE_DEVICE", "tests/gpu/devices/a100.json"},
-                                            {"GPUDOUBLE_DRIVER", "13990"},
-                                            {"GPUDOUBLE_CUDNN_VERSION", "91999"}};
+    char successor[64];
+    const char *const others[][2] = {{"GPUDOUBLE_DEVICE", "tests/gpu/devices/a100.json"},
+                                     {"GPUDOUBLE_DEVICE", successor},
+                                     {"GPUDOUBLE_DRIVER", "13990"},
+                                     {"GPUDOUBLE_CUDNN_VERSION", "91999"}};
     char path[600];
     char mine[600];
     char foreign[600];
@@ -792,6 +811,7 @@ static void engines_of_others_are_not_taken(void **state)
     long times = start_tuned();
     kept_file(path, sizeof path);
     snprintf(mine, sizeof mine, "%s.mine", kept);
+    describe_successor(device, successor, sizeof successor);
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         tune_elsewhere(others[i][0], others[i][1]); /* beside this one's file */
         assert_int_equal(rename(path, mine), 0);
@@ -806,6 +826,7 @@ static void engines_of_others_are_not_taken(void **state)
         assert_int_equal(rename(mine, path), 0);
     }
     assert_int_equal(start_tuned(), 0);
+    unlink(successor);
     empty_kept();
     rmdir(kept);
     source_close(&source);

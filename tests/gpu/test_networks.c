@@ -12,6 +12,8 @@
 #include "workers/backends/cudnn/gpu_layout.h"
 
 #include <dlfcn.h>
+#include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -271,6 +273,31 @@ static void batches_in_flight_of_any_shape(void **state)
     couple_close(&couple);
 }
 
+/* Whoever sees the descriptor readable finds just what was submitted come, and nothing more. */
+static void the_descriptor_tells_what_has_come(void **state)
+{
+    (void)state;
+    struct couple couple;
+    unsetenv("GPUDOUBLE_WAIT"); /* while there are no other threads */
+    two_levels(&couple.network, 3, 5, 4, true);
+    couple_open(&couple, "f32");
+    for (uint32_t i = 0; i < 6; i++) {
+        struct flight flight;
+        uint64_t come = 0;
+        flight_begin(&couple, 1 + i % 3, 8, 9, &flight);
+        struct pollfd told = {.fd = backend_cudnn.descriptor(couple.gpu), .events = POLLIN};
+        while (poll(&told, 1, 60000) < 0) {
+            assert_int_equal(errno, EINTR);
+        }
+        assert_int_equal(told.revents, POLLIN);
+        assert_int_equal(backend_cudnn.collect(couple.gpu, 0, &come), 0);
+        assert_int_equal(come, flight.mark);
+        flight_end(&couple, &flight);
+    }
+    couple_close(&couple);
+    setenv("GPUDOUBLE_WAIT", "first", 1);
+}
+
 /* ---- circumstances ---- */
 
 /* With room for one tile's activations at a time, eight go one after the other. */
@@ -308,14 +335,14 @@ static void any_thread_may_run_it(void **state)
     (void)state;
     pthread_t thread;
     struct couple couple;
+    unsetenv("GPUDOUBLE_WAIT"); /* while there are no other threads */
     two_levels(&couple.network, 3, 5, 4, true);
     couple_open(&couple, "f32");
-    unsetenv("GPUDOUBLE_WAIT");
     assert_int_equal(pthread_create(&thread, NULL, run_elsewhere, &couple), 0);
     assert_int_equal(pthread_join(thread, NULL), 0);
-    setenv("GPUDOUBLE_WAIT", "first", 1);
     couple_run(&couple, UNETSERVE_F32, 2, 8, 9, 2e-5);
     couple_close(&couple);
+    setenv("GPUDOUBLE_WAIT", "first", 1);
 }
 
 /* What was found to be fastest is what runs, at the first start and when it is read again. */
@@ -366,6 +393,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(shapes_in_any_order),
         cmocka_unit_test(shapes_outlive_the_arena),
         cmocka_unit_test(batches_in_flight_of_any_shape),
+        cmocka_unit_test(the_descriptor_tells_what_has_come),
         cmocka_unit_test(little_memory_is_enough),
         cmocka_unit_test(any_thread_may_run_it),
         cmocka_unit_test(the_fastest_engines_run),
