@@ -10,18 +10,16 @@
 #include <sys/epoll.h>
 
 #define RESCAN_US     60000
-#define STEPS_A_TURN  8
+#define STEPS_A_TURN  16
 #define LAST_WORDS_US 500000 /* for the refusals to go out; less than the supervisor waits */
 #define ACCURACY_US   5000
 
-/* Answers have come back. */
 static int on_woken(sd_event_source *source, int fd, uint32_t events, void *opaque)
 {
     (void)source;
     (void)fd;
     (void)events;
-    struct gateway *gateway = opaque;
-    jobs_collect(&gateway->jobs);
+    (void)opaque; /* every turn looks whether somebody has called */
     return 0;
 }
 
@@ -196,19 +194,20 @@ static bool go_on(struct gateway *gateway)
     return front->go_on && front->go_on(front->opaque);
 }
 
-/* What follows an event, until nothing comes of it any more. Whoever wakes this process before it
+/* What follows an event, until nothing comes of it any more. Whoever calls this process before it
  * sleeps has no system call to make. Between two steps of the front, workers and the broker hear of
- * what the one has accepted, once for all of it, and what has come back meanwhile goes out with
- * the other. */
-static void steps(struct gateway *gateway)
+ * what the one has accepted, once for all of it, and what has come back meanwhile goes out with the
+ * other. */
+static void steps(struct gateway *gateway, bool called)
 {
     bool more = true;
     for (int i = 0; i < STEPS_A_TURN && more; i++) {
         jobs_pass_on(&gateway->jobs);
-        bool called = seat_awake(&gateway->seat);
+        called = seat_awake(&gateway->seat) || called;
         if (called)
             jobs_collect(&gateway->jobs);
         more = go_on(gateway) || called;
+        called = false;
     }
     if (seat_asleep(&gateway->seat)) {
         jobs_collect(&gateway->jobs);
@@ -225,12 +224,12 @@ static int turn(struct gateway *gateway)
     int ready = sd_event_prepare(gateway->event);
     if (ready == 0)
         ready = sd_event_wait(gateway->event, UINT64_MAX);
-    seat_awake(&gateway->seat);
+    bool called = seat_awake(&gateway->seat);
     if (ready > 0)
         ready = sd_event_dispatch(gateway->event);
     if (ready < 0)
         return ready;
-    steps(gateway);
+    steps(gateway, called);
     turn_over(gateway);
     return 0;
 }

@@ -29,6 +29,7 @@
 #define ACCEPTS_A_TURN    64
 #define ACCEPT_AGAIN_US   100000
 #define SWEEP_US          1000000
+#define VAIN_RUNS         4
 #define VAIN_LOOKS        16
 #define VAIN_MS           20
 #define ACCEPT_WARNING_NS UINT64_C(10000000000)
@@ -125,6 +126,14 @@ static void daemons_run(struct http *http)
     for (int i = 0; i < 2; i++)
         if (http->daemons[i])
             MHD_run(http->daemons[i]);
+    http->vain_runs = http->connections.moved ? 0 : http->vain_runs + 1;
+}
+
+/* A run that does nothing for an answer that it has is followed by one that sends it; several in a
+ * row are a slow reader, or a handshake. */
+static bool gets_on(const struct http *http)
+{
+    return http->vain_runs < VAIN_RUNS;
 }
 
 /* While a request is kept at hand, libmicrohttpd says that it wants to run. It does not if its last
@@ -256,7 +265,7 @@ static void accept_again(struct http *http)
  * whatever comes from outside is an event. */
 static void run_later(struct http *http, bool timed, uint64_t timeout_ms)
 {
-    if (http->resumed || (timed && timeout_ms == 0 && http->connections.moved)) {
+    if (http->resumed || (timed && timeout_ms == 0 && gets_on(http))) {
         sd_event_source_set_enabled(http->daemon_again, SD_EVENT_ONESHOT);
     } else if (timed) {
         bool in_vain = http->vain_looks >= VAIN_LOOKS && !http->answering;
@@ -283,8 +292,7 @@ static void turn_over(void *opaque)
     uint64_t timeout_ms = 0;
     bool timed = daemons_timeout(http, &timeout_ms);
     /* A large answer, or a slow reader: no telling what it is that libmicrohttpd wants. */
-    if (http->kept_count && timed && timeout_ms == 0 && !http->resumed &&
-        !http->connections.moved) {
+    if (http->kept_count && timed && timeout_ms == 0 && !http->resumed && !gets_on(http)) {
         request_suspend_kept(http);
         http->suspend_all = true;
         timed = daemons_timeout(http, &timeout_ms);
@@ -715,7 +723,8 @@ static void reconfigure(void *opaque)
 
 int http_open(struct http *http, struct gateway *gateway)
 {
-    *http = (struct http){.gateway = gateway, .accepting = true};
+    *http = (struct http){
+        .gateway = gateway, .accepting = true, .requests = {.size = request_size()}};
     if (!gate_recv_in_place()) {
         log_event(LOG_LEVEL_ERROR,
                   "this program was linked without its own recv: requests cannot be checked");
@@ -770,6 +779,7 @@ void http_close(struct http *http)
     for (int i = 0; i < 2; i++)
         if (http->daemons[i])
             MHD_stop_daemon(http->daemons[i]);
+    spare_free(&http->requests);
     tls_identity_drop(http->identity);
     oauth_close(&http->oauth);
     openapi_close(&http->openapi);

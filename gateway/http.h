@@ -10,6 +10,7 @@
 #include "gateway/gateway.h"
 #include "gateway/linger.h"
 #include "gateway/openapi.h"
+#include "gateway/spare.h"
 
 /* So many requests wait without being suspended at a time; others are suspended at once. */
 #define HTTP_KEPT_MAX 256
@@ -27,6 +28,7 @@ struct http {
     struct openapi openapi;
     struct trusted trusted;
     struct peers uploads; /* requests in BODY, by client */
+    struct spare requests;
     struct http_listener {
         struct http *http;
         sd_event_source *source;
@@ -36,6 +38,7 @@ struct http {
     sd_event_source *daemon_io[2], *daemon_again, *daemon_timer, *sweep_timer, *accept_timer;
     uint64_t daemon_due_us;         /* when daemon_timer fires; UINT64_MAX: off */
     uint32_t vain_looks;            /* times that it fired in a row, and nothing got on */
+    uint32_t vain_runs;             /* of libmicrohttpd in a row that have got on with nothing */
     uint64_t accept_warning_due_ns; /* not before that is the next one logged */
     unsigned idle_s;                /* libmicrohttpd's own time-out of a connection */
     bool accepting, sweeping;

@@ -52,7 +52,12 @@ void jobs_init(struct jobs *jobs, struct seat *seat, const struct config *config
                void *baton_opaque)
 {
     *jobs = (struct jobs){
-        .seat = seat, .config = config, .baton = baton, .baton_opaque = baton_opaque};
+        .seat = seat,
+        .config = config,
+        .baton = baton,
+        .baton_opaque = baton_opaque,
+        .spare = {.size = sizeof(struct job)},
+    };
 }
 
 /* ---- memory and the list ---- */
@@ -82,13 +87,14 @@ static void job_free(struct job *job)
     items_free(&job->items);
     body_reader_close(&job->reader);
     model_view_drop(job->view);
-    free(job);
+    spare_give(&job->jobs->spare, job);
 }
 
 void jobs_close(struct jobs *jobs)
 {
     for (uint32_t i = jobs->waiting_count; i-- > 0;)
         job_free(jobs->waiting[i]);
+    spare_free(&jobs->spare);
 }
 
 static bool job_move(struct job *job, uint64_t word, enum queue_state to, uint16_t owner,
@@ -229,7 +235,7 @@ static void *job_grow(void *opaque, size_t used, size_t needed, size_t *capacity
 static struct job *job_make(struct jobs *jobs, const struct job_order *order, job_done *done,
                             void *opaque)
 {
-    struct job *job = malloc(sizeof *job);
+    struct job *job = spare_take(&jobs->spare);
     if (!job)
         return NULL;
     *job = (struct job){
@@ -353,6 +359,13 @@ static void pass_baton(const struct job *job, uint64_t word)
         .slot = job->slot, .model = job->view->model, .word = word};
 }
 
+static void call_worker(struct jobs *jobs)
+{
+    if (jobs->next_worker)
+        seat_call(&jobs->seat->queue, jobs->next_worker);
+    jobs->next_worker = 0;
+}
+
 /* To a worker, if it can take it itself, else to the broker. */
 static void hand_over(struct job *job)
 {
@@ -363,16 +376,16 @@ static void hand_over(struct job *job)
         pass_baton(job, job->word);
         return;
     }
-    if (jobs->next_worker && jobs->next_worker != worker)
-        seat_wake(&jobs->seat->queue, jobs->next_worker);
+    if (jobs->next_worker != worker)
+        call_worker(jobs);
     jobs->next_worker = worker;
 }
 
+/* A worker is called for all at once: where jobs are short it would be through with the first, and
+ * asleep again, before the second is there. */
 void jobs_pass_on(struct jobs *jobs)
 {
-    if (jobs->next_worker)
-        seat_wake(&jobs->seat->queue, jobs->next_worker);
-    jobs->next_worker = 0;
+    call_worker(jobs);
     if (jobs->baton_due)
         jobs->baton(jobs->baton_opaque, &jobs->next_baton);
     jobs->baton_due = false;

@@ -18,6 +18,7 @@
 
 #include "gateway/items.h"
 #include "gateway/models.h"
+#include "gateway/spare.h"
 
 #include "unetserve/body_reader.h"
 #include "unetserve/seat.h"
@@ -58,11 +59,12 @@ struct jobs {
     baton_send *baton;
     void *baton_opaque;
     bool baton_due;
-    uint16_t next_worker; /* process index: to be woken for what has been submitted; 0: none */
+    uint16_t next_worker; /* process index: to be called for what has been submitted; 0: none */
     struct wire_baton next_baton;
     struct job *waiting[QUEUE_MAX_SLOTS]; /* WAITING and FORGOTTEN, in no order */
     uint32_t waiting_count;
     uint32_t receiving_count;
+    struct spare spare; /* of struct job */
 };
 
 struct job_order {

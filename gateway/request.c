@@ -19,13 +19,18 @@ static void read_framing(struct request *request)
     request->expects = expect && strcasecmp(expect, "100-continue") == 0;
 }
 
+size_t request_size(void)
+{
+    return sizeof(struct request);
+}
+
 static struct request *request_make(struct http *http, struct MHD_Connection *mhd,
                                     const char *version)
 {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(
         mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     struct connection *connection = info ? info->socket_context : NULL;
-    struct request *request = connection ? malloc(sizeof *request) : NULL;
+    struct request *request = connection ? spare_take(&http->requests) : NULL;
     if (!request) {
         if (connection)
             connection_refuse_text(connection, 503, "Out of memory, try again later", false);
@@ -299,8 +304,9 @@ void request_end(struct request *request)
     connection->request_id = NULL;
     connection->cors = NULL;
     connection_moved(connection);
-    request->http->answering -= request->answering;
-    free(request);
+    struct http *http = request->http;
+    http->answering -= request->answering;
+    spare_give(&http->requests, request);
     connection_request_done(connection);
 }
 

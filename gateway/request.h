@@ -23,6 +23,9 @@
 
 struct request;
 
+/* What http->requests are made of. */
+size_t request_size(void);
+
 /* MHD_AccessHandlerCallback; opaque is the struct http. */
 enum MHD_Result request_handle(void *opaque, struct MHD_Connection *mhd, const char *url,
                                const char *method, const char *version, const char *upload,

@@ -250,7 +250,7 @@ bool seat_asleep(const struct seat *seat)
 }
 
 /* The call of somebody who dies before the write is lost; the sleeper's rescan finds out. */
-void seat_wake(const struct queue *queue, uint32_t index)
+static void wake_unless(const struct queue *queue, uint32_t index, uint32_t attention)
 {
     if (index == 0 || index >= QUEUE_MAX_PROCESSES)
         return;
@@ -259,8 +259,18 @@ void seat_wake(const struct queue *queue, uint32_t index)
         return;
     uint32_t before = atomic_fetch_or_explicit(&process->attention, QUEUE_CALLED,
                                                memory_order_acq_rel);
-    if (!(before & QUEUE_AWAKE))
+    if (!(before & attention))
         seat_wake_seat(atomic_load_explicit(&process->seat, memory_order_relaxed));
+}
+
+void seat_wake(const struct queue *queue, uint32_t index)
+{
+    wake_unless(queue, index, QUEUE_AWAKE);
+}
+
+void seat_call(const struct queue *queue, uint32_t index)
+{
+    wake_unless(queue, index, QUEUE_AWAKE | QUEUE_CALLED);
 }
 
 void seat_wake_role(const struct queue *queue, enum queue_role role)

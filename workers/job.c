@@ -269,7 +269,7 @@ static void finish(struct queue *queue, struct job *job, enum queue_state to)
         moved = streams && queue_move(queue, QUEUE_WORKER, job->slot, now, to, 0, NULL);
     }
     if (moved)
-        seat_wake(queue, job->reply_to);
+        seat_call(queue, job->reply_to);
 }
 
 void job_done(struct queue *queue, struct job *job)

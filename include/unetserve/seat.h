@@ -98,6 +98,11 @@ bool seat_asleep(const struct seat *seat);
  * it sleeps. Never blocks, never fails. */
 void seat_wake(const struct queue *queue, uint32_t index);
 
+/* The same, but where somebody else has called since it slept, his write has to do: a process takes
+ * many times as long to wake as a short job to run. Should he have died before it, the sleeper's
+ * rescan finds out, and there must be one. */
+void seat_call(const struct queue *queue, uint32_t index);
+
 /* Wake the seat itself, whoever sits there. */
 void seat_wake_seat(uint32_t seat);
 

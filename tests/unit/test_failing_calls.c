@@ -732,6 +732,7 @@ static int run_job(struct model_view *view)
                                     .begun_ns = queue_now_ns()};
     struct problem problem = {0};
     struct job *job;
+    spare_free(&bench.jobs.spare); /* of the last try: so malloc is asked */
     if (job_open(&bench.jobs, &order, take_answer, NULL, &problem, &job)) {
         assert_int_equal(problem.status, 503);
         return -ENOMEM;

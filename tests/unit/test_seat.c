@@ -111,6 +111,17 @@ static int body_takes(struct queue *queue, uint16_t index)
     seat_wake(&seat.queue, index);
     if (read(SEAT_FD_EVENT + 1, &count, sizeof count) != sizeof count || count != 1)
         return 9;
+    /* Whom somebody has called already need not be written to once more. */
+    seat_call(&seat.queue, index);
+    if (read(SEAT_FD_EVENT + 1, &count, sizeof count) != -1 || !seat_awake(&seat))
+        return 13;
+    seat_call(&seat.queue, index);
+    if (!seat_asleep(&seat) || read(SEAT_FD_EVENT + 1, &count, sizeof count) != -1)
+        return 14;
+    seat_call(&seat.queue, index);
+    seat_call(&seat.queue, index);
+    if (read(SEAT_FD_EVENT + 1, &count, sizeof count) != sizeof count || count != 1)
+        return 15;
     seat_ready(&seat);
     seat_tick(&seat);
     if (!atomic_load(&seat.queue.processes[index].ready) ||
