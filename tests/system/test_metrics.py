@@ -210,7 +210,7 @@ def test_clients_that_leave_are_counted(start_server, simple_model):
 
 
 def test_refusals_by_reason(start_server, simple_model):
-    server = start_server(simple_model, config="[server]\nheader_timeout_ms = 15000\n",
+    server = start_server(simple_model, config="[server]\nheader_timeout_ms = 30000\n",
                           env={"UNETSERVE_API_KEY": "sesame"})
     key = {"X-API-Key": "sesame"}
     refused = requests.get(server.url + "/metrics", timeout=WAIT_S)

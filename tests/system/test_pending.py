@@ -16,7 +16,7 @@ def later(start_server):
     def start(more=""):
         plugin = BUILD / "tests" / "models" / "later.so"
         return start_server(config=f"[server]\ndrain_timeout_ms = 3600000\n[model later]\npath = {plugin}\nroute = /predict\n"
-                                   f"workers = 1-1\n{more}")
+                                   f"workers = 1-1\ntimeout_ms = 3600000\n{more}")
     return start
 
 
