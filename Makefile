@@ -150,7 +150,7 @@ $(BUILD)/unetserve-gpu: $(BUILD)/obj/gpu/main.o $(BUILD)/gpu.a $(BUILD)/lib.a
 	$(call program,-lsystemd -lseccomp -linih -ljansson -ldl -lm)
 $(BUILD)/unetserve-worker: $(BUILD)/obj/workers/main.o $(BUILD)/worker.a $(BUILD)/lib.a
 	$(call program,-lsystemd -lseccomp -linih -ljansson -ldl -lm)
-$(BUILD)/unetctl: $(call objects,$(UNETCTL)) $(BUILD)/client.a $(BUILD)/unet.a $(BUILD)/lib.a
+$(BUILD)/unetctl: $(call objects,$(UNETCTL)) $(BUILD)/load.a $(BUILD)/client.a $(BUILD)/unet.a $(BUILD)/lib.a
 	$(call program,-lgdal -lcurl -lgnutls -lzmq -lmsgpackc -ljansson -linih -lpng -lzip -lxxhash -ldnnl -ldl -lm -pthread)
 
 $(BUILD)/models/unet.so: $(BUILD)/obj/workers/models/unet/plugin.o $(BUILD)/unet.a $(BUILD)/lib.a

@@ -138,8 +138,8 @@ def test_options_of_a_worker_are_in_its_manual():
 
 def test_options_of_unetctl_are_in_its_manual():
     shown = set()
-    for command in ("predict", "batch", "watch", "stream", "status", "inspect", "plan", "devices", "check", "calibrate", "new-model",
-                    "client", "dockerize", "key"):
+    for command in ("predict", "batch", "watch", "stream", "status", "bench", "inspect", "plan", "devices", "check", "calibrate",
+                    "new-model", "client", "dockerize", "key"):
         done = subprocess.run([BUILD / "unetctl", command, "--help"], capture_output=True, text=True, check=True)
         shown |= options_in(re.sub(r"\(.*?\)", "", done.stdout))
     documented = {"-" + name for name in re.findall(r"Fl (-?[a-z][a-z-]*)", plain_manual("unetctl.1"))}

@@ -8,8 +8,10 @@ import subprocess
 
 import numpy
 import pytest
+import requests
 
 from conftest import WAIT_S
+from metrics_text import Metrics
 from protocol_client import endpoint_of
 from rasters import write_tif
 
@@ -19,6 +21,7 @@ GOLDENS = ROOT / "tests" / "goldens"
 MODEL = ROOT / "packaging" / "models" / "s2-worldcover"
 CHIPS = ROOT.parent / "shared" / "data" / "sentinel2"
 SCENE = GOLDENS / "scene_96x112.input.npy"
+PATIENT = ["--timeout", 600000]
 LABELS = numpy.load(GOLDENS / "scene_96x112.logits.npy").argmax(0).astype(numpy.uint8)
 
 
@@ -262,3 +265,36 @@ def test_check_looks_at_files(tmp_path):
     (tmp_path / "bad.conf").write_text("[server]\nlisten = 127.0.0.1:8000\nlissten = 1\n")
     assert "bad.conf:3" in unetctl("check", tmp_path / "bad.conf", code=78).stderr
     assert "milesial" in unetctl("check", MODEL).stdout
+
+
+def test_bench_counts_what_the_server_counts(server, tmp_path):
+    report = json.loads(unetctl("bench", SCENE, "--url", server.url, "--seconds", 0.5, *PATIENT, "--json").stdout)
+    assert report["mode"] == "closed" and report["clients"] == 1
+    assert report["sent"] == report["right"] == report["statuses"]["200"] == report["latency_ms"]["count"] > 0
+    assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p99"] <= report["latency_ms"]["max"]
+    text = unetctl("bench", SCENE, "--url", server.url + "/predict", "--rate", 20, "--seconds", 0.2, *PATIENT).stdout
+    assert f"{SCENE} to {server.url}/predict: " in text and "4 of 4 requests answered rightly" in text
+    metrics = Metrics(requests.get(server.url + "/metrics", timeout=WAIT_S).text)
+    # The first question of each run is asked beside the load.
+    assert metrics.value("requests_total", model="s2-worldcover", code="200") == report["right"] + 1 + 4 + 1
+
+
+def test_bench_sends_documents_and_the_key(start_server, simple_model, tmp_path):
+    server = start_server(model=simple_model, env={"UNETSERVE_API_KEY": "bench-key"})
+    document = tmp_path / "four.json"
+    document.write_text('{"input": 4}')
+    unetctl("bench", document, "--url", server.url, code=77, UNETSERVE_API_KEY="")
+    report = json.loads(unetctl("bench", document, "--url", server.url, "--clients", 2, "--seconds", 0.2, *PATIENT, "--json",
+                                UNETSERVE_API_KEY="bench-key").stdout)
+    assert report["sent"] == report["right"] > 0
+
+
+def test_bench_says_why_it_did_not_run(server, tmp_path):
+    bad = tmp_path / "bad.npy"
+    numpy.save(bad, numpy.zeros((3, 32, 32), numpy.uint8))
+    assert "refused the tile (4" in unetctl("bench", bad, "--url", server.url, code=65).stderr
+    assert "loopback" in unetctl("bench", SCENE, "--url", "http://192.0.2.1:8000", code=64).stderr
+    for wrong in (["--clients", 0], ["--rate", "x"], ["--seconds", 601], ["--timeout", 0], [SCENE], ["--nothing"]):
+        assert "bench" in unetctl("bench", SCENE, *wrong, code=64).stderr or wrong[0] in ("--clients", "--rate", "--seconds", "--timeout")
+    unetctl("bench", tmp_path / "none.npy", code=66)
+    unetctl("bench", tmp_path / "none.json", code=66)

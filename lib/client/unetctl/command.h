@@ -13,6 +13,7 @@
 #define COMMAND_ERROR_MAX 4096
 
 int command_batch(int argc, char **argv);
+int command_bench(int argc, char **argv);
 int command_predict(int argc, char **argv);
 int command_watch(int argc, char **argv);
 int command_stream(int argc, char **argv);

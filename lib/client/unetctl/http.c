@@ -281,6 +281,13 @@ static int http_post(struct http *http, struct curl_slist *headers, const char *
     return http_exchange_run(http, http->predict_url, headers, answer, error, error_size);
 }
 
+int http_ask(struct http *http, const char *const *fields, size_t field_count, const void *body,
+             size_t bytes, struct unetserve_answer *answer, char *error, size_t error_size)
+{
+    return http_post(http, header_list(fields, field_count), body, bytes, answer, error,
+                     error_size);
+}
+
 int http_ask_document(struct http *http, const char *document, size_t bytes,
                       struct unetserve_answer *answer, char *error, size_t error_size)
 {
@@ -288,8 +295,8 @@ int http_ask_document(struct http *http, const char *document, size_t bytes,
     snprintf(timeout, sizeof timeout, "X-Unetserve-Timeout-Ms: %d", http->timeout_ms);
     const char *const all[] = {"Content-Type: application/json", "Accept: application/json",
                                timeout};
-    return http_post(http, header_list(all, sizeof all / sizeof *all), document, bytes, answer,
-                     error, error_size);
+    return http_ask(http, all, sizeof all / sizeof *all, document, bytes, answer, error,
+                    error_size);
 }
 
 int http_predict(struct http *http, const struct unetserve_tensor *input,

@@ -23,6 +23,11 @@ int http_predict(struct http *http, const struct unetserve_tensor *input,
 int http_ask_document(struct http *http, const char *document, size_t bytes,
                       struct unetserve_answer *answer, char *error, size_t error_size);
 
+/* POST a body to the model's route with these fields of a head, each "Name: value", and the key:
+ * the answer's body as it came. */
+int http_ask(struct http *http, const char *const *fields, size_t field_count, const void *body,
+             size_t bytes, struct unetserve_answer *answer, char *error, size_t error_size);
+
 /* Seconds that the last answer asked to wait before the next try (Retry-After), 0: it did not. */
 unsigned http_retry_after_s(const struct http *http);
 

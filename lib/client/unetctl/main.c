@@ -27,6 +27,7 @@ static const struct command_row command_rows[] = {
     {"watch", command_watch, "send tiles as they come into a directory, write their masks"},
     {"stream", command_stream, "answer the messages of standard input on standard output"},
     {"status", command_status, "what runs: models, workers, slots"},
+    {"bench", command_bench, "send a tile again and again, tell how long the answers took"},
     {"inspect", command_inspect, "what a model file is, or why it is none"},
     {"plan", command_plan, "how a GPU would run a model, layer by layer, without one"},
     {"devices", command_devices, "which GPUs this machine has"},

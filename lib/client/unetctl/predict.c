@@ -3,6 +3,7 @@
  */
 #include "command.h"
 #include "image.h"
+#include "refusal.h"
 #include "server.h"
 #include "windows.h"
 
@@ -241,18 +242,6 @@ static double clock_seconds(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
-/* How a refusal ends the program: busy servers may be asked again, bad tiles not. */
-static int refusal_exit_code(int rc, int status)
-{
-    if (status == 0 || status == 200)
-        return command_exit_code(rc);
-    if (status == 429 || status == 503 || status == 504)
-        return EX_TEMPFAIL;
-    if (status == 401 || status == 403)
-        return EX_NOPERM;
-    return status < 500 ? EX_DATAERR : EX_UNAVAILABLE;
 }
 
 static int write_and_report(struct predict_report *report, struct windows_result *result)

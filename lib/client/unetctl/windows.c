@@ -1,7 +1,8 @@
 #include "windows.h"
 
+#include "refusal.h"
+
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,19 +13,6 @@ struct window {
 };
 
 /* ---- one request ---- */
-
-/* What an error document says: {"detail": "..."} or pydantic's list; else its bytes. */
-static void refusal_explain(const struct unetserve_answer *answer, char *error, size_t error_size)
-{
-    json_t *document = json_loadb(answer->data, answer->bytes, 0, NULL);
-    const json_t *detail = json_object_get(document, "detail");
-    const char *text = json_string_value(detail);
-    if (!text)
-        text = json_string_value(json_object_get(json_array_get(detail, 0), "msg"));
-    snprintf(error, error_size, "the server refused the tile (%d): %.300s", answer->status,
-             text ? text : (const char *)answer->data);
-    json_decref(document);
-}
 
 static int window_ask(struct server *server, const struct unetserve_tensor *tensor,
                       struct windows_result *result, struct unetserve_answer *answer, char *error,
