@@ -50,8 +50,10 @@ struct backend_options {
     const char *cache_dir;
     struct packed_hash weights_id;
 
-    /* Nothing is measured to be kept there; what was measured before counts. */
+    /* Nothing is measured to be kept there; what was measured before counts. Else how long that may
+     * take at most, in seconds; 0: as long as the backend thinks right. */
     bool no_timing;
+    uint32_t timing_s;
 
     /* The same network, weights and all, where create got it without; called at most once. It stays
      * the caller's, until create returns. NULL if create gets it with weights. 0, or a negative

@@ -199,11 +199,13 @@ static void say_measured(const struct tuner *t, const struct gpu_timing *timing,
 static int measure_convs(struct tuner *t, struct gpu_timing *timing)
 {
     uint64_t begun_ms = now_ms();
+    uint64_t most_ms = 1000 * (uint64_t)(t->options->timing_s > 0 ? t->options->timing_s
+                                                                  : GPU_TUNING_SECONDS);
     size_t measured = 0;
     size_t others = 0;
     for (size_t i = 0; i < t->tuning.count; i++) {
         struct gpu_tuned *conv = &t->tuning.convs[i];
-        if (conv->known || now_ms() - begun_ms > GPU_TUNING_SECONDS * UINT64_C(1000)) {
+        if (conv->known || now_ms() - begun_ms > most_ms) {
             continue;
         }
         int code = gpu_timing_best(timing, &conv->shape, &conv->engine, &conv->first);

@@ -11,7 +11,8 @@
 #include "gpu_timing.h"
 #include "workers/backends/backend.h"
 
-/* What measuring may take at a start; the rest is measured at the next. */
+/* What measuring may take at a start, where the options say nothing; the rest is measured at the
+ * next. */
 #define GPU_TUNING_SECONDS 20
 
 struct gpu_tuned;
