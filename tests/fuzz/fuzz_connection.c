@@ -146,12 +146,15 @@ static bool work(struct queue *queue, uint32_t at)
     return true;
 }
 
+/* As gateway.c's, but for the number of steps: here each piece comes after one. */
 static void turn(void)
 {
     int handled = sd_event_run(gateway.event, 0);
     check(handled >= 0);
-    if (handled > 0)
+    if (handled > 0) {
+        gateway.front.go_on(gateway.front.opaque);
         gateway.front.turn_over(gateway.front.opaque);
+    }
     bool done = false;
     for (uint32_t i = 0; i < gateway.seat.queue.slot_count; i++)
         done |= work(&gateway.seat.queue, i);
