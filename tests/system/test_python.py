@@ -454,7 +454,8 @@ def test_a_long_call_is_no_hang_and_a_hang_is_noticed(start_file):
     first = post(server, {"do": "nothing"}).json()["pid"]
     # Longer than the silence for which a worker is taken for hung.
     assert post(server, {"do": "sleep", "seconds": 5}).json()["pid"] == first
-    assert post(server, {"do": "spin"}).status_code == 504
+    # Its time is over, or it has cost as many workers as a job may: whichever is noticed first.
+    assert post(server, {"do": "spin"}).status_code in (500, 504)
     after = wait_until(lambda: [pid for pid in workers(server, "trouble.py") if pid != first], WAIT_S, "another worker")
     assert post(server, {"do": "nothing"}).json()["pid"] in after
     server.stop()
