@@ -289,7 +289,7 @@ static void action_abandon(struct tree_seat *seat)
     graves_take(seat);
     clock_stop(seat);
     seat->index = 0;
-    device_rest_end(seat, false);
+    device_rest_end(seat, LOSS_NONE);
     process_forget(seat);
     log_event(LOG_LEVEL_ERROR, "a killed process does not go: it is condemned, and replaced",
               log_text("program", seat_program(seat)), log_number("pid", pid));
