@@ -41,12 +41,32 @@ static double seconds_since(uint64_t then_ns, uint64_t now_ns)
     return then_ns && then_ns < now_ns ? (double)(now_ns - then_ns) * 1e-9 : 0;
 }
 
+/* What a process runs. */
+struct run {
+    uint64_t latest_ns; /* when the latest of its jobs was started */
+    unsigned jobs;
+};
+
+/* One that has just begun has no time in it yet. */
+static void run_add(struct run *run, const struct queue_slot *slot, uint64_t now_ns)
+{
+    uint64_t started_ns = atomic_load(&slot->started_ns);
+    run->jobs++;
+    if (!started_ns || started_ns > run->latest_ns)
+        run->latest_ns = started_ns ? started_ns : now_ns;
+}
+
+/* Jobs of the model that wait, and what each process runs, by its index. */
 static void slots_see(const struct queue *queue, uint32_t model, uint64_t now_ns,
-                      struct autoscale_metrics *metrics)
+                      struct run runs[QUEUE_MAX_PROCESSES], struct autoscale_metrics *metrics)
 {
     for (uint32_t i = 0; i < queue->slot_count; i++) {
-        struct queue_slot *slot = &queue->slots[i];
-        enum queue_state state = queue_word_state(queue_word(queue, i));
+        const struct queue_slot *slot = &queue->slots[i];
+        uint64_t word = queue_word(queue, i);
+        enum queue_state state = queue_word_state(word);
+        uint16_t owner = queue_word_owner(word);
+        if ((state == QUEUE_RUN || state == QUEUE_STREAM) && owner < QUEUE_MAX_PROCESSES)
+            run_add(&runs[owner], slot, now_ns);
         if ((state != QUEUE_READY && state != QUEUE_LEASED) ||
             atomic_load_explicit(&slot->model, memory_order_relaxed) != model)
             continue;
@@ -55,26 +75,6 @@ static void slots_see(const struct queue *queue, uint32_t model, uint64_t now_ns
         if (waited_s > metrics->waited_s)
             metrics->waited_s = waited_s;
     }
-}
-
-/* How long a worker's latest run has lasted, for each of the jobs that it runs; 0: it runs none.
- * One that has just begun has no time in it yet. */
-static double run_see(const struct tree_seat *seat, uint64_t now_ns)
-{
-    const struct queue *queue = &seat->server->queue;
-    uint64_t latest_ns = 0;
-    unsigned jobs = 0;
-    for (uint32_t i = 0; seat->index && i < queue->slot_count; i++) {
-        uint64_t word = queue_word(queue, i);
-        enum queue_state state = queue_word_state(word);
-        if ((state != QUEUE_RUN && state != QUEUE_STREAM) || queue_word_owner(word) != seat->index)
-            continue;
-        uint64_t started_ns = atomic_load(&queue->slots[i].started_ns);
-        jobs++;
-        if (!started_ns || started_ns > latest_ns)
-            latest_ns = started_ns ? started_ns : now_ns;
-    }
-    return jobs ? seconds_since(latest_ns, now_ns) / jobs : 0;
 }
 
 /* How many jobs a worker has, begun or not. */
@@ -96,18 +96,22 @@ static bool serves(const struct tree_seat *seat, uint32_t model)
     return seat->role == QUEUE_WORKER && seat->model == model && seat != seat->server->spare;
 }
 
-/* What there is to run them, and since when it does; runs has room for all seats. */
-static void workers_see(const struct server *server, uint32_t model, uint64_t now_ns, double *runs,
+/* What there is to run them, and how long their latest runs have lasted, for each of the jobs in
+ * them; lasted_s has room for all seats. */
+static void workers_see(const struct server *server, uint32_t model, uint64_t now_ns,
+                        const struct run runs[QUEUE_MAX_PROCESSES], double *lasted_s,
                         struct autoscale_metrics *metrics)
 {
-    metrics->runs = runs;
+    metrics->runs = lasted_s;
     for (uint32_t i = 0; i < server->seat_count; i++) {
         const struct tree_seat *seat = &server->seats[i];
         if (!serves(seat, model) || !seat->want_up)
             continue;
         metrics->present++;
-        runs[metrics->run_count] = run_see(seat, now_ns);
-        metrics->run_count += runs[metrics->run_count] > 0;
+        const struct run *run = &runs[seat->index];
+        double s = seat->index && run->jobs ? seconds_since(run->latest_ns, now_ns) / run->jobs : 0;
+        if (s > 0)
+            lasted_s[metrics->run_count++] = s;
     }
 }
 
@@ -244,13 +248,14 @@ static void model_look(struct server *server, uint32_t model)
         .start_s = server->scalers[model].start_s,
     };
     struct autoscale_metrics metrics = {.arrivals = 0};
-    double runs[SEAT_MAX];
+    struct run runs[QUEUE_MAX_PROCESSES] = {{0}};
+    double lasted_s[SEAT_MAX];
     uint64_t now_ns = queue_now_ns();
     if (limits.least == limits.most)
         return;
     requests_see(&server->queue, model, &metrics);
-    slots_see(&server->queue, model, now_ns, &metrics);
-    workers_see(server, model, now_ns, runs, &metrics);
+    slots_see(&server->queue, model, now_ns, runs, &metrics);
+    workers_see(server, model, now_ns, runs, lasted_s, &metrics);
     uint32_t wanted = autoscale_decide(&metrics, &limits, (double)now_ns * 1e-9,
                                        &server->scalers[model].state);
     if (wanted != metrics.present)
