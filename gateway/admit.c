@@ -66,7 +66,7 @@ void admit_look(const struct admit *admit, uint32_t model, int32_t priority, str
 static struct wait_work work_of(const struct queue *queue, uint32_t model)
 {
     struct wait_work work = {0};
-    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++) {
+    for (uint32_t i = 0; (i = queue_process_next(queue, i));) {
         const struct queue_process *process = &queue->processes[i];
         if (!queue_process_is(queue, i, QUEUE_WORKER) ||
             atomic_load_explicit(&process->model, memory_order_relaxed) != model)

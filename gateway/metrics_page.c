@@ -46,7 +46,7 @@ static uint32_t role_of(const struct queue *queue, uint32_t seat)
 /* A dead process's connections, requests and own gauges are gone with it, whatever they say. */
 static bool seat_taken(const struct queue *queue, uint32_t seat, enum queue_role role)
 {
-    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++)
+    for (uint32_t i = 0; (i = queue_process_next(queue, i));)
         if (queue_process_is(queue, i, role) &&
             atomic_load_explicit(&queue->processes[i].seat, memory_order_relaxed) == seat)
             return true;
@@ -96,7 +96,7 @@ static enum worker_state worker_state(const struct queue_process *process)
 
 static void look_at_workers(struct view *view, const struct queue *queue)
 {
-    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++) {
+    for (uint32_t i = 0; (i = queue_process_next(queue, i));) {
         const struct queue_process *process = &queue->processes[i];
         uint32_t model = atomic_load_explicit(&process->model, memory_order_relaxed);
         if (queue_process_is(queue, i, QUEUE_WORKER) && model < view->model_count)

@@ -201,7 +201,7 @@ char *pages_status(struct models *models)
     for (uint32_t i = 0; i < models->config->model_count; i++)
         json_whole_append(&served, status_model(models, i, total));
     free(total);
-    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++)
+    for (uint32_t i = 0; (i = queue_process_next(models->queue, i));)
         if (atomic_load(&models->queue->processes[i].life) != QUEUE_VACANT)
             json_whole_append(&processes, status_process(models->queue, i));
     return json_whole_text(json_pack("{s:b, s:o, s:o, s:o, s:o}", "ready", models_ready(models),

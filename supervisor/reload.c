@@ -399,7 +399,7 @@ static bool gateways_behind(const struct reload *reload)
 {
     struct queue *queue = &reload->server->queue;
     bool behind = false;
-    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++)
+    for (uint32_t i = 0; (i = queue_process_next(queue, i));)
         if (queue_process_is(queue, i, QUEUE_GATEWAY) &&
             atomic_load(&queue->processes[i].life) == QUEUE_LIVE &&
             atomic_load(&queue->processes[i].tick) - reload->ticks[i] < GATEWAY_TURNS) {
@@ -483,7 +483,7 @@ static bool step_closing(struct reload *reload)
 static bool generation_started(const struct reload *reload, uint32_t generation, bool but_ready)
 {
     const struct queue *queue = &reload->server->queue;
-    for (uint32_t i = 1; i < QUEUE_MAX_PROCESSES; i++)
+    for (uint32_t i = 0; (i = queue_process_next(queue, i));)
         if (queue_process_is(queue, i, QUEUE_WORKER) &&
             atomic_load(&queue->processes[i].life) == QUEUE_LIVE &&
             atomic_load(&queue->processes[i].model) == reload->model &&
