@@ -1,5 +1,6 @@
 #include "packed_cache.h"
 
+#include "clock.h"
 #include "unetserve/layout.h"
 
 #include <dirent.h>
@@ -145,20 +146,13 @@ struct waiting {
     void *opaque;
 };
 
-static uint64_t now_ns(void)
-{
-    struct timespec now = {0};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static int lock_file(int fd, const struct waiting *waiting)
 {
     for (unsigned round = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; round++) {
         if (errno != EWOULDBLOCK && errno != EINTR) {
             return -errno;
         }
-        if (now_ns() >= waiting->end_ns) {
+        if (clock_now_ns() >= waiting->end_ns) {
             return -ETIMEDOUT;
         }
         if (waiting->tick != NULL && round % POLLS_A_TICK == 0) {
@@ -221,7 +215,7 @@ int packed_cache_begin(const char *directory, const struct packed_hash *key, uin
     if (error != 0) {
         return error;
     }
-    struct waiting waiting = {now_ns() + wait_ms * UINT64_C(1000000), tick, opaque};
+    struct waiting waiting = {clock_now_ns() + wait_ms * UINT64_C(1000000), tick, opaque};
     error = open_draft(&draft, &waiting);
     if (error != 0) {
         close(draft.directory);

@@ -1,12 +1,12 @@
 #include "gpu_tuning.h"
 
+#include "workers/backends/clock.h"
 #include "workers/backends/packed_cache.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* Raise it when the same device would be measured otherwise. */
 #define TUNING_VERSION 1u
@@ -174,13 +174,6 @@ static void keep(const struct tuner *t, struct packed_draft *draft)
 
 /* ---- measuring ---- */
 
-static uint64_t now_ms(void)
-{
-    struct timespec now = {0};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
-}
-
 static void say_measured(const struct tuner *t, const struct gpu_timing *timing, size_t measured,
                          size_t others, uint64_t took_ms)
 {
@@ -198,14 +191,15 @@ static void say_measured(const struct tuner *t, const struct gpu_timing *timing,
 
 static int measure_convs(struct tuner *t, struct gpu_timing *timing)
 {
-    uint64_t begun_ms = now_ms();
-    uint64_t most_ms = 1000 * (uint64_t)(t->options->timing_s > 0 ? t->options->timing_s
-                                                                  : GPU_TUNING_SECONDS);
+    uint64_t begun_ns = clock_now_ns();
+    uint64_t most_ns = UINT64_C(1000000000) * (uint64_t)(t->options->timing_s > 0
+                                                             ? t->options->timing_s
+                                                             : GPU_TUNING_SECONDS);
     size_t measured = 0;
     size_t others = 0;
     for (size_t i = 0; i < t->tuning.count; i++) {
         struct gpu_tuned *conv = &t->tuning.convs[i];
-        if (conv->known || now_ms() - begun_ms > most_ms) {
+        if (conv->known || clock_now_ns() - begun_ns > most_ns) {
             continue;
         }
         int code = gpu_timing_best(timing, &conv->shape, &conv->engine, &conv->first);
@@ -219,7 +213,7 @@ static int measure_convs(struct tuner *t, struct gpu_timing *timing)
             t->options->tick(t->options->opaque);
         }
     }
-    say_measured(t, timing, measured, others, now_ms() - begun_ms);
+    say_measured(t, timing, measured, others, (clock_now_ns() - begun_ns) / 1000000);
     return 0;
 }
 

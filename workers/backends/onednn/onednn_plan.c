@@ -1,11 +1,11 @@
 #include "onednn_plan.h"
 
+#include "../clock.h"
 #include "onednn_parallel.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define SCRATCH_ALIGN_BYTES 4096u
 
@@ -295,11 +295,7 @@ struct runner {
 
 static uint64_t now_ns(const struct onednn_run *run)
 {
-    struct timespec now = {0};
-    if (run->times != NULL) {
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    }
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return run->times != NULL ? clock_now_ns() : 0;
 }
 
 static struct onednn_view view_of(const struct runner *r, uint32_t value)

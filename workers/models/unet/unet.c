@@ -1,4 +1,5 @@
 #include "unet.h"
+#include "../../backends/clock.h"
 #include "batch_choice.h"
 #include "flights.h"
 #include "source.h"
@@ -8,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* Numbers beyond this name no device on any machine. */
 #define MOST_DEVICES 1023
@@ -155,11 +155,13 @@ static void pass_log(void *opaque, int level, const char *text)
         unet->host->log(unet->host, level, "%s", text);
 }
 
-/* A worker of before areas has none. */
+/* Is the worker new enough to know that member of what it gave us? */
+#define KNOWS(given, type, member)                                                                 \
+    ((given)->size >= offsetof(struct type, member) + sizeof(given)->member)
+
 static bool host_has_areas(const struct unetserve_host *host)
 {
-    size_t end = offsetof(struct unetserve_host, area) + sizeof host->area;
-    return host && host->size >= end && host->area;
+    return host && KNOWS(host, unetserve_host, area) && host->area;
 }
 
 static int area(void *opaque, const void *address, struct unetserve_area *out)
@@ -168,12 +170,10 @@ static int area(void *opaque, const void *address, struct unetserve_area *out)
     return unet->host->area(unet->host, address, out);
 }
 
-/* A worker of before reasons asks for none. */
 static void pass_loss(void *opaque, uint32_t why)
 {
     const struct unet *unet = opaque;
-    size_t end = offsetof(struct unetserve_host, lost) + sizeof unet->host->lost;
-    if (unet->host && unet->host->size >= end)
+    if (unet->host && KNOWS(unet->host, unetserve_host, lost))
         unet->host->lost(unet->host, why);
 }
 
@@ -200,13 +200,6 @@ static int allocate(struct unet *unet, const struct unetserve_interface *interfa
 static uint32_t flags_of(const struct backend *backend)
 {
     return backend->submit ? UNETSERVE_ON_DEVICE : 0;
-}
-
-/* A worker of before that wish has none. */
-static bool no_timing(const struct unetserve_setup *setup)
-{
-    size_t end = offsetof(struct unetserve_setup, no_timing) + sizeof setup->no_timing;
-    return setup->size >= end && setup->no_timing;
 }
 
 /* source: where the weights are, if the network comes without; else NULL. */
@@ -243,7 +236,7 @@ static int create(const struct model_dir *dir, const struct network *network, st
         .tick = tick,
         .opaque = unet,
         .cache_dir = source ? source->cache_dir : NULL,
-        .no_timing = no_timing(setup),
+        .no_timing = KNOWS(setup, unetserve_setup, no_timing) && setup->no_timing,
         .weights_id = source ? source->id : (struct packed_hash){0, 0},
         .load = source ? load : NULL,
         .ranges = ranges.layers ? &ranges : NULL,
@@ -301,18 +294,11 @@ int unet_describe(const struct unetserve_setup *setup, struct unetserve_interfac
     return failure;
 }
 
-/* A worker of before cache_dir has none. */
-static const char *cache_dir_of(const struct unetserve_setup *setup)
-{
-    size_t end = offsetof(struct unetserve_setup, cache_dir) + sizeof setup->cache_dir;
-    return setup->size >= end ? setup->cache_dir : NULL;
-}
-
 int unet_setup(const struct unetserve_setup *setup, struct unet **out,
                struct unetserve_interface *interface, char *error, size_t error_size)
 {
     struct source source;
-    const char *cache_dir = cache_dir_of(setup);
+    const char *cache_dir = KNOWS(setup, unetserve_setup, cache_dir) ? setup->cache_dir : NULL;
     int failure = source_open(setup->path, cache_dir != NULL, &source, error, error_size);
     if (failure)
         return failure;
@@ -378,13 +364,6 @@ static bool cancelled(const struct unet *unet, const struct unetserve_item *item
     return unet->host && unet->host->cancelled(unet->host, item);
 }
 
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-}
-
 static void log_batches(const struct unet *unet, const struct backend_batch *batch,
                         const struct batch_choice *choice)
 {
@@ -438,13 +417,13 @@ static int run_chunk(struct unet *unet, const struct unetserve_shape *shape, uin
     *filled = 0;
     if (!unet->waits)
         return unet->backend->submit(unet->instance, &batch, &unet->mark);
-    uint64_t begin_ns = now_ns();
+    uint64_t begin_ns = clock_now_ns();
     int failure = unet->backend->forward(unet->instance, &batch);
     if (failure || !unet->choices)
         return failure;
     struct batch_choice *choice = find_choice(unet, batch.height, batch.width);
     bool was_made = batch_choice_made(choice) != 0;
-    batch_choice_note(choice, batch.count, now_ns() - begin_ns);
+    batch_choice_note(choice, batch.count, clock_now_ns() - begin_ns);
     if (!was_made && batch_choice_made(choice))
         log_batches(unet, &batch, choice);
     return 0;
