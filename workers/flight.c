@@ -26,9 +26,7 @@ static bool fills_batch(const struct worker *worker, uint32_t most, const struct
 {
     const struct unetserve_interface *interface = &worker->interface;
     const struct unetserve_shape *shape = &jobs[0].item.input_shape;
-    uint64_t tiles = jobs[0].tiles;
-    for (size_t i = 1; i < count; i++)
-        tiles += job_batches_with(&jobs[0], &jobs[i]) ? jobs[i].tiles : 0;
+    uint64_t tiles = job_count_tiles(jobs, count);
     if (tiles >= most || shape->rank < 3 || interface->tile == 0)
         return tiles >= most;
     double pixels = (double)shape->dims[shape->rank - 2] * (double)shape->dims[shape->rank - 1];

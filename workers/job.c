@@ -114,6 +114,14 @@ bool job_batches_with(const struct job *a, const struct job *b)
     return x->dtype == y->dtype && memcmp(x->dims, y->dims, x->rank * sizeof x->dims[0]) == 0;
 }
 
+uint64_t job_count_tiles(const struct job *jobs, size_t count)
+{
+    uint64_t tiles = jobs[0].tiles;
+    for (size_t i = 1; i < count; i++)
+        tiles += job_batches_with(&jobs[0], &jobs[i]) ? jobs[i].tiles : 0;
+    return tiles;
+}
+
 bool job_start(struct queue *queue, uint16_t self, struct job *job)
 {
     job->started_ns = queue_now_ns();

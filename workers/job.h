@@ -63,6 +63,10 @@ bool job_fits(const struct job *job, const struct unetserve_interface *interface
 /* May both go through the network together: equal shapes, and nobody has died on either? */
 bool job_batches_with(const struct job *a, const struct job *b);
 
+/* Tiles of the first of those jobs, of which there is one at least, and of those that may run
+ * together with it. */
+uint64_t job_count_tiles(const struct job *jobs, size_t count);
+
 /* LEASED -> RUN. False: it was taken away. */
 bool job_start(struct queue *queue, uint16_t self, struct job *job);
 

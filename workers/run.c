@@ -227,10 +227,8 @@ static uint32_t choose_batch(const struct worker *worker, uint32_t most, const s
 {
     if (!worker->ops->together || most == 1)
         return most;
-    uint32_t waiting = 0;
-    for (size_t i = 0; i < count; i++)
-        if (i == 0 || job_batches_with(&jobs[0], &jobs[i]))
-            waiting = add_tiles(waiting, jobs[i].tiles);
+    uint64_t tiles = job_count_tiles(jobs, count);
+    uint32_t waiting = tiles > UINT32_MAX ? UINT32_MAX : (uint32_t)tiles;
     bool settled = false;
     uint32_t liked = worker->ops->together(worker->instance, &jobs[0].item.input_shape, waiting,
                                            &settled);
