@@ -17,8 +17,6 @@
 #include <string.h>
 #include <sysexits.h>
 
-#define KEY_MAX 256
-
 struct bench_options {
     const char *input;
     const char *url;
@@ -277,12 +275,10 @@ static int ask_again(const struct bench_options *options, const struct question 
     int code = ask_first(options, question, &first);
     if (code >= 0)
         return code;
-    char key_line[KEY_MAX];
-    const char *key = getenv("UNETSERVE_API_KEY");
-    snprintf(key_line, sizeof key_line, "X-API-Key: %s", key ? key : "");
-    const char *const fields[] = {question->type, question->accept, key_line};
-    if (target_request_make(options->load.target, fields, key && *key ? 3 : 2, question->body,
-                            question->bytes, &request) == 0) {
+    char key[HTTP_KEY_FIELD_MAX];
+    const char *const fields[] = {question->type, question->accept, key};
+    if (target_request_make(options->load.target, fields, http_key_field(key) ? 3 : 2,
+                            question->body, question->bytes, &request) == 0) {
         request.expected = (struct answer_expected){first.data, first.bytes};
         code = run(options, &request);
         free(request.bytes);

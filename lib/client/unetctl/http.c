@@ -148,19 +148,24 @@ static int exchange_error(CURLcode code, const struct http *http,
     }
 }
 
+bool http_key_field(char field[HTTP_KEY_FIELD_MAX])
+{
+    const char *key = getenv("UNETSERVE_API_KEY");
+    if (!key || !*key || strlen(key) >= HTTP_KEY_FIELD_MAX - 16)
+        return false;
+    snprintf(field, HTTP_KEY_FIELD_MAX, "X-API-Key: %s", key);
+    return true;
+}
+
 /* Perform what the handle was told; on success the answer owns the body. */
 static int http_exchange_run(struct http *http, const char *url, struct curl_slist *headers,
                              struct unetserve_answer *out, char *error, size_t error_size)
 {
     struct http_exchange exchange = {.body = NULL};
     CURL *curl = http->curl;
-    char key_line[256];
-    const char *key = getenv("UNETSERVE_API_KEY");
-    if (key && *key && strlen(key) < sizeof key_line - 16) {
-        snprintf(key_line, sizeof key_line, "X-API-Key: %s", key);
-        struct curl_slist *longer = curl_slist_append(headers, key_line);
-        headers = longer ? longer : headers;
-    }
+    char key[HTTP_KEY_FIELD_MAX];
+    struct curl_slist *longer = http_key_field(key) ? curl_slist_append(headers, key) : NULL;
+    headers = longer ? longer : headers;
     curl_easy_setopt(curl, CURLOPT_URL, url);
     curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
     const char *authorities = getenv("SSL_CERT_FILE");

@@ -6,7 +6,14 @@
 
 #include "unetserve/client.h"
 
+#include <stdbool.h>
+
+#define HTTP_KEY_FIELD_MAX 256
+
 struct http;
+
+/* "X-API-Key: ...", from UNETSERVE_API_KEY. False: there is none, or it is too long for one. */
+bool http_key_field(char field[HTTP_KEY_FIELD_MAX]);
 
 /* url: "http://host:8000" (then tiles go to /predict) or with the model's own route. The key comes
  * from UNETSERVE_API_KEY. */
