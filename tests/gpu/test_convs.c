@@ -3,23 +3,14 @@
  * double precision: bias, ReLU and what is rounded when. Whole networks have looser bounds, in
  * which a rounding too many is lost.
  */
+#include "tests/gpu/one_device.h"
 #include "workers/backends/cudnn/gpu_conv.h"
-#include "workers/backends/cudnn/gpu_device.h"
 #include "workers/backends/cudnn/gpu_layout.h"
-#include "workers/backends/cudnn/gpu_weights.h"
-#include "workers/models/unet/half.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
-
-static struct gpu_device device;
-static CUstream stream;
 
 /* A tensor in the device's memory and here. */
 struct tensor {
@@ -33,14 +24,6 @@ struct tensor {
 static size_t bytes_of(const struct tensor *t)
 {
     return t->count * gpu_type_bytes(t->type);
-}
-
-static float widen(enum gpu_type type, const void *data, size_t at)
-{
-    const uint16_t *halves = (const uint16_t *)data;
-    return type == GPU_F32   ? ((const float *)data)[at]
-           : type == GPU_F16 ? half_to_f32(halves[at])
-                             : bfloat16_to_f32(halves[at]);
 }
 
 static uint32_t seed = 11;
@@ -253,26 +236,6 @@ static void candidates_differ_in_speed_only(void **state)
             gpu_conv_free(device.place.cudnn, &candidates[i]);
         }
     }
-}
-
-static int open_device(void **state)
-{
-    char error[512] = "";
-    (void)state;
-    if (gpu_device_open(0, &device, error, sizeof error) != 0) {
-        print_error("%s\n", error);
-        return -1;
-    }
-    return gpu_device_enter(&device) != 0 ||
-           gpu_call(&device, cuStreamCreate, &stream, CU_STREAM_NON_BLOCKING) != 0;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    device.driver->cuStreamDestroy(stream);
-    gpu_device_close(&device);
-    return 0;
 }
 
 int main(void)

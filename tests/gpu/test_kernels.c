@@ -3,25 +3,16 @@
  * sizes, padding, several images, pitches wider than the image, equal classes, roundings. Whole
  * networks meet only a part of that.
  */
+#include "tests/gpu/one_device.h"
 #include "unetserve/tensor.h"
-#include "workers/backends/cudnn/gpu_device.h"
-#include "workers/backends/cudnn/gpu_weights.h"
-#include "workers/models/unet/half.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #define IMAGES 2u
 #define MARGIN 4096u /* bytes behind each image that nobody may touch */
-
-static struct gpu_device device;
-static CUstream stream;
 
 /* An image in the device's memory and as floats here; of those, `untouched` are NaN. */
 struct picture {
@@ -36,14 +27,6 @@ struct picture {
 static size_t bytes_of(const struct picture *p)
 {
     return p->elements * (p->type == GPU_F32 ? 4 : 2);
-}
-
-static float widen(enum gpu_type type, const void *data, size_t at)
-{
-    const uint16_t *halves = data;
-    return type == GPU_F32   ? ((const float *)data)[at]
-           : type == GPU_F16 ? half_to_f32(halves[at])
-                             : bfloat16_to_f32(halves[at]);
 }
 
 /* What a store to that type and a load from it leave of a value. */
@@ -648,26 +631,6 @@ static void stretches_of_one_pixel(void **state)
             picture_free(&out);
         }
     }
-}
-
-static int open_device(void **state)
-{
-    char error[512] = "";
-    (void)state;
-    if (gpu_device_open(0, &device, error, sizeof error) != 0) {
-        print_error("%s\n", error);
-        return -1;
-    }
-    return gpu_device_enter(&device) != 0 ||
-           gpu_call(&device, cuStreamCreate, &stream, CU_STREAM_NON_BLOCKING) != 0;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    device.driver->cuStreamDestroy(stream);
-    gpu_device_close(&device);
-    return 0;
 }
 
 int main(void)
