@@ -273,7 +273,8 @@ static void run_later(struct http *http, bool timed, uint64_t timeout_ms)
     }
 }
 
-/* Of those that were resumed libmicrohttpd's timeout does not speak. */
+/* front.go_on: one run, where libmicrohttpd wants one at once or requests were resumed, of which
+ * its timeout does not speak. */
 static bool go_on(void *opaque)
 {
     struct http *http = opaque;
