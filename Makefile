@@ -310,7 +310,7 @@ build/checkers/.done: tests/requirements.txt
 # is. PYTEST='-n 0': one after the other.
 TEST_JOBS ?= $(shell expr $(JOBS) + 2)
 system: outputs test-plugins wheel
-	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) -m pytest -q $(if $(shell $(PYTHON) -c 'import xdist' 2>&1),,-n $(TEST_JOBS)) tests/system $(PYTEST)
+	@UNETSERVE_BUILD="$(abspath $(BUILD))" PYTHON=$(PYTHON) tests/run-system.sh $(abspath $(BUILD))/tests/pytest-cache $(TEST_JOBS) tests/system $(PYTEST)
 
 # ---- GPU -------------------------------------------------------------------------------------------------------------
 # The cuDNN backend on a double of a GPU (tests/gpu/double/double.h), then whole workers on it through HTTP.
