@@ -739,6 +739,20 @@ static bool job_overdue(const struct job *job, uint64_t word, uint64_t now_ns)
     }
 }
 
+/* Of a job that ends now, unanswered: the time since it was accepted is the queue's until a worker
+ * has begun, and then the run's. */
+static struct job_times times_cut_off(const struct job *job, uint64_t word)
+{
+    const struct queue_slot *slot = &job->jobs->seat->queue.slots[job->slot];
+    uint64_t started = atomic_load_explicit(&slot->started_ns, memory_order_relaxed);
+    uint64_t now = queue_now_ns();
+    bool runs = queue_word_state(word) == QUEUE_RUN && started >= job->accepted_ns && now > started;
+    uint64_t left_queue = runs ? started : now;
+    return (struct job_times){.receive_ms = (double)(job->accepted_ns - job->begun_ns) / 1e6,
+                              .queue_ms = (double)(left_queue - job->accepted_ns) / 1e6,
+                              .forward_ms = (double)(now - left_queue) / 1e6};
+}
+
 /* It ends here, whatever its worker does. False: it has moved on meanwhile, and is to be looked at
  * again. */
 static bool job_cut_off(struct job *job, uint64_t word, int status, const char *sentence)
@@ -751,10 +765,7 @@ static bool job_cut_off(struct job *job, uint64_t word, int status, const char *
     /* First the slot, then the answer: a job that starts at this very moment keeps its own. */
     if (queue_word_state(word) == QUEUE_READY && !job_move(job, word, QUEUE_FREE, 0, NULL))
         return false;
-    struct job_outcome outcome = {
-        .times = {.receive_ms = (double)(job->accepted_ns - job->begun_ns) / 1e6,
-                  .queue_ms = (double)(queue_now_ns() - job->accepted_ns) / 1e6},
-    };
+    struct job_outcome outcome = {.times = times_cut_off(job, word)};
     outcome_say(&outcome, status, sentence);
     job_answer(job, &outcome);
     return true;

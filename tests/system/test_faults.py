@@ -224,6 +224,7 @@ def test_deadline_is_kept_whatever_is_stopped(poison_server, role):
         os.kill(pid, signal.SIGSTOP)
     answer = ask(server, "hello", {"X-Unetserve-Timeout-Ms": "300"})
     assert answer.status_code == 504
+    assert "forward;dur=0.000" in answer.headers["Server-Timing"] and "queue;dur=0.000" not in answer.headers["Server-Timing"]
     for pid in still[::-1]:
         os.kill(pid, signal.SIGCONT)
     wait_slots_free(server)

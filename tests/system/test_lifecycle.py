@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -198,6 +199,8 @@ def test_hung_worker_is_replaced(start_server, gate):
         assert "process shows no progress" in server.log_text()
         wait_until(lambda: "hung=yes" in server.log_text(), WAIT_S, "its burial")
         assert answer.result()[0] == 504
+    # The time is the run's, not the queue's.
+    assert float(re.search(r"status=504 .*forward_ms=(\S+)", server.log_text())[1]) >= 1000
     wait_replaced(server, "worker", worker)
     server.stop()
 
