@@ -2,6 +2,7 @@
 at how fast anything was."""
 
 import importlib
+import io
 import json
 import os
 import subprocess
@@ -74,6 +75,22 @@ def test_the_guard_tells_what_became_worse(ratios, change, words):
     assert [worse for worse, sentence in moved if words in sentence] == [True], moved
     back = ratios.compare(ratios.ratios(made_up()), {name: value for name, (value, _) in ratios.ratios(made_up(**change)).items()})
     assert back and not any(worse for worse, _ in back)
+
+
+@pytest.mark.parametrize("isa, status", [("avx512_bf16", 1), ("avx2", 0)])
+def test_a_baseline_of_other_instructions_judges_no_kernels(ratios, tmp_path, monkeypatch, isa, status):
+    """A processor without bf16 is not a regression; a slower server is one anywhere."""
+    monkeypatch.setattr(ratios, "BASELINE", tmp_path / "baseline.json")
+    kept = {name: value for name, (value, _) in ratios.ratios(made_up()).items()}
+    ratios.BASELINE.write_text(json.dumps({"isa": "avx512_bf16", "load": 0.1, "ratios": kept}))
+    slow_kernels = made_up(share=0.5, npy=150.0, ready=0.9)
+    slow_kernels["machine"]["isa"] = isa
+    told = io.StringIO()
+    assert min(ratios.report(slow_kernels, told), 1) == status
+    assert "share of the measured peak" in told.getvalue() and ("another processor" in told.getvalue()) == (isa == "avx2")
+    slow_server = made_up(tiny=9000.0)
+    slow_server["machine"]["isa"] = isa
+    assert ratios.report(slow_server, io.StringIO()) > 0
 
 
 def test_the_committed_baseline_has_ratios_only(ratios):
