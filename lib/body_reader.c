@@ -161,7 +161,8 @@ static int feed_document(struct body_reader *reader, const char *bytes, size_t s
 static int refuse_file(size_t size, struct problem *problem)
 {
     if (size < IMAGE_FILE_MAGIC)
-        problem_set(problem, 400, "truncated: a file of %zu bytes", size);
+        problem_set(problem, 400, "truncated: a file of %zu bytes is neither npy nor TIFF nor PNG",
+                    size);
     else
         problem_set(problem, 415,
                     "The file is neither npy nor TIFF nor PNG. Raw elements need the headers "

@@ -464,7 +464,7 @@ static void test_image_files_that_do_not_fit(void **state)
     read_every_way(&twelve, BODY_FILE, NULL, png_head, 20);
     assert_problem(400, "truncated");
     read_every_way(&twelve, BODY_FILE, NULL, png_head, 7);
-    assert_problem(400, "a file of 7 bytes");
+    assert_problem(400, "a file of 7 bytes is neither npy nor TIFF nor PNG");
     read_every_way(&twelve, BODY_FILE, NULL, "GIF89a, a long time ago", 23);
     assert_problem(415, "neither npy nor TIFF nor PNG");
 }
