@@ -107,6 +107,24 @@ def test_the_demonstration_model_has_ranges(start_server, demo_model, scene):
     server.stop()
 
 
+@pytest.mark.parametrize("precision, words", [("bf16", ["AVX512-BF16", "auto is f32"]), ("int8", ["VNNI", "auto is f32", "backend reference"])])
+def test_what_the_processor_lacks_is_told_by_check(run_unetserve, demo_model, precision, words):
+    """oneDNN is told that this is a processor with AVX2 and no more; the kernels for AMX are switched off."""
+    for arguments in (["--check"], ["--listen", "127.0.0.1:0"]):
+        done = run_unetserve("--model", demo_model, "--precision", precision, "--backend", "onednn", *arguments, env={"DNNL_MAX_CPU_ISA": "AVX2"})
+        assert done.returncode == 78 and not done.stdout, done.stderr
+        assert all(word in done.stderr for word in words), done.stderr
+    done = run_unetserve("--model", demo_model, "--backend", "onednn", "--check", env={"DNNL_MAX_CPU_ISA": "AVX2"})
+    assert done.returncode == 0, done.stderr
+
+
+def test_inspect_tells_what_the_processor_has(demo_model):
+    here = json.loads(unetctl("inspect", demo_model, "--json").stdout)["precisions_here"]
+    assert here[0] == "f32" and ("int8" in here) == HAS_VNNI
+    shown = unetctl("inspect", demo_model).stdout
+    assert f"{' '.join(here)} on this processor; auto is {'bf16' if 'bf16' in here else 'f32'}" in shown
+
+
 def test_without_ranges_int8_is_refused(bare, run_unetserve):
     done = run_unetserve("--model", bare, "--precision", "int8", "--listen", "127.0.0.1:0")
     assert done.returncode == 78

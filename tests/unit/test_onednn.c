@@ -349,6 +349,15 @@ static void check_refused(const struct network *network, const char *precision, 
     assert_ptr_equal(instance, &error);
 }
 
+/* What is told about a precision before there is a network. */
+static void check_named(const char *precision, bool there)
+{
+    char error[256] = "";
+    int code = backend_onednn.check_precision(precision, error, sizeof error);
+    assert_int_equal(code, there ? 0 : -EINVAL);
+    assert_int_equal(error[0] == '\0', there);
+}
+
 static void precisions(void **state)
 {
     (void)state;
@@ -364,6 +373,11 @@ static void precisions(void **state)
     if (!has_bf16()) {
         check_refused(&network, "bf16", 1);
     }
+    check_named("auto", true);
+    check_named("f32", true);
+    check_named("bf16", has_bf16());
+    check_named("int8", has_vnni());
+    check_named("f16", false);
     network.layers[3].channels = 3; /* not what its input has */
     check_refused(&network, "f32", 1);
     network_free(&network);

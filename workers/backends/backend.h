@@ -104,6 +104,10 @@ struct backend {
      */
     bool (*suits)(const struct network *network, const char *precision);
 
+    /* Has it that precision here, as far as can be told without the network? 0, or -EINVAL and the
+     * sentence that create would say. Cheap. NULL: create tells. */
+    int (*check_precision)(const char *precision, char *error, size_t error_size);
+
     /* Prepare for a network: weights are converted and packed, nothing of *network is kept. Where
      * options->load is there, its layers may lack weights and bias. 0, -EINVAL, -ENOMEM, -ENODEV,
      * or what options->load says. */

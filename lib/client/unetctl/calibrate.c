@@ -288,7 +288,9 @@ static int finish(const struct work *work)
     print_part(work->report, "calibrated",
                "labels that int8 changes, against f32, on the tiles that chose the ranges:");
     print_part(work->report, "checked", "and on others:");
-    printf("%s: serve it with --precision int8\n", work->options->output);
+    bool slow = strcmp(work->coded.backend->name, "reference") == 0;
+    printf("%s: serve it with --precision int8%s\n", work->options->output,
+           slow ? ", on a processor with VNNI, which this one has not" : "");
     return EX_OK;
 }
 
@@ -390,9 +392,7 @@ static int take_option(struct options *options, int option)
         options->threads = (uint32_t)number;
         return code;
     case OPTION_JSON: options->json = true; return 0;
-    default:
-        return command_fail(EX_USAGE, "unknown option, or one that lacks its value; see unetctl "
-                                      "calibrate --help");
+    default: return command_bad_option(option);
     }
 }
 
@@ -413,7 +413,7 @@ static int parse(int argc, char **argv, struct options *options)
     };
     int option;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, "o:h", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":o:h", long_options, NULL)) != -1) {
         if (option == 'h') {
             fputs(help_text, stdout);
             return EX_OK;

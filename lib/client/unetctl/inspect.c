@@ -2,6 +2,7 @@
 
 #include "command.h"
 #include "unetserve/interface_text.h"
+#include "workers/backends/backend.h"
 #include "workers/models/unet/family.h"
 #include "workers/models/unet/model_dir.h"
 #include "workers/models/unet/quantise_file.h"
@@ -83,6 +84,35 @@ static json_t *int8_to_json(const struct int8_facts *int8)
                      "in_float", floats);
 }
 
+/* The precisions that a processor has, fastest last, and whether this one has them. */
+static const char *const precisions[] = {"f32", "bf16", "int8"};
+
+static bool has_precision(const struct network *network, const char *precision)
+{
+    char reason[512];
+    const struct backend *backend = backend_choose("auto", network, precision);
+    return backend && (!backend->check_precision ||
+                       backend->check_precision(precision, reason, sizeof reason) == 0);
+}
+
+static void print_precisions(const struct network *network)
+{
+    printf("  precisions ");
+    for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++)
+        if (has_precision(network, precisions[i]))
+            printf(" %s", precisions[i]);
+    printf(" on this processor; auto is %s\n", has_precision(network, "bf16") ? "bf16" : "f32");
+}
+
+static json_t *precisions_to_json(const struct network *network)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++)
+        if (has_precision(network, precisions[i]))
+            json_array_append_new(list, json_string(precisions[i]));
+    return list;
+}
+
 static json_t *classes_to_json(const struct model_dir *dir)
 {
     json_t *classes = json_array();
@@ -117,6 +147,7 @@ static int print_network_json(const struct model_dir *dir, const struct network 
     if (!document)
         return command_fail(EX_DATAERR, "model.json has text that is not UTF-8");
     json_object_set_new(document, "int8", int8_to_json(int8));
+    json_object_set_new(document, "precisions_here", precisions_to_json(network));
     json_dumpf(document, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(document);
@@ -141,6 +172,7 @@ static int print_network(const struct model_dir *dir, const struct network *netw
         printf("  sizes       any, from %u\n", network->size_min);
     printf("  cost        %.2f GFLOP for %u x %u\n",
            (double)network_flop(network, tile, tile) / 1e9, tile, tile);
+    print_precisions(network);
     print_int8(int8);
     for (uint32_t i = 0; i < dir->class_count; i++)
         printf("  %-11s %3u  %3u  #%02x%02x%02x  %s\n", i == 0 ? "classes" : "", i,

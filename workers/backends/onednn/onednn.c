@@ -533,6 +533,7 @@ const struct backend backend_onednn = {
     .abi = BACKEND_ABI,
     .name = "onednn",
     .probe = probe,
+    .check_precision = onednn_precision_check,
     .create = create,
     .forward = forward,
     .precision = precision_name,

@@ -24,17 +24,6 @@ static bool has_vnni(void)
     return (isa & wide) == wide || (isa & narrow) == narrow;
 }
 
-static int check_int8(const struct network *network, const struct backend_options *options,
-                      char *error, size_t error_size)
-{
-    if (!has_vnni()) {
-        snprintf(error, error_size,
-                 "this CPU has neither AVX512-VNNI nor AVX-VNNI, which precision int8 needs");
-        return -EINVAL;
-    }
-    return backend_check_ranges(network, options, error, error_size);
-}
-
 static int choose_floats(const char *precision, enum onednn_type *out, char *error,
                          size_t error_size)
 {
@@ -48,7 +37,8 @@ static int choose_floats(const char *precision, enum onednn_type *out, char *err
         return -EINVAL;
     } else if (!has_bf16()) {
         snprintf(error, error_size,
-                 "this CPU has neither AVX512-BF16 nor AMX-BF16, which precision bf16 needs");
+                 "this CPU has neither AVX512-BF16 nor AMX-BF16, which precision bf16 needs: auto "
+                 "is f32 here");
         return -EINVAL;
     } else {
         *out = ONEDNN_BF16;
@@ -56,16 +46,36 @@ static int choose_floats(const char *precision, enum onednn_type *out, char *err
     return 0;
 }
 
+static int choose(const char *precision, struct onednn_precision *out, char *error,
+                  size_t error_size)
+{
+    out->integer = strcmp(precision, "int8") == 0;
+    if (out->integer && !has_vnni()) {
+        snprintf(error, error_size,
+                 "this CPU has neither AVX512-VNNI nor AVX-VNNI, which precision int8 needs: auto "
+                 "is %s here, and backend reference computes int8, slowly",
+                 has_bf16() ? "bf16" : "f32");
+        return -EINVAL;
+    }
+    return choose_floats(precision, &out->type, error, error_size);
+}
+
+int onednn_precision_check(const char *precision, char *error, size_t error_size)
+{
+    struct onednn_precision chosen;
+    return choose(precision, &chosen, error, error_size);
+}
+
 int onednn_precision_choose(const struct network *network, const struct backend_options *options,
                             struct onednn_precision *out, char *error, size_t error_size)
 {
-    struct onednn_precision precision = {.integer = strcmp(options->precision, "int8") == 0};
-    int code = precision.integer ? check_int8(network, options, error, error_size) : 0;
-    if (code == 0) {
-        code = choose_floats(options->precision, &precision.type, error, error_size);
+    struct onednn_precision chosen;
+    int code = choose(options->precision, &chosen, error, error_size);
+    if (code == 0 && chosen.integer) {
+        code = backend_check_ranges(network, options, error, error_size);
     }
     if (code == 0) {
-        *out = precision;
+        *out = chosen;
     }
     return code;
 }

@@ -11,7 +11,10 @@ struct onednn_precision {
     bool integer;          /* int8 */
 };
 
-/* 0, or -EINVAL and a sentence. */
+/* Is that precision to be had here? 0, or -EINVAL and a sentence. */
+int onednn_precision_check(const char *precision, char *error, size_t error_size);
+
+/* 0, or -EINVAL and a sentence: of that, or that int8 has no ranges for the network. */
 int onednn_precision_choose(const struct network *network, const struct backend_options *options,
                             struct onednn_precision *out, char *error, size_t error_size);
 

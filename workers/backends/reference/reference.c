@@ -543,18 +543,23 @@ static int quantise(const struct quantise_ranges *ranges, struct reference *self
     return rc;
 }
 
+static int check_precision(const char *precision, char *error, size_t error_size)
+{
+    static const char *const known[] = {"auto", "f32", "int8"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(precision, known[i]) == 0)
+            return 0;
+    snprintf(error, error_size, "the reference backend computes in f32 or int8, not in %s",
+             precision);
+    return -EINVAL;
+}
+
 static int check(const struct network *network, const struct backend_options *options, char *error,
                  size_t error_size)
 {
-    const char *precision = options->precision;
-    if (strcmp(precision, "int8") == 0)
+    if (strcmp(options->precision, "int8") == 0)
         return backend_check_ranges(network, options, error, error_size);
-    if (strcmp(precision, "auto") != 0 && strcmp(precision, "f32") != 0) {
-        snprintf(error, error_size, "the reference backend computes in f32 or int8, not in %s",
-                 precision);
-        return -EINVAL;
-    }
-    return 0;
+    return check_precision(options->precision, error, error_size);
 }
 
 static int reference_create(const struct network *network, const struct backend_options *options,
@@ -599,6 +604,7 @@ const struct backend backend_reference = {
     .abi = BACKEND_ABI,
     .name = "reference",
     .probe = reference_probe,
+    .check_precision = check_precision,
     .create = reference_create,
     .forward = reference_forward,
     .precision = reference_precision,

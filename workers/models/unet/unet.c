@@ -271,6 +271,20 @@ int unet_create(const struct model_dir *dir, const struct network *network,
     return create(dir, network, NULL, setup, out, interface, error, error_size);
 }
 
+/* Will a worker here have the precision that is wanted, as far as that can be told at once? */
+static int check_choice(const struct source *source, const struct unetserve_setup *setup,
+                        char *error, size_t error_size)
+{
+    const struct backend *backend;
+    uint32_t device;
+    const char *precision = choose_precision(&source->dir, setup);
+    int failure = unet_find_backend(setup, &source->plan, precision, &backend, &device, error,
+                                    error_size);
+    if (failure || !backend->check_precision)
+        return failure;
+    return backend->check_precision(precision, error, error_size);
+}
+
 int unet_describe(const struct unetserve_setup *setup, struct unetserve_interface *interface,
                   char *error, size_t error_size)
 {
@@ -288,6 +302,8 @@ int unet_describe(const struct unetserve_setup *setup, struct unetserve_interfac
     failure = unet_interface(&source.dir, &source.plan, setup, interface, error, error_size);
     if (!failure)
         failure = find_ranges(&source, setup, &ranges, error, error_size);
+    if (!failure)
+        failure = check_choice(&source, setup, error, error_size);
     interface->flags |= flags_of(backend);
     quantise_ranges_free(&ranges);
     source_close(&source);
