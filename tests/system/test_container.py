@@ -60,7 +60,7 @@ def test_it_overwrites_only_when_told_to(project):
     (["nothing"], 66, "No such file"),
     ([str(MODEL)], 64, "does not lie in"),
     (["land-cover", "--source", "/usr"], 66, "source tree"),
-    (["land-cover", "--wrong"], 64, "unknown option"),
+    (["land-cover", "--wrong"], 64, "--wrong: no such option"),
 ])
 def test_what_it_cannot_do_it_says(project, arguments, status, words):
     done = dockerize(project, *arguments)

@@ -117,6 +117,21 @@ def test_options_are_in_the_manual():
     assert documented - options <= {"--config"}
 
 
+def test_choices_are_the_configuration_s():
+    """--help, both manual pages and the sample name the values that the configuration takes, and no others."""
+    shown = subprocess.run([BUILD / "unetserve", "--help"], capture_output=True, text=True, check=True).stdout
+    section, keys, sample = (read(path) for path in ("docs/man/unetserve.8", "docs/man/unetserve.conf.5", "packaging/systemd/unetserve.conf"))
+    for name in ("precision", "backend"):
+        known = set(re.search(rf'^    {{"{name}", CONFIG_CHOICE,.*"([a-z0-9|]+)"}},$', read("lib/config_keys.c"), re.M).group(1).split("|"))
+        told = [set(re.findall(r"\w+", re.search(rf"^  --{name} \w+ +(.*)$", shown, re.M).group(1))) - {"or"},
+                set(re.findall(r"\w+", re.search(rf"^; {name} = (.*)$", sample, re.M).group(1)))]
+        for text, start in ((section, f".It Fl -{name} "), (keys, f".It Cm {name}\n")):
+            lines = text.partition(start)[2].split("\n")
+            first = next(i for i, line in enumerate(lines) if line.startswith(".Cm "))
+            told.append({words[1] for words in (line.split() for line in lines[first:first + len(known) + 1]) if words[0] == ".Cm"})
+        assert told == [known] * 4, name
+
+
 @pytest.mark.parametrize("program", ["unetserve", "unetserve-gateway", "unetserve-broker", "unetserve-auth", "unetserve-gpu", "unetserve-worker", "unetctl"])
 def test_programs_explain_themselves(program):
     version = re.search(r"^VERSION +:= (\S+)", read("Makefile"), re.M).group(1)
@@ -145,6 +160,18 @@ def test_options_of_unetctl_are_in_its_manual():
     documented = {"-" + name for name in re.findall(r"Fl (-?[a-z][a-z-]*)", plain_manual("unetctl.1"))}
     assert len(shown) > 10
     assert shown - {"--output"} == documented - {"--help", "--version"}
+
+
+@pytest.mark.parametrize("command, value", [("predict", "-o"), ("batch", "--jobs"), ("watch", "--count"), ("stream", "--url"), ("status", "--interval"),
+                                            ("bench", "--rate"), ("inspect", None), ("plan", "--size"), ("devices", None), ("check", None),
+                                            ("calibrate", "--keep"), ("new-model", "-o"), ("client", "--url"), ("dockerize", "--port"),
+                                            ("key", "--rate")])
+def test_unetctl_names_the_option_that_is_wrong(command, value):
+    cases = [("--no-such-thing", "no such option"), ("--help=1", "takes no value")] + ([(value, "a value is missing")] if value else [])
+    for option, words in cases:
+        done = subprocess.run([BUILD / "unetctl", command, option], capture_output=True, text=True, check=False, timeout=WAIT_S)
+        assert (done.returncode, done.stdout) == (64, "")
+        assert done.stderr.startswith(f"unetctl: {option}: ") and words in done.stderr and f"unetctl {command} --help" in done.stderr, done.stderr
 
 
 def keys_of(text):

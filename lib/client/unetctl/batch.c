@@ -70,7 +70,7 @@ static int take_option(struct batch_options *options, int option)
     switch (option) {
     case OPTION_RECURSIVE: options->recursive = true; return -1;
     case OPTION_SHARD: return take_shard(options);
-    default: return masks_take_option(&options->masks, "batch", help_text, option);
+    default: return masks_take_option(&options->masks, help_text, option);
     }
 }
 
@@ -78,7 +78,7 @@ static int take_options(struct batch_options *options, int argc, char **argv)
 {
     int option;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, "o:h", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":o:h", long_options, NULL)) != -1) {
         int code = take_option(options, option);
         if (code >= 0)
             return code;

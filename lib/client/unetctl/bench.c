@@ -95,8 +95,7 @@ static int take_option(struct bench_options *options, int option)
         options->load.timeout_s = (double)number / 1000;
         return -1;
     case 'h': fputs(help_text, stdout); return EX_OK;
-    default:
-        return command_fail(EX_USAGE, "unknown or incomplete option; see unetctl bench --help");
+    default: return command_bad_option(option);
     }
 }
 
@@ -104,7 +103,7 @@ static int take_options(struct bench_options *options, int argc, char **argv)
 {
     int option;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":h", long_options, NULL)) != -1) {
         int code = take_option(options, option);
         if (code >= 0)
             return code;

@@ -160,7 +160,7 @@ static bool parse(int argc, char **argv, struct order *order, int *code)
         {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
     int option;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, "ho:", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":ho:", long_options, NULL)) != -1) {
         switch (option) {
         case 'u': order->url = optarg; break;
         case 'm': order->model = optarg; break;
@@ -170,9 +170,7 @@ static bool parse(int argc, char **argv, struct order *order, int *code)
             fputs(help_text, stdout);
             *code = EX_OK;
             return false;
-        default:
-            *code = command_fail(EX_USAGE, "unknown option; see unetctl client --help");
-            return false;
+        default: *code = command_bad_option(option); return false;
         }
     }
     if (optind < argc)

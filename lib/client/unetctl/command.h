@@ -31,6 +31,10 @@ int command_new_model(int argc, char **argv);
 /* "unetctl: SENTENCE" on stderr; returns code. */
 int command_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* What getopt_long said no to ('?', or ':' where a value is missing), by its name; returns
+ * EX_USAGE. Option strings begin with a colon for that. */
+int command_bad_option(int option);
+
 /* The code for a negative errno of a library call: -ENOENT 66, -EACCES 77, -EBADMSG 65, ... */
 int command_exit_code(int rc);
 

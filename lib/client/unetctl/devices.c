@@ -69,13 +69,13 @@ int command_devices(int argc, char **argv)
     bool json = false;
     int option;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":h", long_options, NULL)) != -1) {
         if (option == 'h') {
             fputs(help_text, stdout);
             return EX_OK;
         }
         if (option != 'j')
-            return command_fail(EX_USAGE, "unknown option; see unetctl devices --help");
+            return command_bad_option(option);
         json = true;
     }
     if (optind < argc)

@@ -279,7 +279,7 @@ static int parse_arguments(int argc, char **argv, struct order *out)
     };
     int option;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, "ho:", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":ho:", long_options, NULL)) != -1) {
         switch (option) {
         case 'p':
             if (!command_parse_number(optarg, 1, 65535, &out->port))
@@ -297,7 +297,7 @@ static int parse_arguments(int argc, char **argv, struct order *out)
                                     "--name takes small letters, digits and '-', not '%s'", optarg);
             break;
         case 'h': fputs(help_text, stdout); return -1;
-        default: return command_fail(EX_USAGE, "unknown option; see unetctl dockerize --help");
+        default: return command_bad_option(option);
         }
     }
     if (argc - optind != 1)

@@ -39,7 +39,7 @@ static int parse(int argc, char **argv, struct wishes *out, bool *over)
     };
     int option;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":h", long_options, NULL)) != -1) {
         switch (option) {
         case 'r': out->rate = optarg; break;
         case 'b': out->burst = optarg; break;
@@ -49,7 +49,7 @@ static int parse(int argc, char **argv, struct wishes *out, bool *over)
             fputs(help_text, stdout);
             *over = true;
             return EX_OK;
-        default: return command_fail(EX_USAGE, "unknown option; see unetctl key --help");
+        default: return command_bad_option(option);
         }
     }
     if (argc - optind != 1)

@@ -41,6 +41,9 @@ static const struct command_row command_rows[] = {
 
 #define COMMAND_COUNT (sizeof command_rows / sizeof *command_rows)
 
+/* The command and what stands behind it; getopt_long puts options first as it goes. */
+static char **command_words;
+
 int command_fail(int code, const char *format, ...)
 {
     fputs("unetctl: ", stderr);
@@ -53,6 +56,17 @@ int command_fail(int code, const char *format, ...)
     return code;
 }
 
+int command_bad_option(int option)
+{
+    const char *word = command_words[optind - 1];
+    const char *why = "no such option";
+    if (option == ':')
+        why = "a value is missing";
+    else if (optopt != 0 && strncmp(word, "--", 2) == 0)
+        why = "this option takes no value";
+    return command_fail(EX_USAGE, "%s: %s; see unetctl %s --help", word, why, command_words[0]);
+}
+
 const char *command_one_file(int argc, char **argv, const char *noun, const char *help, bool *json,
                              int *code)
 {
@@ -61,14 +75,14 @@ const char *command_one_file(int argc, char **argv, const char *noun, const char
     const char *command = argv[0];
     int option;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":h", long_options, NULL)) != -1) {
         if (option == 'h') {
             fputs(help, stdout);
             *code = EX_OK;
             return NULL;
         }
         if (option != 'j') {
-            *code = command_fail(EX_USAGE, "unknown option; see unetctl %s --help", command);
+            *code = command_bad_option(option);
             return NULL;
         }
         *json = true;
@@ -163,14 +177,11 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
         if (strcmp(argv[1], command_rows[i].name) != 0)
             continue;
-        int code = command_rows[i].run(argc - 1, argv + 1);
+        command_words = argv + 1;
+        int code = command_rows[i].run(argc - 1, command_words);
         if (fflush(stdout) != 0)
             return command_fail(EX_IOERR, "cannot write to standard output: %s", strerror(errno));
         return code;
     }
-    return command_fail(EX_USAGE,
-                        "'%s' is no command; there are predict, batch, watch, stream, status, "
-                        "inspect, plan, devices, check, calibrate, "
-                        "new-model, client, dockerize, key",
-                        argv[1]);
+    return command_fail(EX_USAGE, "'%s' is no command; see unetctl --help", argv[1]);
 }

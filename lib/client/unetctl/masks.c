@@ -32,7 +32,7 @@ static int take_number(const char *name, int64_t low, int64_t high, int64_t *out
     return -1;
 }
 
-static int take_numeric_option(struct masks_options *options, const char *command, int option)
+static int take_numeric_option(struct masks_options *options, int option)
 {
     int64_t number = 0;
     int code;
@@ -64,14 +64,11 @@ static int take_numeric_option(struct masks_options *options, const char *comman
         code = take_number("--priority", -9, 9, &number);
         options->server.priority = (int)number;
         return code;
-    default:
-        return command_fail(EX_USAGE, "unknown or incomplete option; see unetctl %s --help",
-                            command);
+    default: return command_bad_option(option);
     }
 }
 
-int masks_take_option(struct masks_options *options, const char *command, const char *help,
-                      int option)
+int masks_take_option(struct masks_options *options, const char *help, int option)
 {
     switch (option) {
     case 'o': options->output = optarg; return -1;
@@ -83,7 +80,7 @@ int masks_take_option(struct masks_options *options, const char *command, const 
     case MASKS_FORCE: options->force = true; return -1;
     case MASKS_JSON: options->json = true; return -1;
     case 'h': fputs(help, stdout); return EX_OK;
-    default: return take_numeric_option(options, command, option);
+    default: return take_numeric_option(options, option);
     }
 }
 

@@ -81,8 +81,7 @@ extern atomic_bool masks_stop;
 void masks_catch_signals(void);
 
 /* One of the options above. -1: go on; else the exit code, after a sentence or the help. */
-int masks_take_option(struct masks_options *options, const char *command, const char *help,
-                      int option);
+int masks_take_option(struct masks_options *options, const char *help, int option);
 
 /* After the last option. -1 or the exit code, likewise. */
 int masks_check_options(const struct masks_options *options);

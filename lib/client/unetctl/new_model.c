@@ -217,13 +217,13 @@ static int parse(int argc, char **argv, struct order *order)
                                                  {NULL, 0, NULL, 0}};
     int option;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, "o:h", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":o:h", long_options, NULL)) != -1) {
         if (option == 'h') {
             fputs(help_text, stdout);
             return -1;
         }
         if (option != 'o')
-            return command_fail(EX_USAGE, "unknown option; see unetctl new-model --help");
+            return command_bad_option(option);
         order->directory = optarg;
     }
     if (argc - optind != 1)

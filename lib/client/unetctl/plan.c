@@ -89,7 +89,7 @@ static int take_option(int option, struct wishes *out)
             return command_fail(EX_USAGE, "--size takes HxW, each 1 to %d, not '%s'", MOST_SIZE,
                                 optarg);
         return EX_OK;
-    default: return command_fail(EX_USAGE, "unknown option; see unetctl plan --help");
+    default: return command_bad_option(option);
     }
 }
 
@@ -104,7 +104,7 @@ static int parse(int argc, char **argv, struct wishes *out, bool *over)
                                                  {NULL, 0, NULL, 0}};
     int option;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":h", long_options, NULL)) != -1) {
         if (option == 'h') {
             fputs(help_text, stdout);
             *over = true;

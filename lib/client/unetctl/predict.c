@@ -103,8 +103,7 @@ static int take_option(struct predict_options *options, int option)
         options->server.timeout_ms = (int)number;
         return -1;
     case 'h': fputs(help_text, stdout); return EX_OK;
-    default:
-        return command_fail(EX_USAGE, "unknown or incomplete option; see unetctl predict --help");
+    default: return command_bad_option(option);
     }
 }
 
@@ -112,7 +111,7 @@ static int take_options(struct predict_options *options, int argc, char **argv)
 {
     int option;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, "o:h", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":o:h", long_options, NULL)) != -1) {
         int code = take_option(options, option);
         if (code >= 0)
             return code;

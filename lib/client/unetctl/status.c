@@ -87,8 +87,7 @@ static int take_option(struct status_options *options, int option)
         fputs(help_text, stdout);
         code = EX_OK;
         break;
-    default:
-        code = command_fail(EX_USAGE, "unknown or incomplete option; see unetctl status --help");
+    default: code = command_bad_option(option);
     }
     return code;
 }
@@ -264,7 +263,7 @@ int command_status(int argc, char **argv)
     struct status_options options = {.server = {.timeout_ms = 5000}, .interval_ms = 2000};
     int option;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":h", long_options, NULL)) != -1) {
         int code = take_option(&options, option);
         if (code >= 0)
             return code;

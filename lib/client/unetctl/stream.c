@@ -284,8 +284,8 @@ static int take_options(struct stream *stream, int argc, char **argv)
 {
     int option;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, "o:h", long_options, NULL)) != -1) {
-        int code = masks_take_option(&stream->masks, "stream", help_text, option);
+    while ((option = getopt_long(argc, argv, ":o:h", long_options, NULL)) != -1) {
+        int code = masks_take_option(&stream->masks, help_text, option);
         if (code >= 0)
             return code;
     }

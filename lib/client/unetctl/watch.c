@@ -81,10 +81,10 @@ static int take_options(struct watch *watch, int argc, char **argv)
 {
     int option;
     opterr = 0;
-    while ((option = getopt_long(argc, argv, "o:h", long_options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, ":o:h", long_options, NULL)) != -1) {
         int code = -1;
         if (option != OPTION_COUNT)
-            code = masks_take_option(&watch->masks, "watch", help_text, option);
+            code = masks_take_option(&watch->masks, help_text, option);
         else if (!command_parse_number(optarg, 1, INT64_MAX, &watch->count))
             code = command_fail(EX_USAGE, "--count is '%s', expected 1 or more", optarg);
         if (code >= 0)
