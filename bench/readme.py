@@ -98,13 +98,11 @@ def scale_lines(results):
     scale = results["scale"]
     fit, most, quiet = scale["fit"], scale["noop"]["connections"][-1], scale["noop"]["open"][-1]
     refused = f", {1 - most['right'] / most['sent']:.0%} of the requests refused with 503 since the queue is bounded," if most["right"] < most["sent"] else ""
-    needs = "; ".join(f"{what}: {number(need)}" for what, need in fit["needs"].items())
     cost = ", ".join(f"{role} {us:.1f}" for role, us in sorted(fit["cpu_us"].items()) if us >= 0.05)
     return [f"A model that does nothing, over HTTP: {number(fit['jobs_per_s_here'])} jobs a second on this machine, load generator included (microseconds of processor "
             f"time a job: {cost}). {most['clients']} connections that all ask at once: {number(most['right_per_s'])} answered{refused} with a p99 of "
             f"{number(most['latency_ms']['p99'])} ms; {number(quiet['offered_per_s'])} a second spread over as many: p99 {number(quiet['latency_ms']['p99'])} ms. The broker by itself, "
-            f"64 jobs waiting, gateway and worker doing nothing but moving slots: {number(fit['broker_jobs_per_s'])} a second. What larger machines would ask of it, by "
-            f"a model fitted to this one, jobs a second: {needs}.", ""]
+            f"64 jobs waiting, gateway and worker doing nothing but moving slots: {number(fit['broker_jobs_per_s'])} a second.", ""]
 
 
 def batch_rows(results):

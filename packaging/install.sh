@@ -58,8 +58,9 @@ for page in docs/man/*.[1-9]; do
     put 644 "$page" "$root/share/man/man${page##*.}"
 done
 put 644 packaging/models/s2-worldcover/* "$root/share/unetserve/models/s2-worldcover"
-for document in README.md ARCHITECTURE.md CHANGELOG.md LICENSE docs/*.md; do
-    [ ! -f "$document" ] || put 644 "$document" "$root/share/doc/unetserve"
+# Where they lie in the tree, so that their links hold.
+for document in README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE docs/*.md docs/*.png docs/strategies/*.md; do
+    put 644 "$document" "$root/share/doc/unetserve/$(dirname "$document")"
 done
 
 # Unit and configuration name the files as they will lie; a configuration that is there stays as it is.

@@ -30,6 +30,7 @@ def dockerize(directory, *arguments):
 @pytest.fixture
 def project(tmp_path):
     shutil.copytree(MODEL, tmp_path / "land-cover")
+    (tmp_path / "server.py").touch()
     return tmp_path
 
 
@@ -60,6 +61,7 @@ def test_it_overwrites_only_when_told_to(project):
     (["nothing"], 66, "No such file"),
     ([str(MODEL)], 64, "does not lie in"),
     (["land-cover", "--source", "/usr"], 66, "source tree"),
+    (["server.py"], 64, "Python file"),
     (["land-cover", "--wrong"], 64, "--wrong: no such option"),
 ])
 def test_what_it_cannot_do_it_says(project, arguments, status, words):

@@ -58,7 +58,7 @@ def test_everything_has_its_place(installed):
                  "lib/libunetserve.so.0", "lib/libunetserve.a", "include/unetserve/client.h",
                  "include/unetserve/model.h", "include/unetserve/tensor.h", "include/unetserve/protocol.h",
                  "lib/pkgconfig/unetserve.pc", "share/man/man1/unetctl.1", "share/man/man5/unetserve.conf.5",
-                 "share/man/man8/unetserve.8", "share/doc/unetserve/writing-a-model.md", "share/unetserve/models/s2-worldcover/model.json"):
+                 "share/man/man8/unetserve.8", "share/doc/unetserve/docs/writing-a-model.md", "share/doc/unetserve/docs/strategies/edge.md", "share/unetserve/models/s2-worldcover/model.json"):
         assert (usr / path).is_file(), path
     assert (installed / "etc" / "unetserve" / "unetserve.conf").is_file()
     assert (usr / "lib" / "systemd" / "system" / "unetserve.service").is_file()

@@ -228,6 +228,11 @@ static int resolve_model(struct order *order)
         return command_fail(EX_NOINPUT, "%s: %s", order->directory, strerror(errno));
     if (!realpath(order->model, model))
         return command_fail(EX_NOINPUT, "%s: %s", order->model, strerror(errno));
+    if (command_has_suffix(model, ".py"))
+        return command_fail(EX_USAGE,
+                            "%s is a Python file, and dockerize writes no image with its "
+                            "interpreter and packages: weights, a model directory or a plugin",
+                            order->model);
     size_t length = strlen(order->context);
     if (strncmp(model, order->context, length) != 0 || model[length] != '/')
         return command_fail(
