@@ -49,8 +49,8 @@ def config(model, **keys):
     return f"[server]\nlisten = 127.0.0.1:0\n[model m]\npath = {GOLDENS / model}.safetensors\n{lines}\n"
 
 
-def predict(server, tile):
-    return requests.post(server.url + "/predict", data=tile.tobytes(), timeout=600, headers={
+def predict(server, tile, route="/predict"):
+    return requests.post(server.url + route, data=tile.tobytes(), timeout=600, headers={
         "Content-Type": "application/octet-stream", "Accept": "application/x-npy",
         "X-Unetserve-Shape": ",".join(map(str, tile.shape)), "X-Unetserve-Dtype": str(tile.dtype)})
 
@@ -76,7 +76,7 @@ def test_labels_through_http_are_the_reference_s(start_server, device, kind):
     same = total = 0
     for shape in [(channels, 33, 40), (2, channels, 24, 31), (5, channels, 24, 31), (8, channels, 24, 31),
                   (channels, 33, 40), (channels, 33, 40)]:
-        tile = random.uniform(-1, 1, shape).astype(numpy.float32)
+        tile = random.uniform(0, 10000, shape).astype(numpy.float32)
         got, want = labels_of(predict(gpu, tile)), labels_of(predict(cpu, tile))
         assert got.shape == want.shape
         same += int((got == want).sum())
@@ -97,7 +97,7 @@ def test_bodies_go_from_their_slots_to_the_device(start_server):
     """No page-locked memory in between, in a worker whose input areas are mapped for reading only."""
     model = "milesial_transposed"
     channels = numpy.load(GOLDENS / f"{model}.input.npy").shape[-3]
-    tile = numpy.random.default_rng(6).uniform(-1, 1, (channels, 64, 48)).astype(numpy.float32)
+    tile = numpy.random.default_rng(6).uniform(0, 10000, (channels, 64, 48)).astype(numpy.float32)
     answers = []
     for wish in ["yes", "no"]:
         server = start_server(config=config(model, devices="cuda"), listen=None, env=environment(
@@ -115,7 +115,7 @@ def test_plans_are_timed_at_the_first_start_only(start_server, tmp_path):
     """The next server reads the engines from cache_dir; one on another device measures for itself."""
     model = "milesial_transposed"
     channels = numpy.load(GOLDENS / f"{model}.input.npy").shape[-3]
-    tile = numpy.random.default_rng(7).uniform(-1, 1, (channels, 32, 32)).astype(numpy.float32)
+    tile = numpy.random.default_rng(7).uniform(0, 10000, (channels, 32, 32)).astype(numpy.float32)
     text = config(model, devices="cuda").replace("[model m]", f"cache_dir = {tmp_path}/cache\n[model m]")
     times = []
     answers = []

@@ -33,7 +33,7 @@ MODEL = "milesial_transposed"
 
 def random_tiles(count):
     channels = numpy.load(GOLDENS / f"{MODEL}.input.npy").shape[-3]
-    return [numpy.random.default_rng(30 + i).uniform(-1, 1, (channels, 32, 32)).astype(numpy.float32) for i in range(count)]
+    return [numpy.random.default_rng(30 + i).uniform(0, 10000, (channels, 32, 32)).astype(numpy.float32) for i in range(count)]
 
 
 def metric(server, name, **labels):
@@ -55,6 +55,7 @@ def held(start_server):
                           env=environment(GPUDOUBLE_CONTROL=str(control.path)))
     tiles = random_tiles(4)
     labels = [labels_of(predict(server, tile)) for tile in tiles]
+    assert len({one.tobytes() for one in labels}) == len(tiles)  # who got another one's would be seen
     before = overlapped(server)
     with concurrent.futures.ThreadPoolExecutor(len(tiles)) as pool:
         control.set(hold=1)
