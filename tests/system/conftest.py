@@ -198,6 +198,12 @@ def pytest_runtest_makereport(item, call):
             report.sections.append((f"log of unetserve {server.pid}", server.log_text()[-20000:]))
 
 
+def unhurried(path, *lines):
+    """A configuration of one model whose runs may take an hour: a network under a sanitizer, beside other tests, may need more
+    than the twenty seconds after which a worker counts as hung."""
+    return "\n".join(["[model m]", f"path = {path}", "timeout_ms = 3600000", "run_timeout_ms = 3600000", *lines, ""])
+
+
 @pytest.fixture
 def start_server(request):
     """Factory: start_server(model=PATH or [PATH, ...], extra_args=(), config=TEXT, env={}, wait_ready=True).

@@ -5,7 +5,7 @@ import shutil
 import numpy
 import pytest
 
-from conftest import BUILD
+from conftest import BUILD, unhurried
 from test_models import GOLDENS, assert_labels_follow, predict_mask
 
 
@@ -21,14 +21,10 @@ def fixture_modelled(tmp_path_factory):
     return directory
 
 
-# Tiles in software take their time, under a sanitizer and beside other tests more than a worker may be without progress.
-CONFIG = "[model m]\npath = {path}\ntimeout_ms = 3600000\nrun_timeout_ms = 3600000\n{wish}\n"
-
-
 @pytest.mark.parametrize("wish, backend", [("", "amx in bf16"), ("backend = onednn", "onednn in "),
                                            ("precision = f32", "onednn in f32")])
 def test_the_log_says_who_runs_the_network(start_server, modelled, demo_model, scene, wish, backend):
-    server = start_server(config=CONFIG.format(path=demo_model, wish=wish), build=modelled)
+    server = start_server(config=unhurried(demo_model, wish), build=modelled)
     assert f" on {backend}" in server.log_text()
     logits = numpy.load(GOLDENS / "scene_96x112.logits.npy").reshape(-1, 96, 112)
     assert_labels_follow(predict_mask(server, scene), logits, numpy.abs(logits).max() * 0.01)
@@ -37,7 +33,7 @@ def test_the_log_says_who_runs_the_network(start_server, modelled, demo_model, s
 
 
 def test_it_runs_int8(start_server, modelled, demo_model, scene):
-    server = start_server(config=CONFIG.format(path=demo_model, wish="precision = int8"), build=modelled)
+    server = start_server(config=unhurried(demo_model, "precision = int8"), build=modelled)
     assert " on amx in int8" in server.log_text()
     exact = numpy.load(GOLDENS / "scene_96x112.logits.npy").reshape(-1, 96, 112).argmax(0)
     assert (predict_mask(server, scene) != exact).mean() < 0.01

@@ -14,7 +14,7 @@ import numpy
 import pytest
 import requests
 
-from conftest import BUILD, WAIT_S, wait_until
+from conftest import BUILD, WAIT_S, unhurried, wait_until
 from rasters import creation, write_tif
 
 GOLDENS = pathlib.Path(__file__).resolve().parents[2] / "tests" / "goldens"
@@ -86,7 +86,7 @@ def test_a_small_file_of_a_large_image(start_server, demo_model, scene, tmp_path
 
 def test_many_at_once(start_server, demo_model, scene, tmp_path):
     """Batches of files and tensors of one shape, and of others."""
-    server = start_server(config=f"[model m]\npath = {demo_model}\ntimeout_ms = 3600000\nrun_timeout_ms = 3600000\n")
+    server = start_server(config=unhurried(demo_model))
     tiles = [numpy.roll(scene, n, axis=2)[:, :96 - 16 * (n % 2), :] for n in range(12)]
     expected = [labels_by_npy(server, tile) for tile in tiles]
     files = [write_tif(tmp_path / f"{n}.tif", tile, *creation("COMPRESS=LZW")).read_bytes() for n, tile in enumerate(tiles)]

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from conftest import WAIT_S
+from conftest import WAIT_S, unhurried
 
 numpy = pytest.importorskip("numpy")
 requests = pytest.importorskip("requests")
@@ -19,6 +19,7 @@ GOLDENS = ROOT / "tests" / "goldens"
 MODEL = ROOT / "packaging" / "models" / "s2-worldcover"
 WEIGHTS = "s2-worldcover-b16.safetensors"
 HAS_VNNI = any(flag in pathlib.Path("/proc/cpuinfo").read_text().split() for flag in ("avx512_vnni", "avx_vnni"))
+IN_INT8 = ["precision = int8", *([] if HAS_VNNI else ["backend = reference"])]
 
 
 def unetctl(*arguments, code=0):
@@ -89,7 +90,7 @@ def test_a_server_answers_in_int8(start_server, calibrated, scenes):
     server = start_server(calibrated[0], ["--precision", "f32"])
     exact = predict(server, image)
     server.stop()
-    server = start_server(calibrated[0], ["--precision", "int8", *([] if HAS_VNNI else ["--backend", "reference"])])
+    server = start_server(config=unhurried(calibrated[0], *IN_INT8))
     coded = predict(server, image)
     assert (coded != exact).mean() < 0.01
     odd = image[:, :37, :51]
@@ -100,8 +101,7 @@ def test_a_server_answers_in_int8(start_server, calibrated, scenes):
 def test_the_demonstration_model_has_ranges(start_server, demo_model, scene):
     facts = json.loads(unetctl("inspect", demo_model, "--json").stdout)["int8"]
     assert facts["ready"] and facts["in_int8"] == 21
-    options = [] if HAS_VNNI else ["--backend", "reference"]
-    server = start_server(demo_model, ["--precision", "int8", *options])
+    server = start_server(config=unhurried(demo_model, *IN_INT8))
     exact = numpy.load(GOLDENS / "scene_96x112.logits.npy").reshape(-1, 96, 112).argmax(0)
     assert (predict(server, scene) != exact).mean() < 0.01
     server.stop()

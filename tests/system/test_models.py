@@ -13,7 +13,7 @@ import numpy
 import pytest
 import requests
 
-from conftest import BUILD, CHECKOUT, WAIT_S, wait_until
+from conftest import BUILD, CHECKOUT, WAIT_S, unhurried, wait_until
 
 GOLDENS = CHECKOUT / "tests" / "goldens"
 
@@ -109,7 +109,7 @@ def test_refusals_and_answers_at_the_same_time_do_not_mix(simple_server):
 
 @pytest.mark.parametrize("backend", ["reference", "onednn"])
 def test_demo_model_in_f32_agrees_with_torch(start_server, demo_model, scene, backend):
-    server = start_server(demo_model, ["--backend", backend, "--precision", "f32"])
+    server = start_server(config=unhurried(demo_model, f"backend = {backend}", "precision = f32"))
     logits = numpy.load(GOLDENS / "scene_96x112.logits.npy").reshape(-1, 96, 112)
     assert_labels_follow(predict_mask(server, scene), logits, 1e-3)
     server.stop()

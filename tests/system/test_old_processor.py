@@ -10,7 +10,7 @@ import subprocess
 import numpy
 import pytest
 
-from conftest import BUILD, CHECKOUT, SLOW, WAIT_S
+from conftest import BUILD, CHECKOUT, SLOW, WAIT_S, unhurried
 
 GOLDENS = CHECKOUT / "tests" / "goldens"
 EMULATOR = ["qemu-x86_64", "-cpu", "Nehalem"]
@@ -54,7 +54,7 @@ def test_the_emulated_processor_is_an_old_one(tmp_path):
 
 
 def test_a_tile_is_served(start_server, old_build, demo_model, scene):
-    server = start_server(config=f"[model m]\npath = {demo_model}\ntimeout_ms = 3600000\nrun_timeout_ms = 3600000\n", build=old_build)
+    server = start_server(config=unhurried(demo_model), build=old_build)
     programs = [os.path.basename(os.readlink(f"/proc/{pid}/exe")) for pid in server.children()]
     assert programs.count(EMULATOR[0]) >= 1 and "unetserve-worker" not in programs
     answer = server.directory / "answer.npy"
