@@ -203,9 +203,11 @@ $(BUILD)/tests/models/%.so: $(BUILD)/obj/tests/plugins/%.o
 	@mkdir -p $(@D)
 	$(call program,-shared)
 
+# Its other name is the one that programs ask for which are linked to it.
 $(BUILD)/libunetserve.so: $(BUILD)/client.a $(BUILD)/lib.a
 	$(call say,LINK,$@)
 	$(Q)$(LINK) -shared -Wl,-soname,libunetserve.so.0 -o $@ -Wl,--whole-archive $(BUILD)/client.a -Wl,--no-whole-archive $(BUILD)/lib.a -lzmq -lmsgpackc -lm
+	@ln -sf $(@F) $@.0
 $(BUILD)/libunetserve.a: $(call objects,$(CLIENT)) $(call objects,$(LIB))
 	$(call say,AR,$@)
 	@rm -f $@

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import urllib.request
 
 import pytest
 
@@ -192,6 +193,22 @@ def test_unetctl_names_the_option_that_is_wrong(command, value):
         done = subprocess.run([BUILD / "unetctl", command, option], capture_output=True, text=True, check=False, timeout=WAIT_S)
         assert (done.returncode, done.stdout) == (64, "")
         assert done.stderr.startswith(f"unetctl: {option}: ") and words in done.stderr and f"unetctl {command} --help" in done.stderr, done.stderr
+
+
+def test_metrics_are_in_the_manual(start_server, simple_model):
+    """Names, and the reasons for refusals."""
+    server = start_server(simple_model)
+    with urllib.request.urlopen(server.url + "/metrics", timeout=WAIT_S) as answer:
+        text = answer.read().decode()
+    page = plain_manual("unetserve.8").partition(".Sh METRICS")[2].partition("\n.Sh ")[0]
+    # A paragraph's head may name several, and some without its unit's or its labels' part.
+    told = set(re.findall(r"[a-z][a-z_]+", re.sub(r"\{[^}]*\}", "", " ".join(re.findall(r"^\.(?:It )?Li (.*)$", page, re.M)))))
+    names = set(re.findall(r"^# HELP unetserve_(\w+)", text, re.M))
+    assert len(names) > 25 and names <= told, names - told
+    reasons = set(re.findall(r'^unetserve_refused_total\{reason="(\w+)"\}', text, re.M))
+    passage = page.partition(".It Li refused_total{reason}")[2].partition("\n.It ")[0]
+    assert reasons == set(re.findall(r"^\.Cm (\w+)", passage, re.M))
+    server.stop()
 
 
 def keys_of(text):
