@@ -336,7 +336,7 @@ $(DOUBLE)/libcudnn.so.9: tests/gpu/double/fake_cudnn.c tests/gpu/double/double.h
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(DOUBLE_COMPILE) -DREAL_CUDNN='"$(CUDA)/lib64/libcudnn.so.9"' -shared -o $@ $< -ljansson -lm -ldl
-$(BUILD)/bench/gpu_forward: $(BUILD)/obj/bench/gpu/gpu_forward.o $(BUILD)/unet.a $(BUILD)/lib.a
+$(BUILD)/bench/gpu_forward: $(BUILD)/obj/bench/gpu/gpu_forward.o $(BUILD)/obj/bench/gpu/gpu_peaks.o $(BUILD)/unet.a $(BUILD)/lib.a
 	@mkdir -p $(@D)
 	$(call program,-ldnnl -lzip -lxxhash -ljansson -ldl -lm -pthread)
 $(BUILD)/gpu/%: $(BUILD)/obj/tests/gpu/%.o $(BUILD)/unet.a $(BUILD)/lib.a
@@ -351,9 +351,11 @@ else
 	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) -m pytest -q tests/gpu $(PYTEST)
 endif
 
-# The same tests, and compute-sanitizer's, on the GPUs of this machine (status 77: there is none); and how fast they are.
+# The same tests, and compute-sanitizer's, on the GPUs of this machine (status 77: there is none); and how fast they are (GPU_BENCH:
+# more words for bench/gpu/run.py).
 .PHONY: test-gpu bench-gpu gpu-programs
 GPU_ROUNDS ?= 5
+GPU_BENCH  ?=
 GPU_TESTS  := test_gpu test_networks test_kernels test_convs
 ifeq ($(HAVE_CUDA),)
 test-gpu bench-gpu:
@@ -366,7 +368,7 @@ test-gpu: test-deps
 	@UNETSERVE_BUILD="$(abspath $(BUILD))" PYTHON=$(PYTHON) CUDA=$(CUDA) tests/gpu/on_device.sh
 bench-gpu: test-deps
 	@$(MAKE) --no-print-directory -j$(JOBS) gpu-programs
-	@BUILD=$(BUILD) $(PYTHON) bench/gpu/run.py --rounds $(GPU_ROUNDS)
+	@BUILD=$(BUILD) $(PYTHON) bench/gpu/run.py --rounds $(GPU_ROUNDS) $(GPU_BENCH)
 endif
 
 # Bugs planted in a copy of the backend: each must be found by its tests. An hour; BUGS=WORD: those that have it in their name.

@@ -6,13 +6,13 @@
  * forward: a batch with its copies, as a worker runs it, wall clock. graph: the pass alone, on
  * tiles that lie in the arena, launched one after the other. layer (with --layers, of the last
  * batch): each step alone, repeated. copy_in, copy_out: page-locked memory to the device and back.
- * peak_memory: the device's memory, by our kernel that copies. With --cache engines are timed, and
+ * peak_memory: the device's memory, by our kernel that copies. peak_arithmetic: a large product of
+ * matrices in the network's type (gpu_peaks.c). With --cache engines are timed, and
  * kept there, as a worker does; without it they are what cuDNN's heuristics choose.
  */
+#include "gpu_bench.h"
 #include "workers/backends/backends.h"
 #include "workers/backends/cudnn/gpu_roofline.h"
-#include "workers/backends/cudnn/gpu_shapes.h"
-#include "workers/backends/cudnn/gpu_tuning.h"
 #include "workers/models/unet/source.h"
 
 #include <errno.h>
@@ -23,33 +23,20 @@
 #include <sysexits.h>
 #include <time.h>
 
-#define MOST_BATCH   64
-#define MOST_BATCHES 16
-#define MOST_RUNS    1000
-#define TOGETHER     8  /* tiles in a worker's largest run */
-#define REPEATS      20 /* of what is too short for a clock */
-
-struct settings {
-    const char *model;
-    const char *precision;
-    const char *cache; /* NULL: none */
-    uint32_t size;
-    uint32_t runs;
-    uint32_t batches[MOST_BATCHES];
-    uint32_t batch_count;
-    int layers;
-};
+#define MOST_BATCH 64
+#define TOGETHER   8  /* tiles in a worker's largest run */
+#define REPEATS    20 /* of what is too short for a clock */
 
 static char problem[4096];
 
-static double now_ms(void)
+double bench_now_ms(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
 }
 
-static void print_samples(const char *more, const double *ms, uint32_t count)
+void bench_print(const char *more, const double *ms, uint32_t count)
 {
     printf("{%s, \"ms\": [", more);
     for (uint32_t i = 0; i < count; i++) {
@@ -92,7 +79,7 @@ static void tiles_free(struct tiles *tiles)
 }
 
 /* The first runs plan, capture and load kernels. */
-static int time_forward(const struct settings *s, void *instance, const struct tiles *tiles,
+static int time_forward(const struct bench_settings *s, void *instance, const struct tiles *tiles,
                         uint32_t count)
 {
     const struct backend_batch batch = {.count = count,
@@ -101,22 +88,22 @@ static int time_forward(const struct settings *s, void *instance, const struct t
                                         .width = s->size,
                                         .inputs = (const void *const *)tiles->inputs,
                                         .labels = tiles->labels};
-    double ms[MOST_RUNS];
+    double ms[BENCH_MOST_RUNS];
     char more[128];
     int code = 0;
     for (uint32_t i = 0; i < s->runs + 3 && code == 0; i++) {
-        double begin = now_ms();
+        double begin = bench_now_ms();
         code = backend_cudnn.forward(instance, &batch);
-        ms[i < 3 ? 0 : i - 3] = now_ms() - begin;
+        ms[i < 3 ? 0 : i - 3] = bench_now_ms() - begin;
     }
     snprintf(more, sizeof more, "\"figure\": \"forward\", \"batch\": %u", count);
     if (code == 0) {
-        print_samples(more, ms, s->runs);
+        bench_print(more, ms, s->runs);
     }
     return code;
 }
 
-static struct backend_options options_of(const struct settings *s)
+static struct backend_options options_of(const struct bench_settings *s)
 {
     return (struct backend_options){
         .precision = s->precision,
@@ -127,7 +114,7 @@ static struct backend_options options_of(const struct settings *s)
         .preprocess = {.scale = 10000, .clip = true, .clip_low = 0, .clip_high = 1}};
 }
 
-static int bench_forward(const struct settings *s, const struct network *network)
+static int bench_forward(const struct bench_settings *s, const struct network *network)
 {
     const struct backend_options options = options_of(s);
     struct tiles tiles;
@@ -148,34 +135,22 @@ static int bench_forward(const struct settings *s, const struct network *network
 
 /* ---- the device's own time ---- */
 
-struct bench {
-    const struct settings *settings;
-    struct gpu_device device;
-    CUstream stream;
-    struct gpu_weights weights;
-    struct gpu_tuning tuning;
-    struct gpu_choices choices; /* in tuning */
-    struct gpu_shapes shapes;
-};
-
 static int wait(struct bench *b)
 {
     return gpu_call(&b->device, cuStreamSynchronize, b->stream);
 }
 
-/* Milliseconds of one `work`, of several put on the stream one after the other. */
-static int time_work(struct bench *b, int (*work)(struct bench *b, void *what), void *what,
-                     double *ms)
+int bench_time(struct bench *b, int (*work)(struct bench *b, void *what), void *what, double *ms)
 {
     int code = work(b, what); /* once beside the clock */
     code = code == 0 ? wait(b) : code;
     for (uint32_t i = 0; i < b->settings->runs && code == 0; i++) {
-        double begin = now_ms();
+        double begin = bench_now_ms();
         for (uint32_t k = 0; k < REPEATS && code == 0; k++) {
             code = work(b, what);
         }
         code = code == 0 ? wait(b) : code;
-        ms[i] = (now_ms() - begin) / REPEATS;
+        ms[i] = (bench_now_ms() - begin) / REPEATS;
     }
     return code;
 }
@@ -198,14 +173,14 @@ static int time_step(struct bench *b, const struct gpu_bound *bound, size_t inde
     struct gpu_bound one = *bound;
     const struct gpu_step *step = &bound->plan->layout.steps[index];
     struct gpu_cost cost = gpu_step_cost(bound->network, &bound->plan->layout, step);
-    double ms[MOST_RUNS];
+    double ms[BENCH_MOST_RUNS];
     char more[400];
     plan.layout.steps += index;
     plan.layout.step_count = 1;
     plan.convs += index;
     one.plan = &plan;
     one.packs += index;
-    int code = time_work(b, work_step, &one, ms);
+    int code = bench_time(b, work_step, &one, ms);
     snprintf(more, sizeof more,
              "\"figure\": \"layer\", \"batch\": %u, \"layer\": %u, \"step\": \"%s\", \"engine\": "
              "%lld, \"flop\": %.0f, \"bytes\": %.0f",
@@ -213,15 +188,13 @@ static int time_step(struct bench *b, const struct gpu_bound *bound, size_t inde
              (long long)(plan.convs[0].plan != NULL ? plan.convs[0].engine.id : -1), cost.flop,
              cost.bytes);
     if (code == 0) {
-        print_samples(more, ms, b->settings->runs);
+        bench_print(more, ms, b->settings->runs);
     }
     return code;
 }
 
-/* Numbers in the whole arena, as an earlier batch would have left: a device is faster on zeros. */
-static int fill_arena(struct bench *b, const struct gpu_shape *shape)
+int bench_fill(struct bench *b, CUdeviceptr memory, size_t bytes)
 {
-    size_t bytes = gpu_steps_arena_bytes(&shape->plan);
     bool whole = b->shapes.type == GPU_F32;
     uint16_t *values = (uint16_t *)malloc(bytes);
     if (values == NULL) {
@@ -232,107 +205,37 @@ static int fill_arena(struct bench *b, const struct gpu_shape *shape)
         /* The upper half of a float is a bf16; what is in the lower one does not matter. */
         values[i] = gpu_weights_narrow(whole ? GPU_BF16 : b->shapes.type, value);
     }
-    int code = gpu_call(&b->device, cuMemcpyHtoD, shape->bound.arena, values, bytes);
+    int code = gpu_call(&b->device, cuMemcpyHtoD, memory, values, bytes);
     free(values);
     /* The driver's own stream brings it over; ours does not wait for that one. */
     return code == 0 ? gpu_call(&b->device, cuStreamSynchronize, NULL) : code;
+}
+
+/* As an earlier batch would have left the arena. */
+static int fill_arena(struct bench *b, const struct gpu_shape *shape)
+{
+    return bench_fill(b, shape->bound.arena, gpu_steps_arena_bytes(&shape->plan));
 }
 
 static int bench_batch(struct bench *b, uint32_t count, bool layers)
 {
     uint32_t size = b->settings->size;
     struct gpu_shape *shape = NULL;
-    double ms[MOST_RUNS];
+    double ms[BENCH_MOST_RUNS];
     char more[128];
     int code = gpu_shapes_get(&b->shapes, count, size, size, &shape, problem, sizeof problem);
     code = code == 0 ? fill_arena(b, shape) : code;
     for (int i = 0; i < 2 && code == 0; i++) { /* until it is captured */
         code = gpu_shapes_run(&b->shapes, shape, b->stream);
     }
-    code = code == 0 ? time_work(b, work_graph, shape, ms) : code;
+    code = code == 0 ? bench_time(b, work_graph, shape, ms) : code;
     if (code == 0) {
         snprintf(more, sizeof more, "\"figure\": \"graph\", \"batch\": %u, \"arena_bytes\": %zu",
                  count, gpu_steps_arena_bytes(&shape->plan));
-        print_samples(more, ms, b->settings->runs);
+        bench_print(more, ms, b->settings->runs);
     }
     for (size_t i = 0; layers && code == 0 && i < shape->plan.layout.step_count; i++) {
         code = time_step(b, &shape->bound, i);
-    }
-    return code;
-}
-
-/* ---- copies and peaks ---- */
-
-struct copying {
-    CUdeviceptr device, other;
-    void *host;
-    size_t bytes;
-};
-
-static int work_in(struct bench *b, void *what)
-{
-    const struct copying *c = (const struct copying *)what;
-    return gpu_call(&b->device, cuMemcpyHtoDAsync, c->device, c->host, c->bytes, b->stream);
-}
-
-static int work_out(struct bench *b, void *what)
-{
-    const struct copying *c = (const struct copying *)what;
-    return gpu_call(&b->device, cuMemcpyDtoHAsync, c->host, c->device, c->bytes, b->stream);
-}
-
-/* Of equal sizes a fit is a copy: bytes once read and once written. */
-static int work_within(struct bench *b, void *what)
-{
-    const struct copying *c = (const struct copying *)what;
-    struct gpu_image in = {.data = (void *)(uintptr_t)c->device, /* NOLINT */
-                           .pitch = 64,
-                           .depth = 64,
-                           .height = 256,
-                           .width = (uint32_t)(c->bytes / (256u * 64 * 4))};
-    struct gpu_image out = in;
-    out.data = (void *)(uintptr_t)c->other; /* NOLINT */
-    const struct gpu_fit_args args = {.items = in.height * in.width * 8, .in = in, .out = out};
-    return gpu_launch(&b->device, b->stream, GPU_KERNEL_fit, GPU_F32, &args);
-}
-
-static int print_copy(struct bench *b, struct copying *copying, const char *name,
-                      int (*work)(struct bench *, void *), double factor)
-{
-    double ms[MOST_RUNS];
-    char more[128];
-    int code = time_work(b, work, copying, ms);
-    snprintf(more, sizeof more, "\"figure\": \"%s\", \"bytes\": %.0f", name,
-             (double)copying->bytes * factor);
-    if (code == 0) {
-        print_samples(more, ms, b->settings->runs);
-    }
-    return code;
-}
-
-static int bench_copies(struct bench *b)
-{
-    /* What 32 tiles of the usual size take; smaller where the sizes are. */
-    size_t side = b->settings->size;
-    struct copying copying = {.bytes = side * side * 12 * 2 * 32 / 65536 * 65536};
-    copying.bytes = copying.bytes > 0 ? copying.bytes : 65536;
-    int code = gpu_call(&b->device, cuMemAllocHost, &copying.host, copying.bytes);
-    if (code == 0) {
-        memset(copying.host, 0, copying.bytes);
-        code = gpu_call(&b->device, cuMemAlloc, &copying.device, copying.bytes);
-    }
-    code = code == 0 ? gpu_call(&b->device, cuMemAlloc, &copying.other, copying.bytes) : code;
-    code = code == 0 ? print_copy(b, &copying, "copy_in", work_in, 1) : code;
-    code = code == 0 ? print_copy(b, &copying, "copy_out", work_out, 1) : code;
-    code = code == 0 ? print_copy(b, &copying, "peak_memory", work_within, 2) : code;
-    if (copying.host != NULL) {
-        (void)gpu_call(&b->device, cuMemFreeHost, copying.host);
-    }
-    if (copying.device != 0) {
-        (void)gpu_call(&b->device, cuMemFree, copying.device);
-    }
-    if (copying.other != 0) {
-        (void)gpu_call(&b->device, cuMemFree, copying.other);
     }
     return code;
 }
@@ -371,7 +274,7 @@ static void print_device(const struct bench *b)
            b->device.driver->version);
 }
 
-static int bench_device(const struct settings *s, const struct network *network)
+static int bench_device(const struct bench_settings *s, const struct network *network)
 {
     static struct bench bench;
     bench.settings = s;
@@ -379,6 +282,7 @@ static int bench_device(const struct settings *s, const struct network *network)
     if (code == 0) {
         print_device(&bench);
         code = bench_copies(&bench);
+        code = code == 0 ? bench_product(&bench, problem, sizeof problem) : code;
     }
     for (uint32_t i = 0; i < s->batch_count && code == 0; i++) {
         code = bench_batch(&bench, s->batches[i], s->layers && i + 1 == s->batch_count);
@@ -411,7 +315,7 @@ static int number(const char *text, uint32_t most, uint32_t *out)
     return 0;
 }
 
-static int parse(int argc, char **argv, struct settings *out)
+static int parse(int argc, char **argv, struct bench_settings *out)
 {
     const struct option options[] = {{"precision", required_argument, NULL, 'p'},
                                      {"size", required_argument, NULL, 's'},
@@ -427,9 +331,9 @@ static int parse(int argc, char **argv, struct settings *out)
         case 'p': out->precision = optarg; break;
         case 'c': out->cache = optarg; break;
         case 's': wrong = number(optarg, 4096, &out->size); break;
-        case 'r': wrong = number(optarg, MOST_RUNS, &out->runs); break;
+        case 'r': wrong = number(optarg, BENCH_MOST_RUNS, &out->runs); break;
         case 'b':
-            wrong = out->batch_count == MOST_BATCHES
+            wrong = out->batch_count == BENCH_MOST_BATCHES
                         ? -EINVAL
                         : number(optarg, MOST_BATCH, &out->batches[out->batch_count++]);
             break;
@@ -443,7 +347,7 @@ static int parse(int argc, char **argv, struct settings *out)
 
 int main(int argc, char **argv)
 {
-    struct settings settings = {.precision = "auto", .size = 256, .runs = 10};
+    struct bench_settings settings = {.precision = "auto", .size = 256, .runs = 10};
     static struct source source;
     const struct network *network = NULL;
     if (parse(argc, argv, &settings) != 0) {

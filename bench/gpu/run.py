@@ -3,7 +3,8 @@
 Contestants take turns, round by round: ours, torch with cuDNN in bf16 and channels last, the same compiled, TensorRT (trtexec, and onnx in
 the interpreter, for its graph). What is not there is named in the table. Each figure is the median of all samples and their range, and a
 share of the bound that `unetctl plan` computes from the device's data sheet, where --device-props describes it (for the GPUs of
-tests/gpu/devices found by name), and of what was measured at best. Results as JSON in build/bench/gpu.json.
+tests/gpu/devices found by name). A layer's are shares of what this very device did at best, and of its roofline by that (docs/gpu.md says how to
+read them). Results as JSON in build/bench/gpu.json.
 """
 import argparse
 import contextlib
@@ -174,9 +175,37 @@ def told(samples, unit):
     return f"{statistics.median(samples):.3f} {unit} ({min(samples):.3f} to {max(samples):.3f})"
 
 
+def peaks_of(entries):
+    """What the device did at best, in the network's type: operations and bytes a second."""
+    found = {entry["figure"]: entry for entry in entries if entry["figure"].startswith("peak_")}
+    return {"flop_per_s": found["peak_arithmetic"]["flop"] / min(found["peak_arithmetic"]["ms"]) * 1e3,
+            "bytes_per_s": found["peak_memory"]["bytes"] / min(found["peak_memory"]["ms"]) * 1e3}
+
+
+def roofline_ms(layer, peaks):
+    """The least that a layer takes on a device that reaches its peaks: as long as its arithmetic, or its bytes, whichever takes longer; which."""
+    arithmetic, memory = layer["flop"] / peaks["flop_per_s"] * 1e3, layer["bytes"] / peaks["bytes_per_s"] * 1e3
+    return (arithmetic, "arithmetic") if arithmetic > memory else (memory, "memory")
+
+
+def layer_told(layer, peaks):
+    median = statistics.median(layer["ms"])
+    flop, moved = layer["flop"] / median * 1e3, layer["bytes"] / median * 1e3
+    least, what = roofline_ms(layer, peaks)
+    words = f", {moved / 1e9:.1f} GB/s ({moved / peaks['bytes_per_s']:.0%} of the peak), {least / median:.0%} of the roofline ({what})"
+    return (f", {flop / 1e12:.2f} TFLOP/s ({flop / peaks['flop_per_s']:.0%} of the peak)" if layer["flop"] else "") + words
+
+
+def layers_roofline_ms(entries, batch, peaks):
+    """All layers of a batch, one after the other; 0 where they were not measured."""
+    return sum(roofline_ms(entry, peaks)[0] for entry in entries if entry["figure"] == "layer" and entry["batch"] == batch)
+
+
 def table(document):
     device = document["device"]
+    peaks = document["peaks"]
     yield f"{device['name']}, {device['type']}, cuDNN {device['cudnn']}" + ("; A DOUBLE: these figures mean nothing" if document["dry"] else "")
+    yield f"peaks as measured: {peaks['flop_per_s'] / 1e12:.2f} TFLOP/s in {device['type']}, {peaks['bytes_per_s'] / 1e9:.1f} GB/s"
     for contestant, entries in document["results"].items():
         for entry in entries:
             if entry["figure"] == "device":
@@ -195,10 +224,13 @@ def table(document):
             floor = document["floors_ms"].get(str(entry.get("batch")))
             if floor and entry["figure"] in ("graph", "forward"):
                 line += f", {median / floor:.2f} of the floor of {floor} ms"
-            if entry["figure"] == "layer" and entry.get("flop"):
-                line += f", {entry['flop'] / median / 1e9:.1f} TFLOP/s"
-            elif entry["figure"] == "layer":
-                line += f", {entry['bytes'] / median / 1e6:.1f} GB/s"
+            if entry["figure"] == "peak_arithmetic":
+                line += f", {entry['flop'] / median / 1e9:.2f} TFLOP/s"
+            if entry["figure"] == "layer":
+                line += layer_told(entry, peaks)
+            least = layers_roofline_ms(entries, entry.get("batch"), peaks) if entry["figure"] == "graph" else 0
+            if least:
+                line += f", {least / median:.0%} of its layers' rooflines together"
             yield line
     for contestant, why in document["missing"].items():
         yield f"{contestant}: not measured: {why}"
@@ -235,6 +267,7 @@ def main():
     document = {"device": device, "dry": device["name"].startswith("double of"), "arguments": {k: str(v) for k, v in vars(args).items()},
                 "bounds_ms": {str(k): v for k, v in bounds(args, weights, args.device_props or props_of(device["name"])).items()},
                 "floors_ms": {str(k): v for k, v in FLOORS_MS.items()} if usual and "H100" in device["name"] else {},
+                "peaks": peaks_of(results["ours"].values()),
                 "results": {name: list(entries.values()) for name, entries in results.items()}, "missing": missing}
     args.out.write_text(json.dumps(document, indent=1) + "\n")
     print("\n".join(table(document)))
