@@ -56,7 +56,7 @@ __attribute__((format(printf, 3, 4))) static int parser_fail(struct parser *pars
     if (parser->failed)
         return -EINVAL;
     parser->failed = true;
-    char sentence[640];
+    char sentence[1280];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(sentence, sizeof sentence, format, arguments);
@@ -336,7 +336,7 @@ static int key_take(void *opaque, const char *section, const char *name, const c
     bool of_model = parser->model != NULL;
     const struct config_key *key = config_key_find(of_model, name);
     if (!key) {
-        char allowed[500];
+        char allowed[1024];
         allowed_keys(of_model, allowed, sizeof allowed);
         return !parser_fail(parser, parser->line, "key '%.60s': no such key; allowed: %s", name,
                             allowed);
@@ -487,7 +487,7 @@ int config_set(struct config *config, const char *section, const char *key_name,
     }
     const struct config_key *key = config_key_find(of_model, key_name);
     if (!key) {
-        char allowed[500];
+        char allowed[1024];
         allowed_keys(of_model, allowed, sizeof allowed);
         error_write(error, "key '%.60s': no such key; allowed: %s", key_name, allowed);
         return -EINVAL;

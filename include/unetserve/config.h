@@ -121,7 +121,7 @@ struct config {
 };
 
 struct config_error {
-    char text[768]; /* "FILE:LINE: key 'x': ..., allowed: ..." */
+    char text[1400]; /* "FILE:LINE: key 'x': ..., allowed: ..." */
 };
 
 /* Defaults, no models. */

@@ -142,6 +142,20 @@ static void test_errors_name_line_key_and_what_is_allowed(void **state)
     }
 }
 
+/* An unknown key's error holds the whole list. */
+static void test_unknown_keys_tell_all(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"[server]\nspeed = 1\n", "[model a]\nspeed = 1\n"};
+    for (int of_model = 0; of_model < 2; of_model++) {
+        const struct config_key *key;
+        assert_int_equal(parse(texts[of_model]), -EINVAL);
+        for (size_t i = 0; (key = config_key_at(of_model, i)); i++)
+            if (!strstr(error.text, key->name))
+                fail_msg("%s is not in %s", key->name, error.text);
+    }
+}
+
 static void test_failure_changes_nothing(void **state)
 {
     (void)state;
@@ -355,6 +369,7 @@ int main(void)
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_whole_file),
         cmocka_unit_test(test_errors_name_line_key_and_what_is_allowed),
+        cmocka_unit_test(test_unknown_keys_tell_all),
         cmocka_unit_test(test_failure_changes_nothing),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_batch_timeout_is_a_decimal_or_the_models),
