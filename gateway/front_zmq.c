@@ -123,16 +123,30 @@ static void on_job_done(void *opaque, const struct job_outcome *outcome)
 
 /* ---- asking ---- */
 
+/* "a, b, c", as far as there is room. */
+static void list_models(const struct models *models, char *text, size_t size)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (uint32_t i = 0; i < models->config->model_count && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "",
+                                 models->config->models[i].name);
+}
+
 static int find_model(const struct models *models, const char *name, struct problem *problem)
 {
     if (!name[0] && models->config->model_count == 1)
         return 0;
     int model = name[0] ? models_find_name(models, name) : -1;
-    if (model < 0)
-        problem_set(problem, 404,
-                    name[0] ? "There is no model %s" : "Several models are served: name one%s",
-                    name);
-    return model;
+    if (model >= 0)
+        return model;
+    char names[200];
+    list_models(models, names, sizeof names);
+    if (name[0])
+        problem_set(problem, 404, "There is no model %s, but: %s", name, names);
+    else
+        problem_set(problem, 404, "Several models are served, name one: %s", names);
+    return -1;
 }
 
 static int make_order(const struct protocol_request *request, struct model_view *view,

@@ -154,6 +154,15 @@ def test_several_instances_are_told_apart(start_server, tmp_path):
     unetctl("status", XDG_RUNTIME_DIR=str(first.directory), UNETSERVE_ENDPOINT="")
 
 
+def test_of_several_models_one_is_named(start_server, tmp_path):
+    server = start_server(config=f"[model land-cover]\npath = {MODEL}\n[model typed]\npath = {BUILD / 'models' / 'typed.so'}\n")
+    where = ["-o", tmp_path / "m.npy", "--endpoint", endpoint_of(server), *PATIENT]
+    for arguments in ([], ["--model", "land"]):
+        assert "land-cover, typed" in unetctl("predict", SCENE, *arguments, *where, code=65).stderr
+    unetctl("predict", SCENE, "--model", "land-cover", *where)
+    assert (numpy.load(tmp_path / "m.npy") == LABELS).mean() > 0.99
+
+
 def test_offset_saturates(server, tmp_path):
     values = numpy.full((12, 32, 32), 500, numpy.int16)
     values[0] = -32768
