@@ -337,6 +337,37 @@ static void large_batches_run_in_parts(void **state)
     network_free(&network);
 }
 
+/* A huge image's memory goes when others have run for a while, and it comes again to the bit. */
+static void memory_of_a_huge_image_goes(void **state)
+{
+    (void)state;
+    struct network network;
+    two_levels(&network, 3, 4, 4, true);
+    void *instance = make(&backend_onednn, &network, "auto", &plain);
+    struct tiles huge;
+    struct tiles again;
+    struct tiles usual;
+    tiles_make(&network, UNETSERVE_U8, 1, 256, 256, &huge);
+    tiles_make_like(&network, &huge, &again);
+    tiles_make(&network, UNETSERVE_U8, 1, 32, 32, &usual);
+    assert_int_equal(backend_onednn.forward(instance, &huge.batch), 0);
+    size_t most = onednn_arena_bytes(instance);
+    for (uint32_t i = 0; i < ONEDNN_LATELY - 1; i++) {
+        assert_int_equal(backend_onednn.forward(instance, &usual.batch), 0);
+        assert_int_equal(onednn_arena_bytes(instance), most);
+    }
+    assert_int_equal(backend_onednn.forward(instance, &usual.batch), 0);
+    assert_true(onednn_arena_bytes(instance) < most / 4);
+    assert_int_equal(backend_onednn.forward(instance, &again.batch), 0);
+    assert_int_equal(onednn_arena_bytes(instance), most);
+    assert_memory_equal(again.labels[0], huge.labels[0], huge.pixels);
+    tiles_free(&huge);
+    tiles_free(&again);
+    tiles_free(&usual);
+    backend_onednn.destroy(instance);
+    network_free(&network);
+}
+
 static void check_refused(const struct network *network, const char *precision, uint32_t threads)
 {
     struct backend_options options = {
@@ -744,6 +775,7 @@ int main(void)
         cmocka_unit_test(odd_networks),
         cmocka_unit_test(every_type_of_input),
         cmocka_unit_test(shapes_come_and_go),
+        cmocka_unit_test(memory_of_a_huge_image_goes),
         cmocka_unit_test(answers_are_optional),
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(large_batches_run_in_parts),

@@ -237,23 +237,38 @@ static int find_plan(struct instance *instance, uint32_t count, uint32_t height,
     return make_plan(instance, count, height, width, out);
 }
 
-/* Make the arena large enough for every plan there is, and not much larger: a single huge image
- * must not cost its memory for ever. All plans are bound anew when it moves. */
-static int fit_arena(struct instance *instance)
+/* What the arena must hold: whatever ran lately. */
+static size_t arena_needed(const struct instance *instance)
 {
     size_t needed = 0;
     for (size_t i = 0; i < ONEDNN_PLANS; i++) {
-        const struct onednn_plan *plan = &instance->plans[i].plan;
-        size_t bytes = plan->layout.count > 0 ? onednn_plan_arena_bytes(plan) : 0;
-        needed = bytes > needed ? bytes : needed;
+        const struct cached_plan *cached = &instance->plans[i];
+        bool lately = instance->forwards - cached->used < ONEDNN_LATELY;
+        if (cached->plan.layout.count > 0 && lately) {
+            size_t bytes = onednn_plan_arena_bytes(&cached->plan);
+            needed = bytes > needed ? bytes : needed;
+        }
     }
+    return needed;
+}
+
+/* Make the arena large enough for every plan that ran lately, and not much larger: a single huge
+ * image must not cost its memory for ever. All plans are bound anew when it moves; those that it
+ * does not hold go. */
+static int fit_arena(struct instance *instance)
+{
+    size_t needed = arena_needed(instance);
     if (instance->arena != NULL && instance->arena_bytes >= needed &&
         instance->arena_bytes / 2 <= needed) {
         return 0;
     }
     free(instance->arena);
     for (size_t i = 0; i < ONEDNN_PLANS; i++) {
-        instance->plans[i].plan.arena = NULL;
+        struct cached_plan *cached = &instance->plans[i];
+        cached->plan.arena = NULL;
+        if (cached->plan.layout.count > 0 && onednn_plan_arena_bytes(&cached->plan) > needed) {
+            drop_plan(instance, cached);
+        }
     }
     instance->arena = (unsigned char *)onednn_buffer_create(needed);
     instance->arena_bytes = instance->arena != NULL ? needed : 0;
@@ -268,12 +283,12 @@ static int ready_plan(struct instance *instance, uint32_t count, uint32_t height
     if (error != 0) {
         return error;
     }
+    cached->used = ++instance->forwards;
     error = fit_arena(instance);
     if (error == -ENOMEM) {
         drop_plan(instance, cached);
         return error;
     }
-    cached->used = ++instance->forwards;
     if (cached->plan.arena == NULL) {
         error = onednn_plan_bind(&cached->plan, instance->arena);
         if (error != 0) {

@@ -4,9 +4,10 @@
  *
  * Memory of an instance: the weights, packed once (twice at most, see onednn_weights.h), in a file
  * that all instances map where there is a cache_dir; one arena for activations, as large as the
- * largest batch shape among the ONEDNN_PLANS used last needs; and those shapes' primitives. A
- * forward of a shape that is among them allocates nothing. Batches that would want more than 50 MiB
- * of activations a thread are run in parts, down to a tile at a time.
+ * largest batch shape needs among the ONEDNN_PLANS used last, but those that did not run in the
+ * last ONEDNN_LATELY forwards; and those shapes' primitives. A forward of such a shape allocates
+ * nothing. Batches that would want more than 50 MiB of activations a thread are run in parts, down
+ * to a tile at a time.
  *
  * Environment: OMP_WAIT_POLICY must not be "active", GOMP_SPINCOUNT=0 may help (see
  * onednn_parallel.h). oneDNN's own DNNL_MAX_CPU_ISA is honoured: "auto" is bf16 only where both the
@@ -17,7 +18,8 @@
 
 #include "onednn_plan.h"
 
-#define ONEDNN_PLANS 16
+#define ONEDNN_PLANS  16
+#define ONEDNN_LATELY 64
 
 extern const struct backend backend_onednn;
 
