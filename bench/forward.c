@@ -5,7 +5,8 @@
  *   bench/forward [--model PATH] [--base 64] [--depth 4] [--channels 12] [--classes 11] [--size
  * 256] [--batch 1]
  *                 [--threads N] [--runs 10] [--precision f32|bf16|int8]
- *                 [--backend auto|onednn|amx|reference] [--profile]
+ *                 [--convolution auto|direct|winograd] [--backend auto|onednn|amx|reference]
+ *                 [--profile]
  *   bench/forward --peak [--threads N]
  *
  * Without --model, a UNet of transposed convolutions with random weights (the defaults: 31M
@@ -37,6 +38,7 @@
 struct settings {
     const char *model;
     const char *precision; /* NULL: each that there is */
+    const char *convolution;
     const char *backend;
     struct random_network random;
     uint32_t size;
@@ -232,6 +234,7 @@ static int bench_precision(const struct settings *settings, const struct network
 {
     struct backend_options options = {
         .precision = precision,
+        .convolution = settings->convolution,
         .threads = settings->threads,
         .preprocess = {.scale = 10000, .clip = true, .clip_low = 0, .clip_high = 1},
     };
@@ -361,6 +364,7 @@ static int set(struct settings *settings, int option, const char *text)
     case 'm': settings->model = text; return 0;
     case 'p': settings->precision = text; return 0;
     case 'k': settings->backend = text; return 0;
+    case 'w': settings->convolution = text; return 0;
     case 'b': return parse_number(text, 1024, &settings->random.base);
     case 'd': return parse_number(text, 8, &settings->random.depth);
     case 'c': return parse_number(text, 1024, &settings->random.channels);
@@ -377,13 +381,21 @@ static int set(struct settings *settings, int option, const char *text)
 static int parse(int argc, char **argv, struct settings *settings)
 {
     const struct option options[] = {
-        {"model", required_argument, NULL, 'm'},   {"precision", required_argument, NULL, 'p'},
-        {"backend", required_argument, NULL, 'k'}, {"base", required_argument, NULL, 'b'},
-        {"depth", required_argument, NULL, 'd'},   {"channels", required_argument, NULL, 'c'},
-        {"classes", required_argument, NULL, 'o'}, {"size", required_argument, NULL, 's'},
-        {"batch", required_argument, NULL, 'n'},   {"threads", required_argument, NULL, 't'},
-        {"runs", required_argument, NULL, 'r'},    {"profile", no_argument, &settings->profile, 1},
-        {"peak", no_argument, &settings->peak, 1}, {NULL, 0, NULL, 0},
+        {"model", required_argument, NULL, 'm'},
+        {"precision", required_argument, NULL, 'p'},
+        {"convolution", required_argument, NULL, 'w'},
+        {"backend", required_argument, NULL, 'k'},
+        {"base", required_argument, NULL, 'b'},
+        {"depth", required_argument, NULL, 'd'},
+        {"channels", required_argument, NULL, 'c'},
+        {"classes", required_argument, NULL, 'o'},
+        {"size", required_argument, NULL, 's'},
+        {"batch", required_argument, NULL, 'n'},
+        {"threads", required_argument, NULL, 't'},
+        {"runs", required_argument, NULL, 'r'},
+        {"profile", no_argument, &settings->profile, 1},
+        {"peak", no_argument, &settings->peak, 1},
+        {NULL, 0, NULL, 0},
     };
     for (;;) {
         int option = getopt_long(argc, argv, "", options, NULL);
@@ -402,6 +414,7 @@ int main(int argc, char **argv)
     struct settings settings = {
         .random = {.base = 64, .depth = 4, .channels = 12, .classes = 11},
         .backend = "auto",
+        .convolution = "auto",
         .size = 256,
         .batch = 1,
         .threads = cores > 0 ? (uint32_t)cores : 1,
@@ -411,7 +424,7 @@ int main(int argc, char **argv)
         fprintf(stderr,
                 "usage: forward [--model PATH | --base N --depth N --channels N --classes N] "
                 "[--size N] [--batch N] [--threads N] [--runs N] [--precision P] "
-                "[--backend B] [--profile] [--peak]\n");
+                "[--convolution auto|direct|winograd] [--backend B] [--profile] [--peak]\n");
         return EX_USAGE;
     }
     if (settings.peak) {

@@ -70,9 +70,9 @@ def start_engines(names, weights, calibration, trouble):
     return engines
 
 
-def own_forward(model, precision, runs, threads):
-    done = subprocess.run([BUILD / "bench/forward", "--model", model, "--threads", str(threads), "--runs", str(runs), "--precision", precision],
-                          check=True, capture_output=True, text=True)
+def own_forward(model, precision, runs, threads, convolution="direct"):
+    done = subprocess.run([BUILD / "bench/forward", "--model", model, "--threads", str(threads), "--runs", str(runs), "--precision", precision,
+                           "--convolution", convolution], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[0])
 
 
@@ -108,11 +108,15 @@ def calibrated(model, calibration, random):
 
 
 def measure(plan, model, weights, reference, random, precisions, threads, trouble):
-    """{engine: {rounds: [[ms, ...], ...], ...}} for one network; unetserve's are called unetserve-PRECISION."""
+    """{engine: {rounds: [[ms, ...], ...], ...}} for one network; unetserve's are called unetserve-PRECISION, and f32 with Winograd's convolutions
+    unetserve-f32-winograd."""
     names = [] if environment.python() is None else QUICK_ENGINES if plan.quick else ENGINES
     calibration = calibration_tiles()
     engines = start_engines([kind for kind in names if ENGINES[kind] != "int8" or "int8" in precisions], weights, calibration, trouble)
-    found = {f"unetserve-{precision}": {"rounds": [], "share_of_peak": []} for precision in precisions}
+    own = {f"unetserve-{precision}": (precision, "direct") for precision in precisions}
+    if "f32" in precisions:
+        own["unetserve-f32-winograd"] = ("f32", "winograd")
+    found = {engine: {"rounds": [], "share_of_peak": []} for engine in own}
     served = dict.fromkeys(precisions, model)
     try:
         for engine in engines:
@@ -120,9 +124,9 @@ def measure(plan, model, weights, reference, random, precisions, threads, troubl
         if "int8" in precisions:
             served["int8"], found["unetserve-int8"]["labels_equal"] = calibrated(model, calibration, random)
         for _ in range(plan.rounds):
-            for precision in precisions:
-                sample = own_forward(served[precision], precision, plan.forward_runs, threads)
-                entry = found[f"unetserve-{precision}"]
+            for engine, (precision, convolution) in own.items():
+                sample = own_forward(served[precision], precision, plan.forward_runs, threads, convolution)
+                entry = found[engine]
                 entry["rounds"].append(sample["samples_ms"])
                 entry["share_of_peak"].append(sample["share_of_peak"])
                 entry.update(gflop=sample["gflop"], parameters=sample["parameters"], peak_isa=sample["peak_isa"])

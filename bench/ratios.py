@@ -25,9 +25,10 @@ def of_pairs(over, under):
 
 
 def counterpart(engine, found):
-    """Our own forward pass in a peer's precision; what `precision = auto` serves (bf16 where the processor has it) for anything else."""
+    """Our own forward pass in a peer's precision; what `precision = auto` serves (bf16 where the processor has it, else f32 with Winograd's
+    convolutions) for anything else."""
     own = f"unetserve-{engine[-4:].lstrip('-')}" if engine.endswith(("f32", "int8")) else "unetserve-bf16"
-    return found.get(own, found["unetserve-f32"] if "unetserve-f32" in found else None)
+    return found.get(own, found.get("unetserve-f32-winograd", found.get("unetserve-f32")))
 
 
 def name_of(entry, found):

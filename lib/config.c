@@ -70,6 +70,7 @@ static void model_init(struct config_model *model)
     *model = (struct config_model){
         .devices = "auto",
         .precision = "auto",
+        .convolution = "auto",
         .backend = "auto",
         .sandbox = "server",
         .workers_per_device = 1,

@@ -98,6 +98,7 @@ static const struct config_key model_keys[] = {
     {"devices", CONFIG_DEVICES, MODEL(devices), 0, 0,
      "auto, cpu, cuda, a number of GPUs, or GPUs such as 0,2 or cuda:1 or GPU-UUID"},
     {"precision", CONFIG_CHOICE, MODEL(precision), 0, 0, "auto|f32|bf16|f16|int8"},
+    {"convolution", CONFIG_CHOICE, MODEL(convolution), 0, 0, "auto|direct|winograd"},
     {"backend", CONFIG_CHOICE, MODEL(backend), 0, 0, "auto|reference|onednn|amx|cudnn"},
     {"engine_timing", CONFIG_CHOICE, MODEL(engine_timing), 0, 0, "on|off"},
     {"workers_per_device", CONFIG_NUMBER, MODEL(workers_per_device), 1, 64, "1 to 64"},

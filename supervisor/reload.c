@@ -56,8 +56,8 @@ struct reload {
 static bool key_is_workers(const char *name)
 {
     static const char *const names[] = {
-        "path",           "python", "precision",        "backend",    "threads",
-        "max_batch_size", "tile",   "batch_timeout_ms", "batch_wait", "engine_timing"};
+        "path",           "python", "precision",        "convolution", "backend",      "threads",
+        "max_batch_size", "tile",   "batch_timeout_ms", "batch_wait",  "engine_timing"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(names[i], name) == 0)
             return true;

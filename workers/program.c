@@ -160,6 +160,7 @@ static int set_up(const struct program *program, struct worker *worker,
         .cache_dir = cache_of(config),
         .route = model->route,
         .no_timing = strcmp(model->engine_timing, "off") == 0,
+        .convolution = model->convolution,
     };
     int failure = find_model(program, model->path, &plugin, error, sizeof error);
     if (!failure)

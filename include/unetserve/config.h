@@ -30,6 +30,7 @@ struct config_model {
     char route[128];       /* "/predict" */
     char devices[1024];    /* "auto", "cpu", "cuda", "2", "0,2"; in children UUIDs of GPUs */
     char precision[16];    /* "auto" */
+    char convolution[16];  /* "auto" */
     char backend[16];      /* "auto" */
     uint32_t workers_per_device;
     uint32_t workers_min; /* the autoscaler's range; both 0: workers_per_device for each device */

@@ -276,6 +276,8 @@ struct unetserve_setup {
                               again; NULL: nowhere. To be opened in setup only */
     const char *route;     /* where it is served: "/predict"; NULL: not known */
     bool no_timing; /* do not spend the start on measuring what is fast here; absent: false */
+    const char *convolution; /* "auto", "direct" or "winograd"; overrides model.json unless "auto";
+                                absent: "auto" */
 };
 
 /*

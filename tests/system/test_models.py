@@ -16,6 +16,7 @@ import requests
 from conftest import BUILD, CHECKOUT, WAIT_S, unhurried, wait_until
 
 GOLDENS = CHECKOUT / "tests" / "goldens"
+HAS_WINOGRAD = {"avx2", "fma"} <= set(pathlib.Path("/proc/cpuinfo").read_text().split())
 
 
 def predict_json(server, document, **options):
@@ -110,6 +111,34 @@ def test_refusals_and_answers_at_the_same_time_do_not_mix(simple_server):
 @pytest.mark.parametrize("backend", ["reference", "onednn"])
 def test_demo_model_in_f32_agrees_with_torch(start_server, demo_model, scene, backend):
     server = start_server(config=unhurried(demo_model, f"backend = {backend}", "precision = f32"))
+    logits = numpy.load(GOLDENS / "scene_96x112.logits.npy").reshape(-1, 96, 112)
+    assert_labels_follow(predict_mask(server, scene), logits, 1e-3)
+    server.stop()
+
+
+@pytest.mark.parametrize("precision, convolution, winograd", [("f32", "winograd", True), ("f32", "direct", False), ("f32", "auto", False),
+                                                              ("auto", "auto", True), ("auto", "direct", False)])
+def test_winograds_convolutions_agree_with_torch(start_server, demo_model, scene, precision, convolution, winograd):
+    server = start_server(config=f"[model m]\npath = {demo_model}\nroute = /predict\nbackend = onednn\nprecision = {precision}\n"
+                                 f"convolution = {convolution}\n")
+    text = server.log_text()
+    in_f32 = " on onednn in f32" in text
+    assert ("convolutions are Winograd's" in text) == (winograd and in_f32 and HAS_WINOGRAD)
+    logits = numpy.load(GOLDENS / "scene_96x112.logits.npy").reshape(-1, 96, 112)
+    assert_labels_follow(predict_mask(server, scene), logits, 1e-3 if in_f32 else numpy.abs(logits).max() * 0.01)
+    server.stop()
+
+
+def test_sighup_takes_another_way_to_convolve(start_server, demo_model, scene):
+    config = f"[model m]\npath = {demo_model}\nroute = /predict\nbackend = onednn\nprecision = f32\n"
+    server = start_server(config=config)
+    assert "convolutions are Winograd's" not in server.log_text()
+    before = server.role("worker")
+    (server.directory / "unetserve.conf").write_text(config + "convolution = winograd\n")
+    server.send(signal.SIGHUP)
+    wait_until(lambda: "msg=reloaded" in server.log_text(), WAIT_S, "the reload")
+    assert not set(before) & set(server.role("worker"))
+    assert ("convolutions are Winograd's" in server.log_text()) == HAS_WINOGRAD
     logits = numpy.load(GOLDENS / "scene_96x112.logits.npy").reshape(-1, 96, 112)
     assert_labels_follow(predict_mask(server, scene), logits, 1e-3)
     server.stop()

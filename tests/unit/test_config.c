@@ -109,6 +109,8 @@ static const struct {
     {"[model a]\npath = x\nprecision = f\n", "x.conf:3: ", "'precision'", "auto|f32"},
     {"[model a]\npath = x\nbatch_timeout_ms = 60000.001\n", "x.conf:3: ", "'batch_timeout_ms'",
      "0 to 60000"},
+    {"[model a]\npath = x\nconvolution = fft\n", "x.conf:3: ", "'convolution'",
+     "auto|direct|winograd"},
     {"[model a]\npath = x\nengine_timing = yes\n", "x.conf:3: ", "'engine_timing'", "on|off"},
     {"[model a]\npath = x\nbatch_wait = never\n", "x.conf:3: ", "'batch_wait'", "receiving|always"},
     {"[model a]\npath = x\nbatch_timeout_ms = 11\ntimeout_ms = 10\n", "", "'batch_timeout_ms'",
@@ -219,6 +221,7 @@ static void test_batch_timeout_is_a_decimal_or_the_models(void **state)
         assert_int_equal(config.models[1].batch_timeout_us, CONFIG_MODELS_CHOICE);
         assert_string_equal(config.models[1].batch_wait, "receiving");
         assert_string_equal(config.models[1].engine_timing, "on");
+        assert_string_equal(config.models[1].convolution, "auto");
         assert_int_equal(config.models[2].batch_timeout_us, 0);
         round_trip();
         config = again;
@@ -236,7 +239,7 @@ static void test_write_comes_back(void **state)
               "7\napi_key_file = /etc/keys\nrun_dir = /r\ncache_dir = /c/d\n"
               "[model one]\npath = /x y/z=1.pth\nworkers = 2-3\nthreads = 2\n"
               "batch_timeout_ms = 5\ntile = 64\nmax_response_bytes = 3M\nbackend = onednn\n"
-              "engine_timing = off\n"
+              "engine_timing = off\nconvolution = winograd\n"
               "sandbox = files\nsandbox_paths = /a b:/c\n"
               "[model two]\npath = q\n"),
         0);

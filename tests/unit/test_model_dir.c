@@ -30,6 +30,7 @@ static void test_defaults(void **state)
     assert_string_equal(parsed.version, "1");
     assert_string_equal(parsed.family, "");
     assert_string_equal(parsed.precision, "auto");
+    assert_string_equal(parsed.convolution, "auto");
     assert_int_equal(parsed.tile, 256);
     assert_int_equal(parsed.in_channels, 0);
     assert_int_equal(parsed.class_count, 0);
@@ -42,7 +43,8 @@ static void test_every_key(void **state)
     (void)state;
     parse("{\"name\": \"fields\", \"version\": \"7b\", \"family\": \"cbr\", \"weights\": \"w.pth\","
           " \"concat\": \"skip_up\","
-          " \"in_channels\": 4, \"tile\": 128, \"precision\": \"bf16\", \"license\": \"MIT\","
+          " \"in_channels\": 4, \"tile\": 128, \"precision\": \"bf16\", \"convolution\": "
+          "\"direct\", \"license\": \"MIT\","
           " \"source\": \"here\", \"preprocess\": {\"offset\": -1000, \"scale\": 2.5,"
           " \"clip\": [-1, 2]}, \"classes\": [\"water\","
           " {\"name\": \"crop\", \"code\": 40, \"color\": \"#F09610\"},"
@@ -55,6 +57,7 @@ static void test_every_key(void **state)
     assert_int_equal(parsed.in_channels, 4);
     assert_int_equal(parsed.tile, 128);
     assert_string_equal(parsed.precision, "bf16");
+    assert_string_equal(parsed.convolution, "direct");
     assert_string_equal(parsed.license, "MIT");
     assert_string_equal(parsed.source, "here");
     assert_true(parsed.offset == -1000.0f && parsed.scale == 2.5f && parsed.clip);
@@ -99,6 +102,7 @@ static void test_refusals(void **state)
         {"{\"concat\": \"both\"}", "\"concat\" must be one of skip_up, up_skip"},
         {"{\"family\": null}", "\"family\" must be one of"},
         {"{\"precision\": \"fp16\"}", "\"precision\" must be one of auto, f32, bf16, f16, int8"},
+        {"{\"convolution\": \"fft\"}", "\"convolution\" must be one of auto, direct, winograd"},
         {"{\"in_channels\": 0}", "\"in_channels\" must be a whole number from 1 to 65535"},
         {"{\"in_channels\": 1.5}", "\"in_channels\""},
         {"{\"tile\": -1}", "\"tile\""},

@@ -470,6 +470,8 @@ struct sharing {
     unsigned loads;
     unsigned warnings;
     unsigned notes;
+    unsigned winograd; /* notes that layers are */
+    const char *convolution;
     char last[512];
 };
 
@@ -486,6 +488,10 @@ static int load_shared(void *opaque, const struct network **out, char *error, si
 static void log_shared(void *opaque, int level, const char *text)
 {
     struct sharing *sharing = (struct sharing *)opaque;
+    if (strstr(text, "Winograd") != NULL) {
+        sharing->winograd++;
+        return;
+    }
     *(level < 6 ? &sharing->warnings : &sharing->notes) += 1;
     strncpy(sharing->last, text, sizeof sharing->last - 1);
 }
@@ -502,6 +508,7 @@ static void run_shared(struct sharing *sharing, const char *precision, struct ti
     }
     bare.layers = layers;
     struct backend_options options = {.precision = precision,
+                                      .convolution = sharing->convolution,
                                       .threads = 2,
                                       .preprocess = plain,
                                       .opaque = sharing,
@@ -512,7 +519,7 @@ static void run_shared(struct sharing *sharing, const char *precision, struct ti
                                       .log = log_shared};
     char error[256] = "";
     void *instance = NULL;
-    sharing->loads = sharing->warnings = sharing->notes = 0;
+    sharing->loads = sharing->warnings = sharing->notes = sharing->winograd = 0;
     assert_int_equal(backend_onednn.create(&bare, &options, &instance, error, sizeof error), 0);
     assert_int_equal(backend_onednn.forward(instance, &tiles->batch), 0);
     backend_onednn.destroy(instance);
@@ -535,9 +542,15 @@ static void damage(const char *directory)
     globfree(&found);
 }
 
-static void check_sharing(const char *precision)
+static bool has_winograd(void)
 {
-    struct sharing sharing = {.directory = "/tmp/test_onednn-XXXXXX"};
+    struct onednn_isa isa = onednn_isa_detect();
+    return onednn_winograd_select(&isa) != NULL;
+}
+
+static void check_sharing(const char *precision, const char *convolution)
+{
+    struct sharing sharing = {.directory = "/tmp/test_onednn-XXXXXX", .convolution = convolution};
     struct network network;
     two_levels(&network, 5, 12, 7, true); /* counts of channels that are padded */
     sharing.network = &network;
@@ -554,9 +567,17 @@ static void check_sharing(const char *precision)
     struct quantise_ranges ranges;
     ranges_make(&network, "reference", &plain, &tiles.batch, &ranges);
     sharing.ranges = strcmp(precision, "int8") == 0 ? &ranges : NULL;
-    void *instance = make_with(&backend_onednn, &network, precision, &plain, sharing.ranges);
+    struct backend_options options = {.precision = precision,
+                                      .convolution = convolution,
+                                      .threads = 2,
+                                      .preprocess = plain,
+                                      .ranges = sharing.ranges};
+    char error[256] = "";
+    void *instance = NULL;
+    assert_int_equal(backend_onednn.create(&network, &options, &instance, error, sizeof error), 0);
     assert_int_equal(backend_onednn.forward(instance, &tiles.batch), 0);
     backend_onednn.destroy(instance);
+    bool winograd = strcmp(convolution, "winograd") == 0 && has_winograd();
     /* packed, then mapped, damaged and packed again, mapped, and no cache at all */
     static const unsigned loads[] = {1, 0, 1, 0, 1};
     static const unsigned warnings[] = {0, 0, 1, 0, 1};
@@ -571,6 +592,7 @@ static void check_sharing(const char *precision)
         assert_int_equal(sharing.loads, loads[step]);
         assert_int_equal(sharing.warnings, warnings[step]);
         assert_int_equal(sharing.notes, notes[step]);
+        assert_int_equal(sharing.winograd, winograd ? 1 : 0);
         assert_non_null(strstr(sharing.last, step == 4 ? "somebody else" : "mapped from"));
         for (uint32_t i = 0; i < 2; i++) {
             assert_memory_equal(tiles.logits[i], shared.logits[i],
@@ -591,10 +613,11 @@ static void check_sharing(const char *precision)
 static void packed_weights_are_shared(void **state)
 {
     (void)state;
-    check_sharing("f32");
-    check_sharing("auto");
+    check_sharing("f32", "direct");
+    check_sharing("f32", "winograd");
+    check_sharing("auto", "direct");
     if (has_vnni()) {
-        check_sharing("int8");
+        check_sharing("int8", "auto");
     }
 }
 
@@ -605,30 +628,32 @@ static void the_key_tells_networks_apart(void **state)
     struct network network;
     two_levels(&network, 3, 4, 4, true);
     struct backend_options options = {.threads = 2, .weights_id = {1, 2}};
-    struct packed_hash keys[8];
-    keys[0] = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
-    struct packed_hash again = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
+    struct packed_hash keys[10];
+    keys[0] = onednn_packed_key(&network, &options, ONEDNN_F32, NULL, 256);
+    struct packed_hash again = onednn_packed_key(&network, &options, ONEDNN_F32, NULL, 256);
     assert_memory_equal(&keys[0], &again, sizeof again);
-    keys[1] = onednn_packed_key(&network, &options, ONEDNN_BF16, 256);
-    keys[2] = onednn_packed_key(&network, &options, ONEDNN_F32, 128);
+    keys[1] = onednn_packed_key(&network, &options, ONEDNN_BF16, NULL, 256);
+    keys[2] = onednn_packed_key(&network, &options, ONEDNN_F32, NULL, 128);
     options.threads = 3;
-    keys[3] = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
+    keys[3] = onednn_packed_key(&network, &options, ONEDNN_F32, NULL, 256);
     options.threads = 2;
     options.weights_id.high = 3;
-    keys[4] = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
+    keys[4] = onednn_packed_key(&network, &options, ONEDNN_F32, NULL, 256);
     options.weights_id.high = 2;
     network.layers[1].relu = false;
-    keys[5] = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
+    keys[5] = onednn_packed_key(&network, &options, ONEDNN_F32, NULL, 256);
     network.layers[1].relu = true;
     network.in_channels = 4;
-    keys[6] = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
+    keys[6] = onednn_packed_key(&network, &options, ONEDNN_F32, NULL, 256);
     network.in_channels = 3;
     struct quantise_range some[64] = {{.high = 1.0F, .known = true}};
     struct quantise_ranges ranges = {.layer_count = network.layer_count, .layers = some};
     quantise_ranges_seal(&ranges);
     options.ranges = &ranges;
-    keys[7] = onednn_packed_key(&network, &options, ONEDNN_F32, 256);
-    for (size_t i = 0; i < 8; i++) {
+    keys[7] = onednn_packed_key(&network, &options, ONEDNN_F32, NULL, 256);
+    keys[8] = onednn_packed_key(&network, &options, ONEDNN_F32, &onednn_winograd_avx2, 256);
+    keys[9] = onednn_packed_key(&network, &options, ONEDNN_F32, &onednn_winograd_avx512, 256);
+    for (size_t i = 0; i < 10; i++) {
         for (size_t k = 0; k < i; k++) {
             assert_memory_not_equal(&keys[i], &keys[k], sizeof keys[i]);
         }

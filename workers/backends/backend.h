@@ -37,8 +37,10 @@ typedef void backend_observe(void *opaque, size_t layer, const struct backend_si
 struct backend_options {
     const char *
         precision; /* "auto", "f32", "bf16", "f16", "int8": -EINVAL where the backend has no such */
-    uint32_t threads; /* at least 1 */
-    uint32_t device;  /* GPU ordinal; ignored on a CPU */
+    const char *convolution; /* "auto", "direct" or "winograd", of layers in f32 on the onednn
+                                backend; NULL: "auto" */
+    uint32_t threads;        /* at least 1 */
+    uint32_t device;         /* GPU ordinal; ignored on a CPU */
     struct backend_preprocess preprocess;
     uint32_t tile;              /* the usual height and width; 0: not known */
     uint32_t max_batch;         /* tiles that come at once, at most; 0: not known */

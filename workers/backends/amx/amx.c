@@ -208,7 +208,7 @@ static struct packed_hash key_of(const struct network *network,
         char backend[8];
         uint32_t format;
         uint32_t integer;
-    } key = {onednn_packed_key(network, options, ONEDNN_BF16, 0), "amx", AMX_FORMAT,
+    } key = {onednn_packed_key(network, options, ONEDNN_BF16, NULL, 0), "amx", AMX_FORMAT,
              wants_int8(options) ? 1 : 0};
     return packed_hash_of(&key, sizeof key);
 }

@@ -29,8 +29,9 @@ struct cached_plan {
 struct instance {
     struct network network; /* a copy without weights, biases */
     struct backend_options options;
-    enum onednn_type type; /* of floats */
-    bool integer;          /* precision int8, and then codes */
+    enum onednn_type type;                         /* of floats */
+    bool integer;                                  /* precision int8, and then codes */
+    const struct onednn_winograd_kernel *winograd; /* NULL: all convolutions are direct */
     struct quantise_plan codes;
     struct onednn_machine machine;
     const struct onednn_rows *rows;
@@ -131,6 +132,13 @@ static uint32_t channels_of(const struct network *network, uint32_t value)
     return value == 0 ? network->in_channels : network->layers[value - 1].channels;
 }
 
+static uint32_t usual_size(const struct network *network)
+{
+    uint32_t multiple = network->size_multiple > 0 ? network->size_multiple : 1;
+    uint32_t size = USUAL_TILE > network->size_min ? USUAL_TILE : network->size_min;
+    return (size + multiple - 1) / multiple * multiple;
+}
+
 static int take_integers(const struct network *network, size_t index, struct instance *instance)
 {
     const struct network_layer *layer = &network->layers[index];
@@ -142,6 +150,25 @@ static int take_integers(const struct network *network, size_t index, struct ins
                                                       &integers, &instance->weights[index]);
 }
 
+/* The kernel that is to run a layer, whatever size its images have; NULL: oneDNN. */
+static const struct onednn_winograd_kernel *winograd_of(const struct network *network, size_t index,
+                                                        const struct instance *instance)
+{
+    const struct network_layer *layer = &network->layers[index];
+    uint32_t size = usual_size(network);
+    uint32_t channels = 0;
+    uint32_t height = 0;
+    uint32_t width = 0;
+    bool fits = layer->op == NETWORK_CONV && layer->kernel == 3 && layer->stride == 1 &&
+                layer->padding == 1 &&
+                network_value_shape(network, (uint32_t)index + 1, size, size, &channels, &height,
+                                    &width) == 0;
+    return fits && onednn_winograd_pays(channels_of(network, layer->inputs[0]), channels, height,
+                                        width)
+               ? instance->winograd
+               : NULL;
+}
+
 static int take_layer(const struct network *network, size_t index, struct instance *instance)
 {
     const struct network_layer *layer = &network->layers[index];
@@ -149,10 +176,15 @@ static int take_layer(const struct network *network, size_t index, struct instan
     struct onednn_weights *weights = &instance->weights[index];
     uint32_t from = channels_of(network, layer->inputs[0]);
     bool integer = instance->integer && quantise_layer_is_integer(network, &instance->codes, index);
+    const struct onednn_winograd_kernel *winograd = winograd_of(network, index, instance);
     if (instance->packed.view.data != NULL) {
         enum onednn_type type = integer ? ONEDNN_S8 : instance->type;
-        return onednn_weights_adopt(machine, layer, type, from, &instance->packed.view,
+        return onednn_weights_adopt(machine, layer, type, winograd, from, &instance->packed.view,
                                     (uint32_t)index, weights);
+    }
+    if (winograd != NULL) {
+        return onednn_weights_create_winograd(machine, layer, winograd, from,
+                                              instance->options.threads, weights);
     }
     return integer ? take_integers(network, index, instance)
                    : onednn_weights_create(machine, layer, instance->type, from, weights);
@@ -212,7 +244,8 @@ static int make_plan(struct instance *instance, uint32_t count, uint32_t height,
     for (size_t i = 0; i <= instance->network.layer_count && error == -EBUSY; i++) {
         error = onednn_plan_create(&instance->network, &instance->machine, instance->type,
                                    instance->integer ? &instance->codes : NULL, instance->weights,
-                                   count, height, width, &busy, &cached->plan);
+                                   instance->options.threads, count, height, width, &busy,
+                                   &cached->plan);
         if (error == -EBUSY) {
             make_room(instance, busy);
         }
@@ -299,13 +332,6 @@ static int ready_plan(struct instance *instance, uint32_t count, uint32_t height
     return 0;
 }
 
-static uint32_t usual_size(const struct network *network)
-{
-    uint32_t multiple = network->size_multiple > 0 ? network->size_multiple : 1;
-    uint32_t size = USUAL_TILE > network->size_min ? USUAL_TILE : network->size_min;
-    return (size + multiple - 1) / multiple * multiple;
-}
-
 static int prepare_usual(struct instance *instance)
 {
     uint32_t size = usual_size(&instance->network);
@@ -319,6 +345,7 @@ struct making {
     const struct backend_options *options;
     enum onednn_type type;
     bool integer;
+    const struct onednn_winograd_kernel *winograd;
     char *error;
     size_t error_size;
 };
@@ -369,12 +396,14 @@ static int make_instance(const struct making *making, const struct network *netw
     }
     made->options = *making->options;
     made->options.precision = NULL; /* the caller's strings need not live on */
+    made->options.convolution = NULL;
     made->options.cache_dir = NULL;
     made->options.ranges = NULL;
     made->options.observe = making->type == ONEDNN_F32 && !making->integer ? made->options.observe
                                                                            : NULL;
     made->type = making->type;
     made->integer = making->integer;
+    made->winograd = making->winograd;
     made->rows = onednn_rows_select(onednn_isa_detect().vector);
     if (packed != NULL) {
         made->packed = *packed;
@@ -424,6 +453,22 @@ static int write_shared(void *opaque, void *made, struct packed_draft *draft, ch
     return onednn_packed_write(&instance->network, instance->weights, draft, note, note_size);
 }
 
+static void tell_winograd(const struct backend_options *options, const struct instance *instance)
+{
+    size_t all = 0;
+    size_t count = 0;
+    for (size_t i = 0; i < instance->network.layer_count; i++) {
+        all += instance->weights[i].bias != NULL ? 1 : 0;
+        count += instance->weights[i].winograd != NULL ? 1 : 0;
+    }
+    if (count > 0 && options->log != NULL) {
+        char text[96];
+        snprintf(text, sizeof text, "%zu of %zu convolutions are Winograd's, for %s", count, all,
+                 instance->winograd->name);
+        options->log(options->opaque, 6, text);
+    }
+}
+
 static int create(const struct network *network, const struct backend_options *options,
                   void **instance, char *error, size_t error_size)
 {
@@ -440,12 +485,16 @@ static int create(const struct network *network, const struct backend_options *o
     }
     making.type = precision.type;
     making.integer = precision.integer;
+    struct onednn_isa isa = onednn_isa_detect();
+    making.winograd = precision.winograd ? onednn_winograd_select(&isa) : NULL;
     onednn_parallel_set_threads(options->threads);
-    struct packed_hash key = onednn_packed_key(network, options, making.type, usual_size(network));
+    struct packed_hash key = onednn_packed_key(network, options, making.type, making.winograd,
+                                               usual_size(network));
     struct packed_maker maker = {&making, adopt_shared, pack_own, write_shared, destroy};
     void *made = NULL;
     code = packed_share(options, &key, &maker, &made);
     if (code == 0) {
+        tell_winograd(options, (const struct instance *)made);
         *instance = made;
     }
     return code;

@@ -9,6 +9,9 @@
  * nothing. Batches that would want more than 50 MiB of activations a thread are run in parts, down
  * to a tile at a time.
  *
+ * In f32, wide 3 x 3 convolutions may be Winograd's (onednn_winograd.h), whose weights are four
+ * times as large and whose scratch lies in the arena; options->convolution says whether.
+ *
  * Environment: OMP_WAIT_POLICY must not be "active", GOMP_SPINCOUNT=0 may help (see
  * onednn_parallel.h). oneDNN's own DNNL_MAX_CPU_ISA is honoured: "auto" is bf16 only where both the
  * processor and oneDNN have it.

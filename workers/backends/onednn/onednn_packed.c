@@ -27,6 +27,7 @@ struct key_numbers {
     char program[16];
     char library[48];
     uint32_t isa;
+    uint32_t winograd; /* output channels that its kernel takes together; 0: not wanted */
     uint32_t type;
     uint32_t threads;
     uint32_t tile;
@@ -60,7 +61,7 @@ static struct packed_hash hash_layers(const struct network *network)
 
 struct packed_hash onednn_packed_key(const struct network *network,
                                      const struct backend_options *options, enum onednn_type type,
-                                     uint32_t tile)
+                                     const struct onednn_winograd_kernel *winograd, uint32_t tile)
 {
     const dnnl_version_t *version = dnnl_version();
     struct key_numbers key;
@@ -69,6 +70,7 @@ struct packed_hash onednn_packed_key(const struct network *network,
     key.layers = hash_layers(network);
     key.ranges = options->ranges != NULL ? options->ranges->id : (struct packed_hash){0, 0};
     key.isa = (uint32_t)dnnl_get_effective_cpu_isa();
+    key.winograd = winograd != NULL ? (uint32_t)winograd->panel : 0;
     key.type = (uint32_t)type;
     key.threads = options->threads;
     key.tile = tile;
@@ -91,12 +93,12 @@ int onednn_packed_write(const struct network *network, const struct onednn_weigh
     for (size_t i = 0; i < network->layer_count; i++) {
         const struct onednn_weights *own = &weights[i];
         const struct onednn_form *first = &own->forms[0];
-        if (first->memory == NULL) {
+        if (first->data == NULL) {
             continue;
         }
         uint32_t layer = (uint32_t)i;
-        packed_collect(&all, layer, PACKED_WEIGHTS, onednn_form_hash(&first->desc), first->data,
-                       dnnl_memory_desc_get_size(&first->desc));
+        packed_collect(&all, layer, PACKED_WEIGHTS, onednn_weights_hash(own), first->data,
+                       onednn_weights_bytes(own));
         size_t bytes = (size_t)own->dims[0] * sizeof(float);
         packed_collect(&all, layer, PACKED_BIAS, plain, own->bias, bytes);
         if (own->scales != NULL) {

@@ -4,6 +4,7 @@
 #include "onednn_parallel.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +27,7 @@ struct maker {
     const struct network *network;
     const struct onednn_machine *machine;
     struct onednn_plan *plan;
+    uint32_t threads;
 };
 
 static const struct onednn_value *input_value(const struct maker *maker, size_t layer)
@@ -182,8 +184,30 @@ static void set_offsets(const struct maker *maker, size_t layer, struct onednn_s
     step->out_offset = placing->has_scratch ? placing->scratch : layout->values[layer + 1].offset;
 }
 
+static void make_winograd(const struct maker *maker, size_t layer,
+                          const struct onednn_weights *weights)
+{
+    struct onednn_plan *plan = maker->plan;
+    struct onednn_step *step = &plan->steps[layer];
+    const struct onednn_value *in = input_value(maker, layer);
+    struct onednn_winograd_layer sizes = {.in_channels = in->channels,
+                                          .out_channels = maker->network->layers[layer].channels,
+                                          .count = plan->layout.count,
+                                          .height = in->height,
+                                          .width = in->width};
+    size_t bytes = onednn_winograd_scratch_bytes(weights->winograd, &sizes, maker->threads);
+    plan->scratch_bytes = bytes > plan->scratch_bytes ? bytes : plan->scratch_bytes;
+    step->winograd = weights;
+    snprintf(step->implementation, sizeof step->implementation, "winograd:%s",
+             weights->winograd->name);
+}
+
 static int make_step(const struct maker *maker, size_t layer, struct onednn_weights *weights)
 {
+    if (weights->winograd != NULL) {
+        make_winograd(maker, layer, weights);
+        return 0;
+    }
     struct onednn_step *step = &maker->plan->steps[layer];
     dnnl_memory_desc_t in;
     dnnl_memory_desc_t out;
@@ -203,11 +227,12 @@ static int make_step(const struct maker *maker, size_t layer, struct onednn_weig
 
 int onednn_plan_create(const struct network *network, const struct onednn_machine *machine,
                        enum onednn_type type, const struct quantise_plan *codes,
-                       struct onednn_weights *weights, uint32_t count, uint32_t height,
-                       uint32_t width, size_t *busy, struct onednn_plan *out)
+                       struct onednn_weights *weights, uint32_t threads, uint32_t count,
+                       uint32_t height, uint32_t width, size_t *busy, struct onednn_plan *out)
 {
     struct onednn_plan plan = {.layer_count = network->layer_count};
-    struct maker maker = {.network = network, .machine = machine, .plan = &plan};
+    struct maker maker = {
+        .network = network, .machine = machine, .plan = &plan, .threads = threads};
     int error = onednn_layout_create(network, type, codes, count, height, width, &plan.layout);
     if (error != 0) {
         return error;
@@ -314,6 +339,28 @@ static int run_convolution(const struct runner *r, const struct onednn_step *ste
     dnnl_status_t status = dnnl_primitive_execute(step->primitive, r->run->machine->stream, count,
                                                   args);
     return status == dnnl_success ? 0 : -EIO;
+}
+
+static void run_winograd(const struct runner *r, size_t layer)
+{
+    const struct network_layer *conv = &r->run->network->layers[layer];
+    const struct onednn_weights *weights = r->plan->steps[layer].winograd;
+    struct onednn_view in = view_of(r, conv->inputs[0]);
+    struct onednn_view out = view_of(r, (uint32_t)layer + 1);
+    struct onednn_winograd_layer call = {.in = (const float *)in.data,
+                                         .in_pitch = in.pitch,
+                                         .in_channels = in.channels,
+                                         .out = (float *)out.data,
+                                         .out_pitch = out.pitch,
+                                         .out_channels = out.channels,
+                                         .weights = (const float *)weights->forms[0].data,
+                                         .bias = weights->bias,
+                                         .count = r->crew.count,
+                                         .height = in.height,
+                                         .width = in.width,
+                                         .relu = conv->relu};
+    onednn_winograd_run(weights->winograd, &call, r->crew.threads,
+                        r->plan->arena + scratch_offset(r->plan));
 }
 
 /* From what the convolution put out to the layer's value. */
@@ -423,6 +470,9 @@ static int run_layer(const struct runner *r, size_t layer)
     const struct onednn_step *step = &r->plan->steps[layer];
     uint64_t start = now_ns(r->run);
     int error = step->primitive != NULL ? run_convolution(r, step) : 0;
+    if (step->winograd != NULL) {
+        run_winograd(r, layer);
+    }
     uint64_t between = now_ns(r->run);
     if (error == 0) {
         run_own(r, layer);

@@ -9,9 +9,10 @@
 #include "onednn_layout.h"
 #include "onednn_weights.h"
 
-/* One layer's convolution. primitive is NULL where the layer has none. */
+/* One layer's convolution. Without primitive and winograd the layer has none. */
 struct onednn_step {
     dnnl_primitive_t primitive;
+    const struct onednn_weights *winograd; /* not owned; not NULL: our own kernel, with these */
     dnnl_memory_t in;
     dnnl_memory_t out;
     dnnl_memory_t scratch; /* NULL if it needs none */
@@ -50,8 +51,8 @@ struct onednn_run {
  * 0, -EINVAL, -ENOMEM, -EIO. Free with onednn_plan_free. */
 int onednn_plan_create(const struct network *network, const struct onednn_machine *machine,
                        enum onednn_type type, const struct quantise_plan *codes,
-                       struct onednn_weights *weights, uint32_t count, uint32_t height,
-                       uint32_t width, size_t *busy, struct onednn_plan *out);
+                       struct onednn_weights *weights, uint32_t threads, uint32_t count,
+                       uint32_t height, uint32_t width, size_t *busy, struct onednn_plan *out);
 void onednn_plan_free(struct onednn_plan *plan);
 
 /* Bytes of arena that it needs. */

@@ -66,6 +66,20 @@ int onednn_precision_check(const char *precision, char *error, size_t error_size
     return choose(precision, &chosen, error, error_size);
 }
 
+/* f32 that was asked for is what it has always been, bit by bit, unless Winograd is asked for, too.
+ */
+static bool wants_winograd(const struct backend_options *options,
+                           const struct onednn_precision *precision)
+{
+    if (precision->type != ONEDNN_F32 || precision->integer) {
+        return false;
+    }
+    if (options->convolution == NULL || strcmp(options->convolution, "auto") == 0) {
+        return strcmp(options->precision, "auto") == 0;
+    }
+    return strcmp(options->convolution, "winograd") == 0;
+}
+
 int onednn_precision_choose(const struct network *network, const struct backend_options *options,
                             struct onednn_precision *out, char *error, size_t error_size)
 {
@@ -75,6 +89,7 @@ int onednn_precision_choose(const struct network *network, const struct backend_
         code = backend_check_ranges(network, options, error, error_size);
     }
     if (code == 0) {
+        chosen.winograd = wants_winograd(options, &chosen);
         *out = chosen;
     }
     return code;

@@ -9,6 +9,7 @@
 struct onednn_precision {
     enum onednn_type type; /* of floats: with int8, of what it leaves in float */
     bool integer;          /* int8 */
+    bool winograd;         /* where it pays */
 };
 
 /* Is that precision to be had here? 0, or -EINVAL and a sentence. */

@@ -7,6 +7,8 @@
 
 #define CACHE_LINE_BYTES 64u
 #define HUGE_PAGE_BYTES  (2u << 20)
+/* Names what onednn_winograd_pack makes; another number when it makes something else. */
+#define WINOGRAD_FORM UINT64_C(0x77696e6f67726101)
 
 void *onednn_buffer_create(size_t bytes)
 {
@@ -97,6 +99,30 @@ int onednn_weights_create(const struct onednn_machine *machine, const struct net
     return 0;
 }
 
+int onednn_weights_create_winograd(const struct onednn_machine *machine,
+                                   const struct network_layer *layer,
+                                   const struct onednn_winograd_kernel *kernel,
+                                   uint32_t in_channels, uint32_t threads,
+                                   struct onednn_weights *out)
+{
+    struct onednn_weights weights = shape_of(layer, ONEDNN_F32, in_channels);
+    weights.winograd = kernel;
+    int error = make_bias(machine, &weights);
+    if (error == 0) {
+        weights.forms[0].data = onednn_buffer_create(onednn_weights_bytes(&weights));
+        error = weights.forms[0].data == NULL ? -ENOMEM : 0;
+    }
+    if (error != 0) {
+        onednn_weights_free(&weights);
+        return error;
+    }
+    memcpy(weights.bias, layer->bias, layer->channels * sizeof *weights.bias);
+    onednn_winograd_pack(kernel, layer->weights, in_channels, layer->channels, threads,
+                         (float *)weights.forms[0].data);
+    *out = weights;
+    return 0;
+}
+
 int onednn_weights_create_integer(const struct onednn_machine *machine,
                                   const struct network_layer *layer, uint32_t in_channels,
                                   struct quantise_conv *integers, struct onednn_weights *out)
@@ -137,13 +163,28 @@ static int adopt_scales(const struct packed_view *packed, uint32_t number,
     return 0;
 }
 
+/* Transformed weights where they lie in a file. */
+static int adopt_winograd(const struct packed_view *packed, uint32_t number,
+                          struct onednn_weights *weights)
+{
+    struct packed_hash wanted = onednn_weights_hash(weights);
+    const struct packed_section *found = packed_file_find(packed, number, PACKED_WEIGHTS, &wanted);
+    if (found == NULL || found->bytes != onednn_weights_bytes(weights)) {
+        return -ESTALE;
+    }
+    weights->forms[0] = (struct onednn_form){
+        .data = (void *)(uintptr_t)(packed->data + found->offset), .mapped = true};
+    return 0;
+}
+
 int onednn_weights_adopt(const struct onednn_machine *machine, const struct network_layer *layer,
-                         enum onednn_type type, uint32_t in_channels,
-                         const struct packed_view *packed, uint32_t number,
+                         enum onednn_type type, const struct onednn_winograd_kernel *kernel,
+                         uint32_t in_channels, const struct packed_view *packed, uint32_t number,
                          struct onednn_weights *out)
 {
     static const struct packed_hash plain = {0, 0};
     struct onednn_weights weights = shape_of(layer, type, in_channels);
+    weights.winograd = kernel;
     const struct packed_section *bias = packed_file_find(packed, number, PACKED_BIAS, &plain);
     size_t bytes = (size_t)weights.dims[0] * sizeof(float);
     if (bias == NULL || bias->bytes != bytes) {
@@ -152,6 +193,9 @@ int onednn_weights_adopt(const struct onednn_machine *machine, const struct netw
     int error = make_bias(machine, &weights);
     if (error == 0 && type == ONEDNN_S8) {
         error = adopt_scales(packed, number, &weights);
+    }
+    if (error == 0 && kernel != NULL) {
+        error = adopt_winograd(packed, number, &weights);
     }
     if (error != 0) {
         onednn_weights_free(&weights);
@@ -292,6 +336,24 @@ struct packed_hash onednn_form_hash(const dnnl_memory_desc_t *desc)
         used.extra.asymm_compensation_mask = desc->extra.asymm_compensation_mask;
     }
     return packed_hash_of(&used, sizeof used);
+}
+
+struct packed_hash onednn_weights_hash(const struct onednn_weights *weights)
+{
+    if (weights->winograd == NULL) {
+        return onednn_form_hash(&weights->forms[0].desc);
+    }
+    const uint64_t form[] = {WINOGRAD_FORM, weights->winograd->panel, (uint64_t)weights->dims[0],
+                             (uint64_t)weights->dims[1]};
+    return packed_hash_of(form, sizeof form);
+}
+
+size_t onednn_weights_bytes(const struct onednn_weights *weights)
+{
+    return weights->winograd == NULL
+               ? dnnl_memory_desc_get_size(&weights->forms[0].desc)
+               : onednn_winograd_weights_bytes(weights->winograd, (size_t)weights->dims[1],
+                                               (size_t)weights->dims[0]);
 }
 
 /* The first form from the shared file. oneDNN reads weights and never writes to them. */

@@ -9,6 +9,7 @@
 #define ONEDNN_WEIGHTS_H
 
 #include "onednn_kernels.h"
+#include "onednn_winograd.h"
 #include "workers/backends/packed_file.h"
 #include "workers/backends/quantise.h"
 #include "workers/models/unet/network.h"
@@ -25,6 +26,7 @@ struct onednn_machine {
     dnnl_primitive_attr_t relu;  /* the same, and ReLU after the convolution */
 };
 
+/* memory is NULL, and desc says nothing, where they are transformed for our own kernel. */
 struct onednn_form {
     dnnl_memory_desc_t desc;
     dnnl_memory_t memory;
@@ -33,8 +35,9 @@ struct onednn_form {
 };
 
 struct onednn_weights {
-    enum onednn_type type; /* S8: integers */
-    dnnl_dims_t dims;      /* out, in, kernel, kernel, as oneDNN is told */
+    enum onednn_type type;                         /* S8: integers */
+    dnnl_dims_t dims;                              /* out, in, kernel, kernel, as oneDNN is told */
+    const struct onednn_winograd_kernel *winograd; /* that the only form is for; NULL: oneDNN */
     struct onednn_form forms[ONEDNN_WEIGHT_FORMS];
     const void *plain; /* out x in x kernel x kernel, until the first form is made: the network's */
     void *turned;      /* or these, of CONV_UP, or of integers */
@@ -51,16 +54,24 @@ struct onednn_weights {
 int onednn_weights_create(const struct onednn_machine *machine, const struct network_layer *layer,
                           enum onednn_type type, uint32_t in_channels, struct onednn_weights *out);
 
+/* The same, transformed for that kernel, in f32; nothing of the layer is needed afterwards. */
+int onednn_weights_create_winograd(const struct onednn_machine *machine,
+                                   const struct network_layer *layer,
+                                   const struct onednn_winograd_kernel *kernel,
+                                   uint32_t in_channels, uint32_t threads,
+                                   struct onednn_weights *out);
+
 /* The same from integers, which are the weights' own from then on, also on failure. */
 int onednn_weights_create_integer(const struct onednn_machine *machine,
                                   const struct network_layer *layer, uint32_t in_channels,
                                   struct quantise_conv *integers, struct onednn_weights *out);
 
 /* The same from a file of packed weights, which must stay mapped until onednn_weights_free: the
- * first form is used where it lies. -ESTALE: the file lacks the layer. */
+ * first form is used where it lies. kernel: as for onednn_weights_create_winograd, or NULL.
+ * -ESTALE: the file lacks the layer. */
 int onednn_weights_adopt(const struct onednn_machine *machine, const struct network_layer *layer,
-                         enum onednn_type type, uint32_t in_channels,
-                         const struct packed_view *packed, uint32_t number,
+                         enum onednn_type type, const struct onednn_winograd_kernel *kernel,
+                         uint32_t in_channels, const struct packed_view *packed, uint32_t number,
                          struct onednn_weights *out);
 void onednn_weights_free(struct onednn_weights *weights);
 
@@ -75,6 +86,10 @@ void onednn_weights_drop_second(struct onednn_weights *weights);
 
 /* How a memory is laid out, as a hash: equal for descriptors that oneDNN takes for equal. */
 struct packed_hash onednn_form_hash(const dnnl_memory_desc_t *desc);
+
+/* Of the first form, if there is one: its hash, and bytes. */
+struct packed_hash onednn_weights_hash(const struct onednn_weights *weights);
+size_t onednn_weights_bytes(const struct onednn_weights *weights);
 
 /* A large buffer, aligned for vectors and, from 2 MiB on, for huge pages. Free with free(). NULL if
  * there is no memory. */

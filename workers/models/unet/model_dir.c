@@ -263,6 +263,7 @@ static int take_weights(const struct place *at, const json_t *value, struct mode
 static int take_entry(const struct place *at, const json_t *value, struct model_dir *out)
 {
     static const char *const precisions[] = {"auto", "f32", "bf16", "f16", "int8", NULL};
+    static const char *const convolutions[] = {"auto", "direct", "winograd", NULL};
     static const char *const families[] = {"milesial",     "mateuszbuda", "aladdinpersson",
                                            "zhoudaxia233", "plain",       "cbr",
                                            "fepegar",      "smp",         NULL};
@@ -288,6 +289,8 @@ static int take_entry(const struct place *at, const json_t *value, struct model_
         return take_preprocess(at, value, out);
     if (strcmp(key, "precision") == 0)
         return take_choice(at, value, precisions, out->precision, sizeof out->precision);
+    if (strcmp(key, "convolution") == 0)
+        return take_choice(at, value, convolutions, out->convolution, sizeof out->convolution);
     if (strcmp(key, "license") == 0)
         return take_text(at, value, out->license, sizeof out->license);
     if (strcmp(key, "source") == 0)
@@ -295,14 +298,18 @@ static int take_entry(const struct place *at, const json_t *value, struct model_
     return refuse(
         at->error, at->error_size,
         "unknown key \"%.64s\" (known: name, version, family, concat, weights, in_channels, tile, "
-        "classes, preprocess, precision, license, source)",
+        "classes, preprocess, precision, convolution, license, source)",
         key);
 }
 
 static void set_defaults(struct model_dir *out)
 {
-    *out = (struct model_dir){
-        .version = "1", .precision = "auto", .tile = 256, .scale = 10000.0f, .clip = true};
+    *out = (struct model_dir){.version = "1",
+                              .precision = "auto",
+                              .convolution = "auto",
+                              .tile = 256,
+                              .scale = 10000.0f,
+                              .clip = true};
     out->clip_high = 1.0f;
 }
 

@@ -13,9 +13,10 @@ struct model_dir {
     char weights_path[PATH_MAX];
     char name[64];
     char version[32];
-    char family[32];    /* "" : recognise */
-    char concat[16];    /* "" : as the family does; "skip_up", "up_skip" */
-    char precision[16]; /* "auto" */
+    char family[32];      /* "" : recognise */
+    char concat[16];      /* "" : as the family does; "skip_up", "up_skip" */
+    char precision[16];   /* "auto" */
+    char convolution[16]; /* "auto" */
     char license[64];
     char source[256];
     uint32_t in_channels; /* 0: whatever the weights have; else they must agree */

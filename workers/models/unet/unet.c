@@ -117,6 +117,10 @@ static int check_precision(const char *precision, char *error, size_t error_size
     return -EINVAL;
 }
 
+/* Is the worker new enough to know that member of what it gave us? */
+#define KNOWS(given, type, member)                                                                 \
+    ((given)->size >= offsetof(struct type, member) + sizeof(given)->member)
+
 /* What the configuration says; "auto" leaves it to model.json, and that to the backend. */
 static const char *choose_precision(const struct model_dir *dir,
                                     const struct unetserve_setup *setup)
@@ -124,6 +128,17 @@ static const char *choose_precision(const struct model_dir *dir,
     if (strcmp(setup->precision, "auto") != 0)
         return setup->precision;
     return dir->precision[0] ? dir->precision : "auto";
+}
+
+/* The same of convolutions. */
+static const char *choose_convolution(const struct model_dir *dir,
+                                      const struct unetserve_setup *setup)
+{
+    bool told = KNOWS(setup, unetserve_setup, convolution) && setup->convolution &&
+                strcmp(setup->convolution, "auto") != 0;
+    if (told)
+        return setup->convolution;
+    return dir->convolution[0] ? dir->convolution : "auto";
 }
 
 /* The ranges that precision int8 needs, for where it is wanted. */
@@ -154,10 +169,6 @@ static void pass_log(void *opaque, int level, const char *text)
     if (unet->host)
         unet->host->log(unet->host, level, "%s", text);
 }
-
-/* Is the worker new enough to know that member of what it gave us? */
-#define KNOWS(given, type, member)                                                                 \
-    ((given)->size >= offsetof(struct type, member) + sizeof(given)->member)
 
 static bool host_has_areas(const struct unetserve_host *host)
 {
@@ -228,6 +239,7 @@ static int create(const struct model_dir *dir, const struct network *network, st
         goto fail;
     struct backend_options options = {
         .precision = choose_precision(dir, setup),
+        .convolution = choose_convolution(dir, setup),
         .threads = setup->threads ? setup->threads : 1,
         .device = device,
         .preprocess = {dir->offset, dir->scale, dir->clip, dir->clip_low, dir->clip_high},
