@@ -356,7 +356,7 @@ endif
 .PHONY: test-gpu bench-gpu gpu-programs
 GPU_ROUNDS ?= 5
 GPU_BENCH  ?=
-GPU_TESTS  := test_gpu test_networks test_kernels test_convs
+GPU_TESTS  := test_gpu test_copies test_tuning test_failures test_networks test_kernels test_convs
 ifeq ($(HAVE_CUDA),)
 test-gpu bench-gpu:
 	@echo 'unetserve: no CUDA toolkit with cuDNN in $(CUDA): the cuDNN backend is not built'

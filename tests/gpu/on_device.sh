@@ -66,14 +66,19 @@ check kernels "each of our kernels does what plain loops do" "$build/gpu/test_ke
 check convs "each convolution does what plain loops do, to the last rounding" "$build/gpu/test_convs"
 check networks "made-up networks, sequences of shapes: as the reference backend" "$build/gpu/test_networks"
 check backend "networks of every family, batches, types of tiles: as the reference backend; captured and not" "$build/gpu/test_gpu"
+check copies "tiles from their slots, labels into theirs, batches in flight" "$build/gpu/test_copies"
+check tuning "engines are timed once, kept, and read from then on" "$build/gpu/test_tuning"
 check system "servers over HTTP: labels as the reference backend's, figures at /metrics" \
     env UNETSERVE_TEST_DEVICE=here UNETSERVE_BUILD="$build" "$python" -m pytest -q tests/gpu/test_device.py
 sanitize memcheck "memcheck: our kernels touch no memory that is not theirs" "$build/gpu/test_kernels"
 sanitize racecheck "racecheck: no races within our kernels" "$build/gpu/test_kernels"
 sanitize synccheck "synccheck: no wrong barriers within our kernels" "$build/gpu/test_kernels"
 sanitize initcheck "initcheck: our kernels read nothing that nobody wrote" "$build/gpu/test_kernels"
-sanitize memcheck "memcheck: whole networks" "$build/gpu/test_gpu"
-sanitize initcheck "initcheck: whole networks" "$build/gpu/test_gpu"
+for tool in memcheck initcheck; do
+    sanitize $tool "$tool: whole networks" "$build/gpu/test_gpu"
+    sanitize $tool "$tool: copies beside them, batches in flight" "$build/gpu/test_copies"
+    sanitize $tool "$tool: engines that are timed" "$build/gpu/test_tuning"
+done
 
 name=$(printf '%s' "$list" | sed 's/.*"name":"\([^"]*\)".*/\1/')
 case $name in

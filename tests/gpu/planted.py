@@ -20,7 +20,7 @@ COPY = TOP / "build" / "gpu" / "planted"
 LIMIT_S = 600
 CUDNN = "workers/backends/cudnn"
 TESTS = ["tests/test_gpu_waiter", "tests/test_flights", "gpu/test_kernels", "gpu/test_convs", "tests/test_gpu_layout", "tests/test_gpu_engine",
-         "gpu/test_networks", "gpu/test_gpu"]
+         "gpu/test_networks", "gpu/test_gpu", "gpu/test_copies", "gpu/test_tuning", "gpu/test_failures"]
 TARGETS = [f"build/{test}" for test in TESTS] + ["build/gpu/double/libcuda.so.1", "build/gpu/double/libcudnn.so.9"]
 FOUND = ("gpu double", "[  ERROR", "[  FAILED")
 

@@ -29,8 +29,9 @@ def run_alone(program, **more):
 
 
 @pytest.mark.parametrize("order", ["mixed", "late"])
-def test_backend_agrees_with_the_reference(order):
-    run_alone("test_gpu", GPUDOUBLE_ORDER=order)
+@pytest.mark.parametrize("program", ["test_gpu", "test_copies", "test_tuning", "test_failures"])
+def test_backend_agrees_with_the_reference(program, order):
+    run_alone(program, GPUDOUBLE_ORDER=order)
 
 
 def test_made_up_networks_and_sequences_agree_with_the_reference():

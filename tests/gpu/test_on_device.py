@@ -28,7 +28,8 @@ def pretend(tmp_path):
     program("gpu/test_kernels", "echo fine")
     program("gpu/test_convs", "echo fine")
     program("gpu/test_networks", "echo fine")
-    program("gpu/test_gpu", "echo fine")
+    for name in ("gpu/test_gpu", "gpu/test_copies", "gpu/test_tuning"):
+        program(name, "echo fine")
     program("bench/gpu_forward", "".join(f"echo '{json.dumps(line)}'\n" for line in LAYERS))
     program("python", '[ "$1" != -m ] && exec /usr/bin/python3 "$@"')
 
@@ -47,7 +48,7 @@ def pretend(tmp_path):
 
 def test_every_check_is_a_line(pretend):
     status, lines, calls = pretend()
-    assert status == 0 and [line.split()[0] for line in lines] == ["ok"] * 11 + ["told"], lines
+    assert status == 0 and [line.split()[0] for line in lines] == ["ok"] * 17 + ["told"], lines
     assert lines[-1].endswith("1 of 2 convolutions run on the engine that is planned without a device")
     for tool in ("memcheck", "racecheck", "synccheck", "initcheck"):
         assert f"compute-sanitizer --tool {tool} --error-exitcode 9" in calls
@@ -55,15 +56,15 @@ def test_every_check_is_a_line(pretend):
 
 def test_what_fails_is_named_and_the_rest_goes_on(pretend):
     status, lines, _ = pretend(gpu__test_gpu=("echo labels differ", 3))
-    assert status == 1 and len(lines) == 12
+    assert status == 1 and len(lines) == 18
     failed = [line for line in lines if line.startswith("FAIL")]
     assert len(failed) == 3 and "status 3" in failed[0] and failed[0].endswith("labels differ") and "/backend.log" in failed[0]
 
 
 def test_without_the_sanitizer_its_checks_are_skipped(pretend):
     status, lines, _ = pretend(sanitizer=False)
-    assert status == 0 and [line.split()[0] for line in lines] == ["ok"] * 5 + ["skip"] * 6 + ["told"]
-    assert all("compute-sanitizer is neither" in line for line in lines[5:11])
+    assert status == 0 and [line.split()[0] for line in lines] == ["ok"] * 7 + ["skip"] * 10 + ["told"]
+    assert all("compute-sanitizer is neither" in line for line in lines[7:17])
 
 
 @pytest.mark.parametrize("text, status, sentence", [
