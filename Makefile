@@ -371,7 +371,7 @@ bench-gpu: test-deps
 	@BUILD=$(BUILD) $(PYTHON) bench/gpu/run.py --rounds $(GPU_ROUNDS) $(GPU_BENCH)
 endif
 
-# Bugs planted in a copy of the backend: each must be found by its tests. An hour; BUGS=WORD: those that have it in their name.
+# Bugs planted in a copy of the backend: each must be found by its tests. More than an hour; BUGS=WORD: those that have it in their name.
 .PHONY: test-gpu-planted
 BUGS ?=
 ifeq ($(HAVE_CUDA),)
