@@ -324,8 +324,8 @@ $(DOUBLE)/kernels.o: tests/gpu/double/device_kernels.cc tests/gpu/double/device.
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)g++ -std=c++17 -I. -Itests/gpu/double -Itests/gpu/double/words -Wall -Wextra -Werror -O2 -g -fPIC -fvisibility=hidden -fsanitize=thread --param tsan-instrument-func-entry-exit=0 $(CFLAGS) -c $< -o $@
-DOUBLE_PARTS := fake_cuda device_memory device_streams device_half fake_absent
-$(DOUBLE)/%.o: tests/gpu/double/%.c tests/gpu/double/device.h tests/gpu/double/double.h $(GPU_SOURCE).h
+DOUBLE_PARTS := fake_cuda fake_calls device_memory device_streams device_half fake_absent
+$(DOUBLE)/%.o: tests/gpu/double/%.c tests/gpu/double/device.h tests/gpu/double/double.h tests/gpu/double/fake_calls.h $(GPU_SOURCE).h
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(DOUBLE_COMPILE) $(CFLAGS) -c $< -o $@

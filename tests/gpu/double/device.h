@@ -166,7 +166,7 @@ uint64_t double_mark(const void *data, size_t bytes);
 float double_from_half(uint16_t bits);
 uint16_t double_to_half(float value);
 
-/* ---- fake_cuda.c ---- */
+/* ---- fake_calls.c ---- */
 
 EXPORT double_tally_fn double_tally;
 

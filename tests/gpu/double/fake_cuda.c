@@ -1,230 +1,20 @@
 /* libcuda.so.1 as described in double.h: what the cuDNN backend calls of it, and no more. */
-#include "device.h"
+#include "fake_calls.h"
 
 #include "workers/backends/cudnn/gpu_kernels.h"
 
 #include <cuda.h>
-#include <dlfcn.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #define PAGE_BYTES   4096u
-#define MOST_NAMES   128
 #define FATBIN_MAGIC 0xba55ed50u
-
-void double_abort(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    fputs("gpu double: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
-    va_end(arguments);
-    abort();
-}
-
-/* ---- one call at a time ---- */
-
-static pthread_mutex_t mutex;
-static pthread_t first_thread; /* that whose calls are counted */
-
-__attribute__((constructor)) static void begin(void)
-{
-    pthread_mutexattr_t recursive;
-    pthread_mutexattr_init(&recursive);
-    pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
-    pthread_mutex_init(&mutex, &recursive);
-    pthread_mutexattr_destroy(&recursive);
-    first_thread = pthread_self();
-}
-
-static int lock(void)
-{
-    return pthread_mutex_lock(&mutex);
-}
-
-static void unlock(const int *locked)
-{
-    (void)locked;
-    pthread_mutex_unlock(&mutex);
-}
-
-/* Until the end of the block. */
-#define LOCKED __attribute__((cleanup(unlock), unused)) const int is_locked = lock()
-
-/* ---- told from outside ---- */
-
-static const struct double_control *control;
-
-static void find_control(void)
-{
-    const char *path = getenv("GPUDOUBLE_CONTROL");
-    int fd = path != NULL ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    if (path == NULL) {
-        return;
-    }
-    void *map = mmap(NULL, sizeof *control, PROT_READ, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED) {
-        double_abort("%s cannot be read", path);
-    }
-    control = (const struct double_control *)map;
-    close(fd);
-}
-
-/* Nothing comes to its end while the test says so. */
-static void hold(void)
-{
-    while (control != NULL && atomic_load(&control->hold) != 0) {
-        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
-    }
-}
-
-/* ---- failing ---- */
-
-static long call_count;
-static long fail_at;
-static int fail_code = CUDA_ERROR_ILLEGAL_ADDRESS;
-static int lost; /* the code of a device that failed once */
-static bool ever_lost;
-
-static void read_environment(void)
-{
-    static bool done;
-    const char *at = getenv("GPUDOUBLE_FAIL_AT");
-    const char *code = getenv("GPUDOUBLE_FAIL_CODE");
-    if (done) {
-        return;
-    }
-    done = true;
-    find_control();
-    fail_at = at != NULL ? atol(at) : fail_at;
-    fail_code = code != NULL ? atoi(code) : fail_code;
-}
-
-/* How often each call was made, by its name. */
-static struct {
-    const char *name;
-    long count;
-} tallies[MOST_NAMES];
-
-void double_tally(const char *call)
-{
-    size_t i = 0;
-    while (i < MOST_NAMES && tallies[i].name != NULL && strcmp(tallies[i].name, call) != 0) {
-        i++;
-    }
-    if (i == MOST_NAMES) {
-        double_abort("more names of calls than there is room for");
-    }
-    tallies[i].name = call;
-    tallies[i].count++;
-}
-
-/* cuda.h's macros have made cuMemFree_v2 of cuMemFree. */
-static bool is_call(const char *name, const char *call)
-{
-    size_t length = strlen(call);
-    return strncmp(name, call, length) == 0 &&
-           (name[length] == '\0' || strcmp(name + length, "_v2") == 0);
-}
-
-EXPORT long gpudouble_count(const char *call);
-long gpudouble_count(const char *call)
-{
-    for (size_t i = 0; i < MOST_NAMES && tallies[i].name != NULL; i++) {
-        if (is_call(tallies[i].name, call)) {
-            return tallies[i].count;
-        }
-    }
-    return 0;
-}
-
-/* GPUDOUBLE_TELL=cuMemAllocHost,...: say at the end of the process how often those were called. */
-__attribute__((destructor)) static void tell(void)
-{
-    const char *names = getenv("GPUDOUBLE_TELL");
-    char *list = names != NULL ? strdup(names) : NULL;
-    char *rest = NULL;
-    for (const char *name = list != NULL ? strtok_r(list, ",", &rest) : NULL; name != NULL;
-         name = strtok_r(NULL, ",", &rest)) {
-        fprintf(stderr, "gpu double: %s was called %ld times\n", name, gpudouble_count(name));
-    }
-    free(list);
-}
-
-EXPORT int gpudouble_enter(const char *call);
-int gpudouble_enter(const char *call)
-{
-    LOCKED;
-    read_environment();
-    if (control != NULL && atomic_load(&control->code) != 0) {
-        lost = atomic_load(&control->code);
-        ever_lost = true;
-    }
-    /* When others make theirs is not the test's to know. */
-    if (!pthread_equal(pthread_self(), first_thread)) {
-        return lost;
-    }
-    call_count++;
-    double_tally(call);
-    if (fail_at > 0 && call_count == fail_at) {
-        fprintf(stderr, "gpu double: call %ld, %s, fails with %d\n", call_count, call, fail_code);
-        if (fail_code == CUDA_ERROR_OUT_OF_MEMORY) {
-            return fail_code;
-        }
-        lost = fail_code;
-        ever_lost = true;
-    }
-    return lost;
-}
-
-EXPORT void gpudouble_fail(long n, int code);
-void gpudouble_fail(long n, int code)
-{
-    read_environment();
-    fail_at = n > 0 ? call_count + n : 0;
-    fail_code = code;
-    lost = 0;
-}
-
-EXPORT long gpudouble_calls(void);
-long gpudouble_calls(void)
-{
-    return call_count;
-}
-
-#define ENTER                                                                                      \
-    LOCKED;                                                                                        \
-    int entered = gpudouble_enter(__func__);                                                       \
-    if (entered != 0) {                                                                            \
-        return (CUresult)entered;                                                                  \
-    }                                                                                              \
-    (void)0
-
-/* For calls that need the device's context: each thread must have entered it. */
-#define ENTER_CONTEXT                                                                              \
-    ENTER;                                                                                         \
-    if (current != (CUcontext)&retained || retained == 0) {                                        \
-        return CUDA_ERROR_INVALID_CONTEXT;                                                         \
-    }                                                                                              \
-    (void)0
-
-/* For calls that end something: memory cannot run out there. */
-#define ENTER_END                                                                                  \
-    LOCKED;                                                                                        \
-    int entered = gpudouble_enter(__func__);                                                       \
-    if (entered != 0 && entered != CUDA_ERROR_OUT_OF_MEMORY) {                                     \
-        return (CUresult)entered;                                                                  \
-    }                                                                                              \
-    (void)0
 
 /* ---- the device ---- */
 
@@ -233,6 +23,14 @@ static int processors;
 static char device_name[128];
 static int retained;
 static _Thread_local CUcontext current;
+
+/* For calls that need the device's context: each thread must have entered it. */
+#define ENTER_CONTEXT                                                                              \
+    ENTER;                                                                                         \
+    if (current != (CUcontext)&retained || retained == 0) {                                        \
+        return CUDA_ERROR_INVALID_CONTEXT;                                                         \
+    }                                                                                              \
+    (void)0
 
 static bool read_device(void)
 {
@@ -341,7 +139,7 @@ EXPORT CUresult cuDevicePrimaryCtxRelease(CUdevice device)
 {
     (void)device;
     ENTER_END;
-    if (--retained == 0 && !ever_lost) {
+    if (--retained == 0 && !calls_ever_lost()) {
         check_left();
     }
     return CUDA_SUCCESS;
@@ -640,19 +438,18 @@ EXPORT CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags
 static void let_first_run(const struct event *event, uint64_t ticket)
 {
     const char *wish = getenv("GPUDOUBLE_WAIT");
-    bool over = wish == NULL || strcmp(wish, "first") != 0 ||
-                pthread_equal(pthread_self(), first_thread);
+    bool over = wish == NULL || strcmp(wish, "first") != 0 || calls_of_first_thread();
     while (!over) {
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
         LOCKED;
-        over = event->completed >= ticket || ever_lost;
+        over = event->completed >= ticket || calls_ever_lost();
     }
 }
 
 EXPORT CUresult cuEventSynchronize(CUevent event)
 {
     struct event *e = event_of(event);
-    hold();
+    calls_hold();
     let_first_run(e, e->recorded);
     ENTER_CONTEXT;
     not_in_capture(__func__);
