@@ -1,5 +1,6 @@
 #include "broker/placement.h"
 
+#include "unetserve/handover.h"
 #include "unetserve/queue.h"
 
 #include <stdlib.h>
@@ -247,7 +248,7 @@ size_t placement_decide(const struct placement_scene *scene, struct placement_le
         return 0;
     qsort(scene->jobs, scene->job_count, sizeof *scene->jobs, compare_jobs);
     for (size_t i = 0; i < scene->job_count; i++)
-        scene->jobs[i].settled = false;
+        scene->jobs[i].settled = scene->jobs[i].held = false;
     for (size_t i = 0; i < scene->job_count; i++) {
         struct placement_job *job = &scene->jobs[i];
         if (job->settled || is_late(job, scene->now_ns))
@@ -260,6 +261,7 @@ size_t placement_decide(const struct placement_scene *scene, struct placement_le
                                 : hold_until(scene, i, worker);
         if (until_ns > scene->now_ns) {
             held++;
+            job->held = true;
             hold_group(scene, i);
             *look_ns = *look_ns && *look_ns < until_ns ? *look_ns : until_ns;
             continue;
@@ -269,4 +271,84 @@ size_t placement_decide(const struct placement_scene *scene, struct placement_le
             break;
     }
     return given;
+}
+
+/* ---- taking back ---- */
+
+/* How many shapes are held that such a worker will run. */
+static size_t count_held(const struct placement_scene *scene, const struct placement_worker *worker)
+{
+    size_t held = 0;
+    for (size_t i = 0; i < scene->job_count; i++)
+        held += scene->jobs[i].held && scene->jobs[i].model == worker->model &&
+                scene->jobs[i].generation == worker->generation;
+    return held;
+}
+
+/* Whoever is still idle, though what is in READY was handed out; but for as many as are held for.
+ * False: there is none. */
+static bool find_spare(const struct placement_scene *scene)
+{
+    bool any = false;
+    for (size_t i = 0; i < scene->worker_count; i++) {
+        struct placement_worker *worker = &scene->workers[i];
+        worker->spare = false;
+        if (!worker->usable || !is_idle(worker))
+            continue;
+        size_t held = count_held(scene, worker);
+        for (size_t k = 0; held && k < i; k++) {
+            const struct placement_worker *other = &scene->workers[k];
+            held -= other->usable && is_idle(other) && other->model == worker->model &&
+                    other->generation == worker->generation;
+        }
+        worker->spare = held == 0;
+        any = any || worker->spare;
+    }
+    return any;
+}
+
+static struct placement_worker *choose_spare(const struct placement_scene *scene,
+                                             const struct placement_job *job)
+{
+    struct placement_worker *best = NULL;
+    for (size_t i = 0; i < scene->worker_count; i++) {
+        struct placement_worker *worker = &scene->workers[i];
+        if (worker->spare && may_take(scene, worker, job) && (!best || less_loaded(worker, best)))
+            best = worker;
+    }
+    return best;
+}
+
+/* Is what waits at that worker stuck? Who runs nothing is about to run it. */
+static bool is_stuck(const struct placement_scene *scene, const struct placement_worker *worker)
+{
+    return worker->running_tiles > 0 &&
+           handover_patient_until(worker->begun_ns, scene->now_ns) <= scene->now_ns;
+}
+
+static void drop_lease(struct placement_worker *worker, const struct placement_job *job)
+{
+    worker->leased_jobs--;
+    worker->leased_tiles -= job->tiles < worker->leased_tiles ? job->tiles : worker->leased_tiles;
+    worker->leased_alone = worker->leased_alone && worker->leased_jobs;
+}
+
+size_t placement_take_back(const struct placement_scene *scene, struct placement_lease *moves)
+{
+    size_t moved = 0;
+    if (scene->leased_count == 0 || !find_spare(scene))
+        return 0;
+    qsort(scene->leased, scene->leased_count, sizeof *scene->leased, compare_jobs);
+    for (size_t i = 0; i < scene->leased_count; i++) {
+        struct placement_job *job = &scene->leased[i];
+        struct placement_worker *holder = &scene->workers[job->holder];
+        if (is_late(job, scene->now_ns) || !is_stuck(scene, holder))
+            continue;
+        struct placement_worker *worker = choose_spare(scene, job);
+        if (!worker)
+            continue;
+        drop_lease(holder, job);
+        moves[moved++] = lease(job, worker);
+    }
+    return moved;
 }

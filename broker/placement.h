@@ -19,6 +19,11 @@
  * who is not in sight, nor while another worker is idle for whoever comes;
  *  - jobs that are held keep no worker from jobs of other shapes;
  *  - a job on which a worker has died runs alone, so nothing is leased together with it;
+ *  - what waits at a worker that runs something is taken back for a worker that has nothing in
+ * hand, when no job in READY is there for it: in the same order, by the same rules for batches,
+ * spread over all who are idle. Not from a worker that runs nothing, since it is about to run it,
+ * nor from one that has begun something within HANDOVER_PATIENCE_NS (handover.h). As many workers
+ * stay idle as there are shapes held for them;
  *  - a job whose deadline has passed is left to its gateway, which frees it.
  */
 #ifndef PLACEMENT_H
@@ -36,7 +41,7 @@
 /* What a job that was held needs to reach its worker before its deadline. */
 #define PLACEMENT_MARGIN_NS UINT64_C(5000000)
 
-/* A job in READY. */
+/* A job in READY, or one in LEASED that could be taken back. */
 struct placement_job {
     uint32_t slot;
     uint64_t word; /* handed through to the lease */
@@ -48,6 +53,8 @@ struct placement_job {
     uint32_t tiles;       /* at least 1 */
     bool alone;           /* somebody has died on it */
     bool settled;         /* by placement_decide: leased, or held */
+    bool held;            /* by placement_decide: the first of a shape that is held */
+    uint16_t holder;      /* in LEASED: its worker's place among the scene's */
     struct unetserve_shape shape;
 };
 
@@ -74,9 +81,11 @@ struct placement_worker {
     bool usable;            /* live and ready, neither draining nor condemned */
     uint32_t max_batch;     /* tiles that it likes to run together; 0: as the model's rule says */
     uint32_t running_tiles; /* in RUN and STREAM */
+    uint64_t begun_ns;      /* when the last of these was; meaningless when there are none */
     uint32_t leased_jobs;   /* in LEASED */
     uint32_t leased_tiles;
-    bool leased_alone;                   /* one of them runs alone */
+    bool leased_alone; /* one of them runs alone */
+    bool spare;        /* by placement_take_back: idle, and nobody is held for it */
     struct unetserve_shape leased_shape; /* of all of them; meaningless when leased_jobs is 0 */
 };
 
@@ -99,6 +108,8 @@ struct placement_scene {
     size_t job_count;
     struct placement_worker *workers; /* updated as jobs are handed out */
     size_t worker_count;
+    struct placement_job *leased; /* for placement_take_back, which sorts them */
+    size_t leased_count;
     const struct placement_upload
         *uploads; /* in any order; those that are late count for nothing */
     size_t upload_count;
@@ -110,5 +121,10 @@ struct placement_scene {
  * decide again for the sake of those that are held, although nothing else happens; 0: none is. */
 size_t placement_decide(const struct placement_scene *scene, struct placement_lease *leases,
                         uint64_t *look_ns);
+
+/* Then, on the same scene: which jobs are taken back from a worker that is busy, and to which idle
+ * one each goes. moves has room for leased_count entries; `word` in them is that of LEASED. Returns
+ * the number of moves. */
+size_t placement_take_back(const struct placement_scene *scene, struct placement_lease *moves);
 
 #endif

@@ -10,9 +10,11 @@
 
 struct survey {
     struct placement_job *jobs;       /* slot_count */
+    struct placement_job *leased;     /* slot_count */
     struct placement_lease *leases;   /* slot_count */
     struct placement_upload *uploads; /* slot_count */
     size_t job_count;
+    size_t leased_count;
     size_t upload_count;
     struct placement_worker workers[QUEUE_MAX_PROCESSES];
     size_t worker_count;
@@ -30,9 +32,10 @@ struct survey *survey_create(const struct queue *queue)
     if (!survey)
         return NULL;
     survey->jobs = calloc(queue->slot_count, sizeof *survey->jobs);
+    survey->leased = calloc(queue->slot_count, sizeof *survey->leased);
     survey->leases = calloc(queue->slot_count, sizeof *survey->leases);
     survey->uploads = calloc(queue->slot_count, sizeof *survey->uploads);
-    if (!survey->jobs || !survey->leases || !survey->uploads) {
+    if (!survey->jobs || !survey->leased || !survey->leases || !survey->uploads) {
         survey_free(survey);
         return NULL;
     }
@@ -44,6 +47,7 @@ void survey_free(struct survey *survey)
     if (!survey)
         return;
     free(survey->jobs);
+    free(survey->leased);
     free(survey->leases);
     free(survey->uploads);
     free(survey);
@@ -134,6 +138,8 @@ static void read_leased(struct survey *survey, struct queue *queue, uint32_t slo
     if (worker && survey->keeps[worker->index] && worker->model == job.model &&
         worker->generation == job.generation) {
         placement_add_lease(worker, &job.shape, job.tiles, job.alone);
+        job.holder = survey->place[worker->index];
+        survey->leased[survey->leased_count++] = job;
         return;
     }
     if (queue_move(queue, QUEUE_BROKER, slot, word, QUEUE_READY, 0, &job.word)) {
@@ -158,11 +164,31 @@ static void read_receiving(struct survey *survey, const struct queue *queue, uin
     };
 }
 
+static void read_running(struct survey *survey, const struct queue *queue, uint32_t slot,
+                         uint64_t word)
+{
+    const struct queue_slot *from = &queue->slots[slot];
+    struct placement_worker *worker = find_worker(survey, queue_word_owner(word));
+    if (!worker)
+        return;
+    uint32_t tiles = placement_tiles(&(struct unetserve_shape){
+        .rank = from->input_shape.rank,
+        .dims = {from->input_shape.dims[0]},
+    });
+    if (worker->running_tiles <= UINT32_MAX - tiles)
+        worker->running_tiles += tiles;
+    /* Its worker stores it right after the move to RUN: until then it has just begun. */
+    uint64_t begun_ns = atomic_load_explicit(&from->started_ns, memory_order_relaxed);
+    if (begun_ns == 0)
+        begun_ns = UINT64_MAX;
+    if (begun_ns > worker->begun_ns)
+        worker->begun_ns = begun_ns;
+}
+
 static void read_slot(struct survey *survey, struct queue *queue, uint32_t slot)
 {
     uint64_t word = queue_word(queue, slot);
     enum queue_state state = queue_word_state(word);
-    struct placement_worker *worker;
     if (state != QUEUE_FREE)
         survey->result.busy = true;
     switch (state) {
@@ -170,17 +196,7 @@ static void read_slot(struct survey *survey, struct queue *queue, uint32_t slot)
     case QUEUE_READY: survey->jobs[survey->job_count++] = read_job(queue, slot, word); break;
     case QUEUE_LEASED: read_leased(survey, queue, slot, word); break;
     case QUEUE_RUN:
-    case QUEUE_STREAM:
-        worker = find_worker(survey, queue_word_owner(word));
-        if (worker) {
-            uint32_t tiles = placement_tiles(&(struct unetserve_shape){
-                .rank = queue->slots[slot].input_shape.rank,
-                .dims = {queue->slots[slot].input_shape.dims[0]},
-            });
-            if (worker->running_tiles <= UINT32_MAX - tiles)
-                worker->running_tiles += tiles;
-        }
-        break;
+    case QUEUE_STREAM: read_running(survey, queue, slot, word); break;
     default: break;
     }
 }
@@ -191,6 +207,23 @@ static void lease_tell(const struct queue *queue, const struct placement_lease *
     queue_request_id(queue, lease->slot, request_id);
     log_event(LOG_LEVEL_DEBUG, "job leased", log_text("request_id", request_id),
               log_number("slot", lease->slot), log_number("worker", lease->worker));
+}
+
+/* By way of READY, in which its gateway may withdraw it and a worker may take it. */
+static void take_over(struct survey *survey, struct queue *queue, size_t move_count)
+{
+    for (size_t i = 0; i < move_count; i++) {
+        const struct placement_lease *lease = &survey->leases[i];
+        uint64_t word;
+        if (!queue_move(queue, QUEUE_BROKER, lease->slot, lease->word, QUEUE_READY, 0, &word))
+            continue; /* its worker runs it after all */
+        survey->result.taken_back++;
+        if (!queue_move(queue, QUEUE_BROKER, lease->slot, word, QUEUE_LEASED, lease->worker, NULL))
+            continue;
+        lease_tell(queue, lease);
+        survey->result.leased++;
+        survey->wake[lease->worker] = true;
+    }
 }
 
 static void carry_out(struct survey *survey, struct queue *queue, size_t lease_count)
@@ -204,6 +237,10 @@ static void carry_out(struct survey *survey, struct queue *queue, size_t lease_c
         survey->result.leased++;
         survey->wake[lease->worker] = true;
     }
+}
+
+static void wake_workers(const struct survey *survey, const struct queue *queue)
+{
     for (size_t i = 0; i < survey->worker_count; i++)
         if (survey->wake[survey->workers[i].index])
             seat_wake(queue, survey->workers[i].index);
@@ -213,6 +250,7 @@ struct survey_result survey_look(struct survey *survey, struct queue *queue, boo
 {
     survey->result = (struct survey_result){0};
     survey->job_count = 0;
+    survey->leased_count = 0;
     survey->upload_count = 0;
     read_processes(survey, queue);
     read_rules(survey, queue);
@@ -225,6 +263,8 @@ struct survey_result survey_look(struct survey *survey, struct queue *queue, boo
     const struct placement_scene scene = {
         .jobs = survey->jobs,
         .job_count = survey->job_count,
+        .leased = survey->leased,
+        .leased_count = survey->leased_count,
         .workers = survey->workers,
         .worker_count = survey->worker_count,
         .uploads = survey->uploads,
@@ -234,5 +274,8 @@ struct survey_result survey_look(struct survey *survey, struct queue *queue, boo
     };
     size_t leases = placement_decide(&scene, survey->leases, &survey->result.look_ns);
     carry_out(survey, queue, leases);
+    size_t moves = placement_take_back(&scene, survey->leases);
+    take_over(survey, queue, moves);
+    wake_workers(survey, queue);
     return survey->result;
 }

@@ -1,8 +1,8 @@
 /*
  * The broker's look at the queue: read the process and slot tables, take back what is leased to
- * workers that will not run it, lease what waits, wake the workers concerned. Nothing is remembered
- * from one look to the next, so a broker that has just been restarted knows as much as its
- * predecessor.
+ * workers that will not run it, lease what waits, give what waits behind a busy worker to an idle
+ * one, wake the workers concerned. Nothing is remembered from one look to the next, so a broker
+ * that has just been restarted knows as much as its predecessor.
  */
 #ifndef SURVEY_H
 #define SURVEY_H

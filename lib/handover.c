@@ -83,3 +83,44 @@ uint16_t handover_find(const struct queue *queue, uint32_t slot)
         worker = next_worker(queue, worker, model, generation);
     return worker;
 }
+
+/* When each process has last begun something that it still runs; 0: it runs nothing. */
+static void find_begun(const struct queue *queue, uint64_t now_ns,
+                       uint64_t begun_ns[QUEUE_MAX_PROCESSES])
+{
+    for (uint32_t slot = 0; slot < queue->slot_count; slot++) {
+        uint64_t word = queue_word(queue, slot);
+        enum queue_state state = queue_word_state(word);
+        uint16_t owner = queue_word_owner(word);
+        if ((state != QUEUE_RUN && state != QUEUE_STREAM) || owner >= QUEUE_MAX_PROCESSES)
+            continue;
+        uint64_t at_ns = atomic_load_explicit(&queue->slots[slot].started_ns, memory_order_relaxed);
+        at_ns = at_ns ? at_ns : now_ns;
+        if (at_ns > begun_ns[owner])
+            begun_ns[owner] = at_ns;
+    }
+}
+
+uint64_t handover_find_stuck(const struct queue *queue, uint16_t self, uint64_t now_ns)
+{
+    const struct queue_process *process = &queue->processes[self];
+    uint32_t model = atomic_load_explicit(&process->model, memory_order_relaxed);
+    uint32_t generation = atomic_load_explicit(&process->model_generation, memory_order_relaxed);
+    uint64_t begun_ns[QUEUE_MAX_PROCESSES] = {0};
+    uint64_t first_ns = 0;
+    find_begun(queue, now_ns, begun_ns);
+    for (uint32_t slot = 0; slot < queue->slot_count; slot++) {
+        const struct queue_slot *job = &queue->slots[slot];
+        uint64_t word = queue_word(queue, slot);
+        uint16_t owner = queue_word_owner(word);
+        if (queue_word_state(word) != QUEUE_LEASED || owner == self ||
+            owner >= QUEUE_MAX_PROCESSES || begun_ns[owner] == 0 ||
+            atomic_load_explicit(&job->model, memory_order_relaxed) != model ||
+            atomic_load_explicit(&job->model_generation, memory_order_relaxed) != generation)
+            continue;
+        uint64_t until_ns = handover_patient_until(begun_ns[owner], now_ns);
+        if (first_ns == 0 || until_ns < first_ns)
+            first_ns = until_ns;
+    }
+    return first_ns;
+}

@@ -48,10 +48,11 @@ static bool is_mine(const struct worker *worker, const struct job *job)
     return job->model == worker->model && job->generation == worker->generation;
 }
 
-/* Jobs of this worker's model that nobody has been given yet. */
+/* Jobs of this worker's model that are not leased to it: those that nobody has been given yet. */
 struct line {
     uint64_t now_ns;
     uint32_t length;
+    bool elsewhere;        /* one is leased to another worker */
     uint32_t open;         /* how many of them may be taken without the broker (handover.h) */
     struct standing first; /* of those */
     uint64_t word;         /* its */
@@ -84,6 +85,14 @@ static void line_add(const struct worker *worker, struct line *line, uint32_t sl
     line->word = word;
 }
 
+static bool is_for_my_model(const struct worker *worker, uint32_t slot)
+{
+    const struct queue_slot *from = &worker->seat->queue.slots[slot];
+    return atomic_load_explicit(&from->model, memory_order_relaxed) == worker->model &&
+           atomic_load_explicit(&from->model_generation, memory_order_relaxed) ==
+               worker->generation;
+}
+
 /* What is leased to this worker, in the order to run it. A lease of another model's job (this index
  * had another process a moment ago) is left for the broker to take back. An orphan also takes what
  * waits for any worker of its model: the broker may have died since, and this one will not have a
@@ -102,6 +111,8 @@ static size_t collect_leased(const struct worker *worker, struct job *jobs, stru
                    (state == QUEUE_LEASED && queue_word_owner(word) == worker->seat->index)) {
             job_read(queue, slot, word, &jobs[count]);
             count += is_mine(worker, &jobs[count]);
+        } else if (state == QUEUE_LEASED && !line->elsewhere) {
+            line->elsewhere = is_for_my_model(worker, slot);
         }
     }
     if (count > 1)
@@ -571,8 +582,20 @@ static unsigned look_at_pending(struct worker *worker)
     return finished;
 }
 
+/* This worker has nothing to do. Another one may be stuck with what waits at it: that the broker
+ * takes back. When to look again, since it is too early yet; 0: need not be. */
+static uint64_t offer_help(const struct worker *worker, uint64_t now_ns)
+{
+    const struct queue *queue = &worker->seat->queue;
+    uint64_t stuck_ns = handover_find_stuck(queue, worker->seat->index, now_ns);
+    if (stuck_ns == 0 || stuck_ns > now_ns)
+        return stuck_ns;
+    seat_wake_role(queue, QUEUE_BROKER);
+    return 0;
+}
+
 /* Start a batch of what is leased. Returns how many jobs. */
-static unsigned run_leased(struct worker *worker, bool *waiting)
+static unsigned run_leased(struct worker *worker, struct run_result *result)
 {
     struct job jobs[RUN_MAX_JOBS];
     struct job *taken[RUN_MAX_JOBS];
@@ -585,11 +608,13 @@ static unsigned run_leased(struct worker *worker, bool *waiting)
     size_t count = take_batch(worker, most, jobs, may ? given + found : 0, taken);
     if (found)
         counter_add(&seat_counters(worker->seat)->models[worker->model].handed_over, count);
-    *waiting = line.length > (only ? line.open : found);
+    result->waiting = line.length > (only ? line.open : found);
     /* Now that these have left LEASED, there is room for the next batch to wait here while they
      * run. */
-    if (*waiting)
+    if (result->waiting)
         seat_wake_role(&worker->seat->queue, QUEUE_BROKER);
+    else if (line.elsewhere && given == 0 && count == 0 && worker_pending(worker) == 0)
+        result->look_ns = offer_help(worker, line.now_ns);
     if (count > 0)
         run_batch(worker, taken, count);
     return (unsigned)count;
@@ -601,10 +626,10 @@ struct run_result run_next(struct worker *worker)
     bool on_device = worker->interface.flags & UNETSERVE_ON_DEVICE;
     /* A device gets its next batch before the answers of the last are handed out. */
     if (on_device)
-        result.jobs = run_leased(worker, &result.waiting);
+        result.jobs = run_leased(worker, &result);
     result.jobs += look_at_pending(worker);
     if (!on_device && !worker->device_lost)
-        result.jobs += run_leased(worker, &result.waiting);
+        result.jobs += run_leased(worker, &result);
     flight_count_device(worker);
     return result;
 }

@@ -9,8 +9,9 @@
 #define RUN_MAX_JOBS WORKER_MAX_JOBS
 
 struct run_result {
-    unsigned jobs; /* taken out of LEASED, whatever became of them, and those answered later */
-    bool waiting;  /* the queue held jobs of this model that are the broker's to lease */
+    unsigned jobs;    /* taken out of LEASED, whatever became of them, and those answered later */
+    uint64_t look_ns; /* look again then, though nobody calls; 0: that is not needed */
+    bool waiting;     /* the queue held jobs of this model that are the broker's to lease */
 };
 
 /* First those that the model has completed by now; then one batch: the job of highest priority (the
@@ -19,8 +20,9 @@ struct run_result {
  * what the model likes to run together (model.h); a job on which somebody has died, alone, also of
  * those that are pending. Of a model on a device (flight.h) the batch first, so that the device
  * need not wait. Blocks as long as the model takes. Each gateway concerned is woken as soon as its
- * job has an outcome; the broker is woken when jobs wait for it. With worker->device_lost set
- * afterwards, jobs are left in RUN and the process has to end. */
+ * job has an outcome; the broker is woken when jobs wait for it, or when there is nothing to do
+ * here while jobs are stuck at other workers. With worker->device_lost set afterwards, jobs are
+ * left in RUN and the process has to end. */
 struct run_result run_next(struct worker *worker);
 
 #endif

@@ -128,6 +128,16 @@ static bool goes_on(struct loop *loop)
     return false;
 }
 
+/* How long to sleep if nobody calls. */
+static uint64_t wait_us(const struct loop *loop, const struct run_result *result, unsigned pending)
+{
+    uint64_t rescan_ms = loop->worker->orphaned || pending ? RESCAN_BUSY_MS : RESCAN_IDLE_MS;
+    uint64_t now_ns = result->look_ns ? queue_now_ns() : 0;
+    if (result->look_ns == 0 || result->look_ns > now_ns + rescan_ms * 1000000)
+        return rescan_ms * 1000;
+    return result->look_ns > now_ns ? (result->look_ns - now_ns) / 1000 + 1 : 0;
+}
+
 static int run(struct loop *loop)
 {
     for (;;) {
@@ -137,18 +147,17 @@ static int run(struct loop *loop)
         unsigned pending = worker_pending(loop->worker);
         if (result.jobs == 0 && pending == 0 && may_leave(loop))
             return 0;
-        uint64_t wait_ms = loop->worker->orphaned || pending ? RESCAN_BUSY_MS : RESCAN_IDLE_MS;
         /* Nobody waits for a device in a call, so this loop turns though it may hang. */
         if (result.jobs || flight_count(loop->worker) == 0)
             seat_tick(loop->worker->seat);
         if (result.jobs && pending == 0 && goes_on(loop))
             continue;
         bool again = seat_asleep(loop->worker->seat) || result.jobs;
-        int handled = sd_event_run(loop->event, again ? 0 : wait_ms * 1000);
+        int handled = sd_event_run(loop->event, again ? 0 : wait_us(loop, &result, pending));
         seat_awake(loop->worker->seat);
         if (handled < 0 && handled != -EINTR)
             return handled;
-        if (handled == 0 && !again && pending == 0 && !healthy(loop->worker))
+        if (handled == 0 && !again && !result.look_ns && pending == 0 && !healthy(loop->worker))
             return -EIO;
     }
 }

@@ -31,4 +31,19 @@ bool handover_may_take(const struct queue *queue, uint16_t self);
 /* Is that worker, and no other, there for its model's jobs of its generation? */
 bool handover_is_only(const struct queue *queue, uint16_t self);
 
+/* So long a worker has begun nothing when the broker takes back what waits at it, for an idle one:
+ * where jobs are short it is through with them sooner than another worker is awake. */
+#define HANDOVER_PATIENCE_NS UINT64_C(1000000)
+
+/* When a worker that has last begun something at that time may lose what waits at it. 0, or a time
+ * that is yet to come: it has begun just now, and not said when. */
+static inline uint64_t handover_patient_until(uint64_t begun_ns, uint64_t now_ns)
+{
+    return (begun_ns && begun_ns <= now_ns ? begun_ns : now_ns) + HANDOVER_PATIENCE_NS;
+}
+
+/* Worker that has nothing in hand: a job of its model and generation waits at another one, which
+ * runs something. When the broker may take it back, by CLOCK_MONOTONIC; 0: there is none. */
+uint64_t handover_find_stuck(const struct queue *queue, uint16_t self, uint64_t now_ns);
+
 #endif

@@ -27,8 +27,8 @@
     X(READY, LEASED, BROKER)      /* given to a live worker that is not condemned */               \
     X(READY, RUN, WORKER)         /* a lone job handed over directly; an orphan: any */            \
     X(LEASED, RUN, WORKER)        /* it starts */                                                  \
-    X(LEASED, READY, BROKER)      /* the worker drains, is condemned or gone */                    \
-    X(LEASED, READY, SUPERVISOR)  /* the same, when there is no broker to do it */                 \
+    X(LEASED, READY, BROKER)      /* the worker drains, is condemned, gone or busy */              \
+    X(LEASED, READY, SUPERVISOR)  /* the worker is condemned or gone */                            \
     X(READY, FREE, GATEWAY)       /* client left, or deadline passed */                            \
     X(RUN, DONE, WORKER)          /* output area written */                                        \
     X(RUN, FAILED, WORKER)        /* cancelled, or cannot go on */                                 \

@@ -60,6 +60,9 @@
 #ifndef HANDOVER
 #define HANDOVER 0 /* 1: workers also take READY slots: idle ones lone jobs, only ones and orphans all */
 #endif
+#ifndef TAKEOVER
+#define TAKEOVER 0 /* 1: the broker gives what waits at a busy worker to an idle one */
+#endif
 #ifndef GROWTH
 #define GROWTH 0   /* bodies that outgrow their slot */
 #endif
@@ -453,6 +456,12 @@ end:	skip
 #define SUITS(t, q)  (ROOM(t) && brings[index_of[t]] == pinned[q])
 #define WAITS(q)     (STATE(word[q]) == READY && (SUITS(3, q) || SUITS(4, q) || (RELOADS && SUITS(SPARE, q))))
 #define MISPLACED(q) (STATE(word[q]) == LEASED && (!KEEPS(OWNER(word[q])) || brings[OWNER(word[q])] != pinned[q]))
+/* placement_take_back; which of them is the most urgent, and how long its worker has been busy, is not what makes it safe */
+#define RUNS_FOR(q, i) (RUNS(STATE(word[q])) && OWNER(word[q]) == (i))
+#define BUSY(i)      (RUNS_FOR(0, i) || RUNS_FOR(1, i))
+#define IDLES(t, q)  (USABLE(t) && LEASES(index_of[t]) == 0 && !BUSY(index_of[t]) && brings[index_of[t]] == pinned[q])
+#define BEHIND_BUSY(q) (STATE(word[q]) == LEASED && !MISPLACED(q) && BUSY(OWNER(word[q])) && \
+		      (IDLES(3, q) || IDLES(4, q) || (RELOADS && IDLES(SPARE, q))))
 #define ALL_FREE     (STATE(word[0]) == FREE && (SLOTS < 2 || STATE(word[1]) == FREE))
 /* Children of a dead supervisor leave in the order of its drain: gateways first. */
 #define SERVES(i)     (life[i] != VACANT && role[i] == GATEWAY && ready[i])
@@ -470,7 +479,7 @@ proctype Broker(byte p)
 	byte s, t; short x;
 again:
 	{
-	do
+look:	do
 	/* carry_out: the worker may be another one by the time of the move */
 	:: atomic { SOME_SLOT(WAITS) ->
 			TAKE_SLOT(WAITS); x = word[s];
@@ -501,6 +510,34 @@ again:
 #endif
 			fi;
 			x = 0; s = 0 }
+#if TAKEOVER
+	/* take_over: by way of READY, whatever becomes of both workers meanwhile */
+	:: atomic { SOME_SLOT(BEHIND_BUSY) -> TAKE_SLOT(BEHIND_BUSY); x = word[s];
+			if
+			:: IDLES(3, s) -> t = index_of[3]
+			:: IDLES(4, s) -> t = index_of[4]
+			:: RELOADS && IDLES(SPARE, s) -> t = index_of[SPARE]
+			fi };
+		atomic {
+			if
+#if BUG == 34
+			:: word[s] = MAKE(READY, 0, FAULTS(x), KILLED(x), GEN(x)); x = word[s]
+#else
+			:: word[s] == x -> move_kept(BROKER, s, READY, 0); x = word[s]
+			:: else -> x = 0; s = 0; t = 0; goto look
+#endif
+			fi };
+		atomic {
+			if
+#if BUG == 35
+			:: word[s] = MAKE(LEASED, t, FAULTS(x), KILLED(x), GEN(x))
+#else
+			:: word[s] == x -> move_kept(BROKER, s, LEASED, t)
+			:: else
+#endif
+			fi;
+			x = 0; s = 0; t = 0 }
+#endif
 	/* may_leave */
 	:: atomic { headless && ((ALL_FREE && GATEWAYS_LEFT) || DRAIN_OVER) -> left[p] = 1; goto end }
 	od

@@ -1,7 +1,10 @@
 /* The broker's look at a real queue: leases given, leases taken back, who is woken. */
 #include "broker/survey.h"
+#include "unetserve/handover.h"
 #include "unetserve/seat.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -247,6 +250,177 @@ static void condemned_workers_and_other_models_get_nothing(void **state)
     end(&scene);
 }
 
+/* Since so long ago. */
+static uint32_t run(struct scene *scene, uint16_t worker, uint64_t since_ns)
+{
+    uint32_t slot = submit(scene, 0);
+    lease(scene, slot, worker);
+    assert_true(queue_move(&scene->queue, QUEUE_WORKER, slot, queue_word(&scene->queue, slot),
+                           QUEUE_RUN, worker, NULL));
+    atomic_store(&scene->queue.slots[slot].started_ns, queue_now_ns() - since_ns);
+    return slot;
+}
+
+static void what_waits_behind_a_long_job_is_given_to_who_becomes_idle(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene);
+    uint16_t busy = add_worker(&scene, 0, 0);
+    uint16_t other = add_worker(&scene, 1, 0);
+    uint32_t held = run(&scene, busy, HANDOVER_PATIENCE_NS);
+    uint32_t running = run(&scene, other, HANDOVER_PATIENCE_NS);
+    uint32_t first = submit(&scene, 0);
+    uint32_t second = submit(&scene, 0);
+    lease(&scene, first, busy);
+    lease(&scene, second, busy);
+    struct survey_result result = survey_look(scene.survey, &scene.queue, true);
+    assert_int_equal(result.taken_back, 0);
+    assert_true(queue_move(&scene.queue, QUEUE_WORKER, running, queue_word(&scene.queue, running),
+                           QUEUE_DONE, 0, NULL));
+    uint32_t generation = queue_word_generation(queue_word(&scene.queue, first));
+    result = survey_look(scene.survey, &scene.queue, false);
+    assert_int_equal(result.taken_back, 2);
+    assert_int_equal(result.leased, 2);
+    expect(&scene, held, QUEUE_RUN, busy);
+    expect(&scene, first, QUEUE_LEASED, other);
+    expect(&scene, second, QUEUE_LEASED, other);
+    assert_int_equal(queue_word_generation(queue_word(&scene.queue, first)), generation);
+    assert_int_equal(wakes(0), 0);
+    assert_int_equal(wakes(1), 1);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(survey_look(scene.survey, &scene.queue, false).taken_back, 0);
+    expect(&scene, first, QUEUE_LEASED, other);
+    end(&scene);
+}
+
+/* The autoscaler's, say: it is no worker until it is ready. */
+static void a_new_worker_is_given_what_waits_behind_a_long_job(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene);
+    uint16_t busy = add_worker(&scene, 0, 0);
+    uint16_t fresh = add_worker(&scene, 1, 0);
+    atomic_store(&scene.queue.processes[fresh].ready, 0);
+    run(&scene, busy, HANDOVER_PATIENCE_NS);
+    uint32_t slot = submit(&scene, 0);
+    lease(&scene, slot, busy);
+    assert_int_equal(survey_look(scene.survey, &scene.queue, false).taken_back, 0);
+    atomic_store(&scene.queue.processes[fresh].model_generation, 2);
+    atomic_store(&scene.queue.processes[fresh].ready, 1);
+    assert_int_equal(survey_look(scene.survey, &scene.queue, false).taken_back, 0);
+    expect(&scene, slot, QUEUE_LEASED, busy);
+    atomic_store(&scene.queue.processes[fresh].model_generation, 1);
+    assert_int_equal(survey_look(scene.survey, &scene.queue, false).taken_back, 1);
+    expect(&scene, slot, QUEUE_LEASED, fresh);
+    end(&scene);
+}
+
+/* Its worker has not even said when. */
+static void what_waits_behind_a_job_that_has_just_begun_stays(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene);
+    uint16_t busy = add_worker(&scene, 0, 0);
+    add_worker(&scene, 1, 0);
+    uint32_t running = run(&scene, busy, 0);
+    atomic_store(&scene.queue.slots[running].started_ns, 0);
+    uint32_t slot = submit(&scene, 0);
+    lease(&scene, slot, busy);
+    assert_int_equal(survey_look(scene.survey, &scene.queue, false).taken_back, 0);
+    expect(&scene, slot, QUEUE_LEASED, busy);
+    end(&scene);
+}
+
+/* ---- the worker runs it at the very moment at which the broker takes it back ---- */
+
+enum { RACES = 3000 };
+
+struct race {
+    struct scene scene;
+    uint16_t workers[2];
+    uint32_t slot;
+    _Atomic unsigned round; /* odd: the race is on; even: it is over */
+    _Atomic unsigned ready; /* how many wait for the next */
+    _Atomic unsigned starts;
+    unsigned started_by[2]; /* by the one who had it, and the one who was given it */
+};
+
+/* A worker's look: it starts what is leased to it. */
+static unsigned start_leased(struct race *race, unsigned number)
+{
+    struct queue *queue = &race->scene.queue;
+    uint64_t word = queue_word(queue, race->slot);
+    if (queue_word_state(word) != QUEUE_LEASED || queue_word_owner(word) != race->workers[number])
+        return 0;
+    return queue_move(queue, QUEUE_WORKER, race->slot, word, QUEUE_RUN, race->workers[number],
+                      NULL);
+}
+
+/* The worker whose long job ends just then. */
+static void *holder_runs(void *argument)
+{
+    struct race *race = argument;
+    for (unsigned round = 1; round < 2 * RACES; round += 2) {
+        atomic_fetch_add(&race->ready, 1);
+        while (atomic_load(&race->round) < round)
+            sched_yield();
+        unsigned started = start_leased(race, 0);
+        race->started_by[0] += started;
+        atomic_fetch_add(&race->starts, started);
+        atomic_fetch_add(&race->ready, 1);
+        while (atomic_load(&race->round) < round + 1)
+            sched_yield();
+    }
+    return NULL;
+}
+
+static void wait_for_holder(struct race *race)
+{
+    while (atomic_load(&race->ready) == 0)
+        sched_yield();
+    atomic_store(&race->ready, 0);
+}
+
+static void race_once(struct race *race, unsigned round)
+{
+    struct queue *queue = &race->scene.queue;
+    race->slot = submit(&race->scene, 0);
+    lease(&race->scene, race->slot, race->workers[0]);
+    wait_for_holder(race);
+    atomic_store(&race->starts, 0);
+    atomic_store(&race->round, round);
+    struct survey_result result = survey_look(race->scene.survey, queue, false);
+    wait_for_holder(race);
+    unsigned taken = start_leased(race, 1);
+    race->started_by[1] += taken;
+    assert_int_equal(atomic_load(&race->starts) + taken, 1);
+    assert_int_equal(result.taken_back, taken);
+    uint64_t word = queue_word(queue, race->slot);
+    assert_true(queue_move(queue, QUEUE_WORKER, race->slot, word, QUEUE_DONE, 0, &word));
+    assert_true(queue_move(queue, QUEUE_GATEWAY, race->slot, word, QUEUE_FREE, 0, NULL));
+    atomic_store(&race->round, round + 1);
+}
+
+static void one_of_broker_and_worker_has_the_job(void **state)
+{
+    (void)state;
+    static struct race race;
+    begin(&race.scene);
+    race.workers[0] = add_worker(&race.scene, 0, 0);
+    race.workers[1] = add_worker(&race.scene, 1, 0);
+    run(&race.scene, race.workers[0], HANDOVER_PATIENCE_NS);
+    pthread_t holder;
+    assert_int_equal(pthread_create(&holder, NULL, holder_runs, &race), 0);
+    for (unsigned round = 1; round < 2 * RACES; round += 2)
+        race_once(&race, round);
+    pthread_join(holder, NULL);
+    assert_int_equal(race.started_by[0] + race.started_by[1], RACES);
+    end(&race.scene);
+}
+
 /* A slot in RECV whose body will be whole in so many milliseconds. */
 static void receive(struct scene *scene, uint32_t model, int64_t in_ms)
 {
@@ -337,6 +511,10 @@ int main(void)
         cmocka_unit_test(leases_of_workers_that_will_not_run_them_are_taken_back),
         cmocka_unit_test(a_worker_that_is_leaving_keeps_its_leases_and_gets_no_more),
         cmocka_unit_test(condemned_workers_and_other_models_get_nothing),
+        cmocka_unit_test(what_waits_behind_a_long_job_is_given_to_who_becomes_idle),
+        cmocka_unit_test(a_new_worker_is_given_what_waits_behind_a_long_job),
+        cmocka_unit_test(what_waits_behind_a_job_that_has_just_begun_stays),
+        cmocka_unit_test(one_of_broker_and_worker_has_the_job),
         cmocka_unit_test(a_job_is_held_for_a_body_that_is_coming),
         cmocka_unit_test(a_job_is_not_held_for_others_bodies),
         cmocka_unit_test(always_holds_to_the_end_of_the_window),

@@ -2,6 +2,7 @@
  * The worker's job loop over a real queue in one process, with a little plugin whose behaviour each
  * job's first byte chooses.
  */
+#include "unetserve/handover.h"
 #include "unetserve/log.h"
 #include "workers/flight.h"
 #include "workers/job.h"
@@ -310,6 +311,77 @@ static void nothing_leased_is_nothing_done(void **state)
     assert_true(result.waiting);
     assert_int_equal(wakes(BROKER_SEAT), 1);
     expect(&scene, slot, QUEUE_READY);
+    end(&scene);
+}
+
+/* The other worker runs a job since so long ago, and holds another one. That one's slot. */
+static uint32_t other_is_stuck(struct scene *scene, uint64_t since_ns, uint32_t *running)
+{
+    uint16_t other;
+    assert_int_equal(queue_process_enter(&scene->queue, QUEUE_WORKER, WORKER_SEAT, &other), 0);
+    atomic_store(&scene->queue.processes[other].model_generation, 1);
+    atomic_store(&scene->queue.processes[other].ready, 1);
+    uint32_t slot = 0;
+    for (int i = 0; i < 2; i++) {
+        slot = submit(scene, &image, ACT_ANSWER);
+        uint64_t word = queue_word(&scene->queue, slot);
+        assert_true(
+            queue_move(&scene->queue, QUEUE_BROKER, slot, word, QUEUE_LEASED, other, &word));
+        if (i > 0)
+            break;
+        assert_true(queue_move(&scene->queue, QUEUE_WORKER, slot, word, QUEUE_RUN, other, NULL));
+        atomic_store(&scene->queue.slots[slot].started_ns, queue_now_ns() - since_ns);
+        *running = slot;
+    }
+    return slot;
+}
+
+/* That alone may take back what waits at another worker. */
+static void who_is_idle_while_jobs_are_stuck_at_others_wakes_the_broker(void **state)
+{
+    (void)state;
+    struct scene scene;
+    uint32_t running;
+    begin(&scene, 1);
+    uint32_t slot = other_is_stuck(&scene, HANDOVER_PATIENCE_NS, &running);
+    assert_int_equal(run_next(&scene.worker).look_ns, 0);
+    assert_int_equal(wakes(BROKER_SEAT), 1);
+    /* Not who has something to do, until that is done. */
+    submit_leased(&scene, &image, ACT_ANSWER);
+    assert_int_equal(run_next(&scene.worker).jobs, 1);
+    assert_int_equal(wakes(BROKER_SEAT), 0);
+    assert_int_equal(run_next(&scene.worker).jobs, 0);
+    assert_int_equal(wakes(BROKER_SEAT), 1);
+    /* Nor for jobs of another model or generation, or those that are about to run. */
+    atomic_store(&scene.queue.slots[slot].model_generation, 2);
+    assert_int_equal(run_next(&scene.worker).look_ns, 0);
+    atomic_store(&scene.queue.slots[slot].model_generation, 1);
+    atomic_store(&scene.queue.slots[slot].model, 1);
+    assert_int_equal(run_next(&scene.worker).look_ns, 0);
+    atomic_store(&scene.queue.slots[slot].model, 0);
+    assert_true(queue_move(&scene.queue, QUEUE_WORKER, running, queue_word(&scene.queue, running),
+                           QUEUE_DONE, 0, NULL));
+    assert_int_equal(run_next(&scene.worker).look_ns, 0);
+    assert_int_equal(wakes(BROKER_SEAT), 0);
+    end(&scene);
+}
+
+static void a_moment_later_the_idle_one_looks_again(void **state)
+{
+    (void)state;
+    struct scene scene;
+    uint32_t running;
+    begin(&scene, 1);
+    other_is_stuck(&scene, 0, &running);
+    atomic_store(&scene.queue.slots[running].started_ns, 0);
+    uint64_t before_ns = queue_now_ns();
+    uint64_t look_ns = run_next(&scene.worker).look_ns;
+    assert_in_range(look_ns, before_ns + HANDOVER_PATIENCE_NS,
+                    queue_now_ns() + HANDOVER_PATIENCE_NS);
+    assert_int_equal(wakes(BROKER_SEAT), 0);
+    atomic_store(&scene.queue.slots[running].started_ns, before_ns - HANDOVER_PATIENCE_NS);
+    assert_int_equal(run_next(&scene.worker).look_ns, 0);
+    assert_int_equal(wakes(BROKER_SEAT), 1);
     end(&scene);
 }
 
@@ -1342,6 +1414,8 @@ int main(void)
         cmocka_unit_test(the_only_worker_takes_more_while_others_are_pending),
         cmocka_unit_test(a_job_with_a_death_on_it_is_the_brokers),
         cmocka_unit_test(who_has_pending_jobs_takes_none_by_itself),
+        cmocka_unit_test(who_is_idle_while_jobs_are_stuck_at_others_wakes_the_broker),
+        cmocka_unit_test(a_moment_later_the_idle_one_looks_again),
         cmocka_unit_test(a_job_is_answered_and_its_gateway_woken),
         cmocka_unit_test(equal_shapes_run_together_up_to_the_limit),
         cmocka_unit_test(other_shapes_wait_for_their_turn),
