@@ -397,7 +397,7 @@ test-container: test-deps
 	@$(MAKE) --no-print-directory -j$(JOBS) outputs
 	@UNETSERVE_TEST_CONTAINER=1 UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) -m pytest -q tests/system/test_container.py
 
-.PHONY: chaos soak
+.PHONY: chaos soak recovery
 SEED ?=
 chaos: test-deps
 	@$(MAKE) --no-print-directory -j$(JOBS) outputs test-plugins
@@ -406,6 +406,10 @@ chaos: test-deps
 soak: test-deps
 	@$(MAKE) --no-print-directory -j$(JOBS) outputs test-plugins
 	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) tests/chaos/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+recovery: test-deps
+	@$(MAKE) --no-print-directory -j$(JOBS) outputs test-plugins
+	@UNETSERVE_BUILD="$(abspath $(BUILD))" $(PYTHON) tests/chaos/recovery.py
 
 # ---- the slot protocol under spin ------------------------------------------------------------------------------------
 .PHONY: model
@@ -506,6 +510,7 @@ help:
 	@echo 'make model      search the slot protocol with spin (SIZE=small: the bounds of CI)'
 	@echo 'make chaos      kill and stop processes under load for MINUTES=$(MINUTES), with SEED=; SUPERVISOR=1: that one too'
 	@echo 'make soak       load without faults for MINUTES=$(MINUTES): memory and descriptors do not grow'
+	@echo 'make recovery   how long each process takes to be back after kill -9: figures'
 	@echo 'make autoscaler-table  simulate the autoscaler against a bound on its cost'
 	@echo 'make amx-cost   what a UNet of 31M parameters should take on AMX, by a count of its instructions'
 	@echo 'make bench      measure beside LitServe and others: ten minutes; QUICK=1 or make bench-quick: three; make bench-figures: into README'
