@@ -12,7 +12,7 @@ packages_bench="python3 python3-numpy python3-venv python3-pip g++"
 packages_container="buildah debootstrap"
 packages_browser="chromium chromium-driver"
 packages_model="spin python3"
-packages_wheel="python3 python3-wheel"
+packages_wheel="python3-dev python3-wheel"
 packages_counts="valgrind python3"
 
 wanted=

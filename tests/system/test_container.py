@@ -3,6 +3,7 @@
 No Docker is needed: buildah builds from the very Dockerfile with chroot isolation, on a base image that debootstrap makes.
 That isolation has no control groups and no limits, and it ignores --read-only: those are not shown here."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -17,6 +18,27 @@ import requests
 
 from conftest import BUILD, CHECKOUT, SLOW, WAIT_S, process_alive, wait_until
 
+SERVER = """import powers
+import unetserve.litserve as ls
+
+
+class SquareAPI(ls.LitAPI):
+    def setup(self, device):
+        self.model = powers.square
+
+    def decode_request(self, request):
+        return request["input"]
+
+    def predict(self, x):
+        return self.model(x)
+
+    def encode_response(self, output):
+        return {"output": output}
+
+
+if __name__ == "__main__":
+    ls.LitServer(SquareAPI(), accelerator="auto").run(port=PORT)
+"""
 UNETCTL = BUILD / "unetctl"
 MODEL = CHECKOUT / "packaging" / "models" / "s2-worldcover"
 CHECKERS = pathlib.Path(os.environ.get("UNETSERVE_CHECKERS", CHECKOUT / "build" / "checkers"))
@@ -30,7 +52,15 @@ def dockerize(directory, *arguments):
 @pytest.fixture
 def project(tmp_path):
     shutil.copytree(MODEL, tmp_path / "land-cover")
-    (tmp_path / "server.py").touch()
+    return tmp_path
+
+
+@pytest.fixture
+def program(tmp_path):
+    """The tutorial's kind of server.py, a module beside it, and its requirements."""
+    (tmp_path / "server.py").write_text(SERVER)
+    (tmp_path / "powers.py").write_text("def square(x):\n    return x**2\n")
+    (tmp_path / "requirements.txt").write_text("# nothing that is not here\n")
     return tmp_path
 
 
@@ -61,7 +91,6 @@ def test_it_overwrites_only_when_told_to(project):
     (["nothing"], 66, "No such file"),
     ([str(MODEL)], 64, "does not lie in"),
     (["land-cover", "--source", "/usr"], 66, "source tree"),
-    (["server.py"], 64, "Python file"),
     (["land-cover", "--wrong"], 64, "--wrong: no such option"),
 ])
 def test_what_it_cannot_do_it_says(project, arguments, status, words):
@@ -76,12 +105,37 @@ def test_a_name_that_a_dockerfile_would_read_otherwise_is_refused(project):
     assert done.returncode == 64 and "rename" in done.stderr
 
 
+@pytest.mark.parametrize("requirements", [True, False])
+def test_of_a_python_file_all_that_lies_around_it_goes_along(program, requirements):
+    if not requirements:
+        (program / "requirements.txt").unlink()
+    done = dockerize(program, "server.py", "--port", "9000", "--source", CHECKOUT)
+    assert done.returncode == 0, done.stderr
+    text = (program / "Dockerfile").read_text()
+    assert re.findall(r"^(?:EXPOSE|USER|CMD|COPY [.r]).*", text, re.M) == [
+        *(["COPY requirements.txt /tmp/requirements.txt"] if requirements else []), "COPY . /app", "USER 10001:10001",
+        "EXPOSE 9000", 'CMD ["python", "/app/server.py"]']
+    assert ("-r /tmp/requirements.txt" in text) == requirements
+    assert "**/.*\n" in (program / ".dockerignore").read_text()
+    assert "run() in server.py listens on 0.0.0.0, port 9000" in done.stdout
+    assert ("there is no requirements.txt" in done.stdout) != requirements
+
+
+@pytest.mark.parametrize("flags", [[], ["--gpu"]])
+def test_the_linter_has_nothing_to_say_of_a_python_file_s(program, flags):
+    lint(program, "server.py", *flags)
+
+
 @pytest.mark.parametrize("flags", [[], ["--gpu"]])
 def test_the_linter_has_nothing_to_say(project, flags):
+    lint(project, "land-cover", *flags)
+
+
+def lint(project, model, *flags):
     linter = CHECKERS / "bin" / "hadolint"
     if not linter.exists():
         pytest.skip("no hadolint: make checkers")
-    assert dockerize(project, "land-cover", "--source", CHECKOUT, *flags).returncode == 0
+    assert dockerize(project, model, "--source", CHECKOUT, *flags).returncode == 0
     done = subprocess.run([linter, project / "Dockerfile"], capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -144,49 +198,76 @@ def buildah(tmp_path_factory):
     shutil.rmtree(root, ignore_errors=True)
 
 
-def find_server(port):
-    """The pid of the unetserve that listens there, or None."""
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+def find_server(pid):
+    """The pid of the unetserve among that process's descendants, or None."""
+    parents = {}
+    for one in filter(str.isdigit, os.listdir("/proc")):
         try:
-            words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            parents[int(one)] = int(pathlib.Path("/proc", one, "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if words[0].endswith(b"/unetserve") and f"0.0.0.0:{port}".encode() in words:
-            return pid
+    found = {pid}
+    while more := {one for one, parent in parents.items() if parent in found} - found:
+        found |= more
+    for one in found:
+        try:
+            if pathlib.Path("/proc", str(one), "cmdline").read_bytes().split(b"\0")[0].endswith(b"unetserve"):
+                return one
+        except OSError:
+            continue
     return None
 
 
-def test_the_image_serves_as_its_own_user(buildah, project, other_port):
-    port = other_port
-    assert dockerize(project, "land-cover", "--port", str(port), "--source", CHECKOUT).returncode == 0
+def image_of(buildah, context, name):
+    """Built from the Dockerfile there; what it says of itself."""
     buildah("bud", "--format", "docker", "--network", "host", "--pull-never", "--build-context", f"unetserve={CHECKOUT}",
-            "-t", "land-cover", str(project))
-    image = json.loads(buildah("inspect", "--type", "image", "land-cover"))["Docker"]["config"]
+            "-t", name, str(context))
+    image = json.loads(buildah("inspect", "--type", "image", name))["Docker"]["config"]
     assert image["User"] == "10001:10001" and image["Healthcheck"]["Test"][0] == "CMD"
-    container = buildah("from", "--pull-never", "land-cover")
+    return image
+
+
+@contextlib.contextmanager
+def running(buildah, image, name, port):
+    """The URL of its server, which ends in order afterwards."""
+    container = buildah("from", "--pull-never", name)
     server = subprocess.Popen(
-        [*buildah.command, "run", "--network", "host", container, "--", *image["Entrypoint"], *image["Cmd"]],
+        [*buildah.command, "run", "--network", "host", container, "--", *(image.get("Entrypoint") or []), *image["Cmd"]],
         env=buildah.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    pid = None
+
+    def healthy():
+        assert server.poll() is None, server.stdout.read()
+        done = subprocess.run([*buildah.command, "run", container, "--", *image["Healthcheck"]["Test"][1:]],
+                              env=buildah.environment, capture_output=True, text=True, timeout=WAIT_S, check=False)
+        return done.returncode == 0 and done.stdout == "ok\n"
+
     try:
-        url = f"http://127.0.0.1:{port}"
-
-        def healthy():
-            assert server.poll() is None, server.stdout.read()
-            done = subprocess.run([*buildah.command, "run", container, "--", *image["Healthcheck"]["Test"][1:]],
-                                  env=buildah.environment, capture_output=True, text=True, timeout=WAIT_S, check=False)
-            return done.returncode == 0 and done.stdout == "ok\n"
-
         wait_until(healthy, WAIT_S, "health")
-        pid = find_server(port)
+        pid = find_server(server.pid)
         children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         assert len(children) >= 3
         assert {os.stat(f"/proc/{one}").st_uid for one in [pid, *children]} == {10001}
-        tile = numpy.full((12, 64, 64), 1200, numpy.uint16)
-        answer = requests.post(url + "/predict", json={"image": tile.tolist()}, timeout=WAIT_S)
-        assert answer.status_code == 200 and numpy.array(answer.json()["output"]).shape == (64, 64)
+        yield f"http://127.0.0.1:{port}"
     finally:
-        pid = find_server(port)
+        pid = pid or find_server(server.pid)
         if pid:
             os.kill(pid, signal.SIGTERM)
         assert server.wait(WAIT_S) == 0
     assert not process_alive(pid)
+
+
+def test_the_image_serves_as_its_own_user(buildah, project, other_port):
+    assert dockerize(project, "land-cover", "--port", str(other_port), "--source", CHECKOUT).returncode == 0
+    with running(buildah, image_of(buildah, project, "land-cover"), "land-cover", other_port) as url:
+        tile = numpy.full((12, 64, 64), 1200, numpy.uint16)
+        answer = requests.post(url + "/predict", json={"image": tile.tolist()}, timeout=WAIT_S)
+        assert answer.status_code == 200 and numpy.array(answer.json()["output"]).shape == (64, 64)
+
+
+def test_the_image_of_a_python_file_serves_it(buildah, program, other_port):
+    (program / "server.py").write_text(SERVER.replace("PORT", str(other_port)))
+    assert dockerize(program, "server.py", "--port", str(other_port), "--source", CHECKOUT).returncode == 0
+    with running(buildah, image_of(buildah, program, "server"), "server", other_port) as url:
+        answer = requests.post(url + "/predict", json={"input": 4.0}, timeout=WAIT_S)
+        assert answer.status_code == 200 and answer.json() == {"output": 16.0}

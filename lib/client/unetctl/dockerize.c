@@ -1,10 +1,11 @@
 /*
- * unetctl dockerize: a Dockerfile and a .dockerignore for one model, and the commands that build
- * and run the image. The build context is the directory that they are written to; unetserve's own
- * source comes as a context of its own, so that the image holds what was built for it and nothing
- * of this machine.
+ * unetctl dockerize: a Dockerfile and a .dockerignore for one model (dockerfile.h), and the
+ * commands that build and run the image. The build context is the directory that they are written
+ * to; unetserve's own source comes as a context of its own, so that the image holds what was built
+ * for it and nothing of this machine.
  */
 #include "command.h"
+#include "dockerfile.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -25,131 +26,38 @@ static const char help_text[] =
     "  Writes DIR/Dockerfile and DIR/.dockerignore and prints the commands that build, run, tag "
     "and push the image.\n"
     "\n"
-    "  MODEL         a weights file, a model directory or a plugin, in DIR or below it\n"
-    "  --port N      what the server listens on in the container; 8000\n"
+    "  MODEL         a weights file, a model directory or a plugin, in DIR or below it; or a "
+    "Python "
+    "file with\n"
+    "                a LitAPI: then all of DIR goes along, and the packages of its "
+    "requirements.txt\n"
+    "  --port N      what the server listens on in the container; 8000. A Python file says it "
+    "itself "
+    "in run()\n"
     "  -o DIR        the build context; the current directory\n"
     "  --name NAME   of the image and the model; the model's own file name\n"
     "  --source DIR  unetserve's source tree; the one that unetctl was built in\n"
-    "  --gpu         with the CUDA and cuDNN libraries, for nodes with an NVIDIA GPU\n"
+    "  --gpu         for nodes with an NVIDIA GPU; with the CUDA and cuDNN libraries, but for a "
+    "Python file\n"
     "  --force       overwrite a Dockerfile or .dockerignore that is there\n";
 
 struct order {
     const char *model;
     const char *directory;
     const char *source;
-    char name[64]; /* of the image and of the model */
-    int64_t port;
-    bool gpu, force;
-    /* worked out */
-    char context[PATH_MAX];  /* the directory, resolved */
-    char relative[PATH_MAX]; /* the model, from there */
-    char served[256];        /* its name below /models */
-    char source_path[PATH_MAX];
+    bool force;
+    struct dockerfile about;
+    char source_path[PATH_MAX]; /* resolved */
 };
 
 /* ---- the files ---- */
 
-/* What the programs and the UNet plugin are linked to, which a test compares with what they really
- * are, and the certificates by which unetserve-auth knows a provider. */
-#define RUNTIME_PACKAGES                                                                           \
-    "ca-certificates libcjose0 libcurl4 libdnnl2 libgnutls30 libinih1 libjansson4 "                \
-    "libmicrohttpd12 libpng16-16 libseccomp2 "                                                     \
-    "libssl3 libsystemd0 libtiff6 "                                                                \
-    "libxxhash0 libzip4 "                                                                          \
-    "libzmq5 libzstd1 zlib1g"
-
-/* NVIDIA's libraries are taken from images of theirs; the programs are built and run on the same
- * Debian. */
-#define CUDA_IMAGE "nvidia/cuda:13.0.2-cudnn"
-
-static void write_build_stage(FILE *out, const struct order *order)
-{
-    fputs("# unetserve, from its source. What this stage installs stays behind in it.\n"
-          "FROM debian:bookworm-slim AS build\n",
-          out);
-    if (order->gpu)
-        fputs(
-            "COPY --from=" CUDA_IMAGE "-devel-ubuntu24.04 /usr/local/cuda-13.0 /usr/local/cuda\n"
-            "COPY --from=" CUDA_IMAGE
-            "-devel-ubuntu24.04 /usr/include/x86_64-linux-gnu/cudnn*.h /usr/local/cuda/include/\n",
-            out);
-    fputs("# The other build context.\n"
-          "# hadolint ignore=DL3022\n"
-          "COPY --from=unetserve . /src\n"
-          "WORKDIR /src\n"
-          "RUN packaging/install-deps.sh server \\\n"
-          " && make -j\"$(nproc)\" BUILD=/build PREFIX=/usr OPTIMIZE=-O2 server \\\n"
-          " && make BUILD=/build PREFIX=/usr OPTIMIZE=-O2 DESTDIR=/out install-server\n"
-          "\n",
-          out);
-}
-
-static void write_run_stage(FILE *out, const struct order *order)
-{
-    fputs("FROM debian:bookworm-slim\n"
-          "# Versions are the distribution's: its security updates come with the next build.\n"
-          "# hadolint ignore=DL3008\n"
-          "RUN apt-get update \\\n"
-          " && apt-get install -y --no-install-recommends \\\n"
-          "      " RUNTIME_PACKAGES " \\\n"
-          " && rm -rf /var/lib/apt/lists/* \\\n"
-          " && groupadd --gid 10001 unetserve \\\n"
-          " && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell "
-          "/usr/sbin/nologin unetserve\n",
-          out);
-    if (order->gpu)
-        fputs("# Without the linker's cache: LD_LIBRARY_PATH finds these, and the driver's own "
-              "library comes with the container runtime.\n"
-              "COPY --from=" CUDA_IMAGE
-              "-runtime-ubuntu24.04 /usr/lib/x86_64-linux-gnu/libcudnn*.so.9 /opt/cuda/\n"
-              "COPY --from=" CUDA_IMAGE
-              "-runtime-ubuntu24.04 /usr/local/cuda-13.0/lib64/libcublas*.so.13 /opt/cuda/\n"
-              "COPY --from=" CUDA_IMAGE
-              "-runtime-ubuntu24.04 /usr/local/cuda-13.0/lib64/libnvrtc*.so.13 /opt/cuda/\n"
-              "ENV LD_LIBRARY_PATH=/opt/cuda NVIDIA_VISIBLE_DEVICES=all "
-              "NVIDIA_DRIVER_CAPABILITIES=compute,utility\n",
-              out);
-    fputs("COPY --from=build /out /\n", out);
-    fprintf(out, "COPY --chown=10001:10001 [\"%s\", \"/models/%s\"]\n", order->relative,
-            order->served);
-    fputs("# In numbers, so that a cluster can see that it is not root.\n"
-          "USER 10001:10001\n"
-          "# Sockets between its own processes; everything else may be read-only.\n"
-          "ENV XDG_RUNTIME_DIR=/tmp\n",
-          out);
-    fprintf(out,
-            "EXPOSE %d\n"
-            "HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \\\n"
-            "  CMD [\"unetserve\", \"--probe\", \"127.0.0.1:%d\"]\n"
-            "ENTRYPOINT [\"unetserve\"]\n"
-            "CMD [\"--model\", \"%s=/models/%s\", \"--listen\", \"0.0.0.0:%d\"]\n",
-            (int)order->port, (int)order->port, order->name, order->served, (int)order->port);
-}
-
-static void write_dockerfile(FILE *out, const struct order *order)
-{
-    fprintf(out,
-            "# An image that serves %s on port %d. Written by unetctl dockerize " UNETSERVE_VERSION
-            ".\n"
-            "# Needs a second build context, unetserve's source: --build-context "
-            "unetserve=DIRECTORY\n\n",
-            order->name, (int)order->port);
-    write_build_stage(out, order);
-    write_run_stage(out, order);
-}
-
-/* Nothing but the model goes to the builder. */
-static void write_dockerignore(FILE *out, const struct order *order)
-{
-    fprintf(out, "*\n!%s\n", order->relative);
-}
-
 static int write_file(const struct order *order, const char *name,
-                      void (*write)(FILE *out, const struct order *order))
+                      void (*write)(FILE *out, const struct dockerfile *about))
 {
     char path[PATH_MAX];
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", order->context, name) >= sizeof path)
-        return command_fail(EX_USAGE, "%s: the path is too long", order->context);
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", order->about.context, name) >= sizeof path)
+        return command_fail(EX_USAGE, "%s: the path is too long", order->about.context);
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (order->force ? O_TRUNC : O_EXCL), 0666);
     FILE *out = fd < 0 ? NULL : fdopen(fd, "w");
     if (!out) {
@@ -157,7 +65,7 @@ static int write_file(const struct order *order, const char *name,
             return command_fail(EX_CANTCREAT, "%s is there already; --force overwrites it", path);
         return command_fail(EX_CANTCREAT, "cannot write %s: %s", path, strerror(errno));
     }
-    write(out, order);
+    write(out, &order->about);
     if (fclose(out))
         return command_fail(EX_IOERR, "cannot write %s: %s", path, strerror(errno));
     return EX_OK;
@@ -165,14 +73,20 @@ static int write_file(const struct order *order, const char *name,
 
 static void print_commands(const struct order *order)
 {
-    const char *gpus = order->gpu ? " --gpus all" : "";
-    printf("wrote %s/Dockerfile and %s/.dockerignore. Next:\n\n", order->context, order->context);
+    const char *gpus = order->about.gpu ? " --gpus all" : "";
+    printf("wrote %s/Dockerfile and %s/.dockerignore.\n", order->about.context,
+           order->about.context);
+    if (order->about.python)
+        printf("The image expects that run() in %s listens on 0.0.0.0, port %d.\n%s",
+               order->about.relative, (int)order->about.port,
+               order->about.requirements ? "" : "No packages: there is no requirements.txt.\n");
+    printf("Next:\n\n");
     printf("  docker build --build-context unetserve=%s -t %s %s\n", order->source_path,
-           order->name, order->context);
-    printf("  docker run --rm -p %d:%d --read-only --tmpfs /tmp%s %s\n", (int)order->port,
-           (int)order->port, gpus, order->name);
-    printf("  docker tag %s REGISTRY/%s:latest\n", order->name, order->name);
-    printf("  docker push REGISTRY/%s:latest\n", order->name);
+           order->about.name, order->about.context);
+    printf("  docker run --rm -p %d:%d --read-only --tmpfs /tmp%s %s\n", (int)order->about.port,
+           (int)order->about.port, gpus, order->about.name);
+    printf("  docker tag %s REGISTRY/%s:latest\n", order->about.name, order->about.name);
+    printf("  docker push REGISTRY/%s:latest\n", order->about.name);
 }
 
 /* ---- the arguments ---- */
@@ -224,41 +138,49 @@ static bool find_source(char *out)
 static int resolve_model(struct order *order)
 {
     char model[PATH_MAX];
-    if (!realpath(order->directory, order->context))
+    if (!realpath(order->directory, order->about.context))
         return command_fail(EX_NOINPUT, "%s: %s", order->directory, strerror(errno));
     if (!realpath(order->model, model))
         return command_fail(EX_NOINPUT, "%s: %s", order->model, strerror(errno));
-    if (command_has_suffix(model, ".py"))
-        return command_fail(EX_USAGE,
-                            "%s is a Python file, and dockerize writes no image with its "
-                            "interpreter and packages: weights, a model directory or a plugin",
-                            order->model);
-    size_t length = strlen(order->context);
-    if (strncmp(model, order->context, length) != 0 || model[length] != '/')
+    size_t length = strlen(order->about.context);
+    if (strncmp(model, order->about.context, length) != 0 || model[length] != '/')
         return command_fail(
             EX_USAGE,
             "%s does not lie in %s, and a build sees nothing outside it; copy the model there, or "
             "choose a directory above it with -o",
-            model, order->context);
-    snprintf(order->relative, sizeof order->relative, "%s", model + length + 1);
+            model, order->about.context);
+    snprintf(order->about.relative, sizeof order->about.relative, "%s", model + length + 1);
     const char *last = strrchr(model, '/') + 1;
     struct stat status;
     bool directory = stat(model, &status) == 0 && S_ISDIR(status.st_mode);
-    if (!is_plain_path(order->relative) || order->relative[0] == ' ' ||
-        strlen(last) >= sizeof order->served)
+    order->about.python = !directory && command_has_suffix(model, ".py");
+    if (!is_plain_path(order->about.relative) || order->about.relative[0] == ' ' ||
+        strlen(last) >= sizeof order->about.served)
         return command_fail(EX_USAGE,
                             "'%s': rename it: letters, digits and ._-+/ are safe in a Dockerfile",
-                            order->relative);
-    if (order->name[0] == '\0') {
+                            order->about.relative);
+    if (order->about.name[0] == '\0') {
         char stem[PATH_MAX];
         snprintf(stem, sizeof stem, "%s", last);
         char *dot = strrchr(stem, '.');
         if (dot && dot != stem && !directory)
             *dot = '\0';
-        make_name(stem, order->name, sizeof order->name);
+        make_name(stem, order->about.name, sizeof order->about.name);
     }
     /* A weights file keeps its ending, by which it is recognised. */
-    snprintf(order->served, sizeof order->served, "%s", directory ? order->name : last);
+    snprintf(order->about.served, sizeof order->about.served, "%s",
+             directory ? order->about.name : last);
+    return EX_OK;
+}
+
+/* The packages that a Python file's author has written down, where they are wont to be. */
+static int resolve_requirements(struct order *order)
+{
+    char path[PATH_MAX];
+    if ((size_t)snprintf(path, sizeof path, "%s/requirements.txt", order->about.context) >=
+        sizeof path)
+        return command_fail(EX_USAGE, "%s: the path is too long", order->about.context);
+    order->about.requirements = order->about.python && access(path, F_OK) == 0;
     return EX_OK;
 }
 
@@ -287,17 +209,17 @@ static int parse_arguments(int argc, char **argv, struct order *out)
     while ((option = getopt_long(argc, argv, ":ho:", long_options, NULL)) != -1) {
         switch (option) {
         case 'p':
-            if (!command_parse_number(optarg, 1, 65535, &out->port))
+            if (!command_parse_number(optarg, 1, 65535, &out->about.port))
                 return command_fail(EX_USAGE, "--port takes a number from 1 to 65535, not '%s'",
                                     optarg);
             break;
         case 'o': out->directory = optarg; break;
         case 's': out->source = optarg; break;
-        case 'g': out->gpu = true; break;
+        case 'g': out->about.gpu = true; break;
         case 'f': out->force = true; break;
         case 'n':
-            make_name(optarg, out->name, sizeof out->name);
-            if (strcmp(out->name, optarg) != 0)
+            make_name(optarg, out->about.name, sizeof out->about.name);
+            if (strcmp(out->about.name, optarg) != 0)
                 return command_fail(EX_USAGE,
                                     "--name takes small letters, digits and '-', not '%s'", optarg);
             break;
@@ -313,13 +235,14 @@ static int parse_arguments(int argc, char **argv, struct order *out)
 
 int command_dockerize(int argc, char **argv)
 {
-    struct order order = {.directory = ".", .port = 8000};
+    struct order order = {.directory = ".", .about.port = 8000};
     int code = parse_arguments(argc, argv, &order);
     if (code)
         return code < 0 ? EX_OK : code;
-    if ((code = resolve_model(&order)) || (code = resolve_source(&order)) ||
-        (code = write_file(&order, "Dockerfile", write_dockerfile)) ||
-        (code = write_file(&order, ".dockerignore", write_dockerignore)))
+    if ((code = resolve_model(&order)) || (code = resolve_requirements(&order)) ||
+        (code = resolve_source(&order)) ||
+        (code = write_file(&order, "Dockerfile", dockerfile_write)) ||
+        (code = write_file(&order, ".dockerignore", dockerfile_write_ignored)))
         return code;
     print_commands(&order);
     return EX_OK;
