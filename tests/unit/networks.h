@@ -269,8 +269,9 @@ static inline void tiles_make(const struct network *network, uint32_t dtype, uin
         fill_random(data, elements, dtype);
         out->inputs[i] = data;
         out->labels[i] = (uint8_t *)malloc(out->pixels);
+        assert_non_null(out->labels[i]);
         out->logits[i] = (float *)malloc(out->pixels * out->classes * sizeof(float));
-        assert_true(out->labels[i] != NULL && out->logits[i] != NULL);
+        assert_non_null(out->logits[i]);
     }
 }
 

@@ -446,11 +446,11 @@ static void check_moves(const struct scene *before, const struct scene *after)
 {
     for (size_t i = 0; i < after->move_count; i++) {
         const struct placement_lease *move = &after->moves[i];
-        const struct placement_job *job = NULL;
-        for (size_t k = 0; k < before->leased_count; k++)
-            if (before->leased[k].slot == move->slot)
-                job = &before->leased[k];
-        assert_non_null(job);
+        size_t k = 0;
+        while (k < before->leased_count && before->leased[k].slot != move->slot)
+            k++;
+        assert_true(k < before->leased_count);
+        const struct placement_job *job = &before->leased[k];
         const struct placement_worker *holder = &before->workers[job->holder];
         assert_true(may_be_given(&before->workers[move->worker - 10], job));
         assert_true(holder->running_tiles && holder->begun_ns + HANDOVER_PATIENCE_NS <= NOW);
