@@ -158,8 +158,8 @@ def search(work, name, bounds, size, ending=False, bug=0):
         (directory / source).symlink_to((HERE if source == "slots.pml" else work) / source)
     defines = [f"-D{bound}" for bound in bounds.split()] + ([f"-DBUG={bug}"] if bug else [])
     run_well(["spin", *defines, "-a", "slots.pml"], directory, 60)
-    # A planted bug is found early: there the compiler is what takes time. With -O2 gcc takes minutes.
-    optimize = "-O0" if bug else "-O1"
+    # In small searches the compiler is what takes time. With -O2 gcc takes minutes.
+    optimize = "-O0" if bug or size == "small" else "-O1"
     run_well([os.environ.get("CC", "gcc"), optimize, "-w", "-DCOLLAPSE",
               "-DNP" if ending else "-DSAFETY", "-o", "pan", "pan.c"], directory, 600)
     begin = time.monotonic()
