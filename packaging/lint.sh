@@ -47,7 +47,7 @@ step cppcheck check
 step portable portable
 # shellcheck disable=SC2046
 step shellcheck shellcheck $(git grep -lE '^#!.*\b(ba)?sh\b')
-step python "${PYTHON:-/usr/bin/python3}" -m compileall -q tests bench python
+step python env PYTHONPYCACHEPREFIX=build/pycache "${PYTHON:-/usr/bin/python3}" -m compileall -q tests bench python
 if [ -d docs/man ]; then
     # shellcheck disable=SC2046
     step mandoc mandoc -T lint -W warning $(git ls-files 'docs/man/*')
