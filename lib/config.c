@@ -313,6 +313,8 @@ static char *line_read(char *buffer, int size, void *opaque)
     return buffer;
 }
 
+#define ALLOWED_KEYS_MAX 1024 /* all of a kind, and more to come */
+
 static void allowed_keys(bool of_model, char *text, size_t size)
 {
     const struct config_key *key;
@@ -337,7 +339,7 @@ static int key_take(void *opaque, const char *section, const char *name, const c
     bool of_model = parser->model != NULL;
     const struct config_key *key = config_key_find(of_model, name);
     if (!key) {
-        char allowed[1024];
+        char allowed[ALLOWED_KEYS_MAX];
         allowed_keys(of_model, allowed, sizeof allowed);
         return !parser_fail(parser, parser->line, "key '%.60s': no such key; allowed: %s", name,
                             allowed);
@@ -488,7 +490,7 @@ int config_set(struct config *config, const char *section, const char *key_name,
     }
     const struct config_key *key = config_key_find(of_model, key_name);
     if (!key) {
-        char allowed[1024];
+        char allowed[ALLOWED_KEYS_MAX];
         allowed_keys(of_model, allowed, sizeof allowed);
         error_write(error, "key '%.60s': no such key; allowed: %s", key_name, allowed);
         return -EINVAL;

@@ -122,23 +122,24 @@ static int check_precision(const char *precision, char *error, size_t error_size
     ((given)->size >= offsetof(struct type, member) + sizeof(given)->member)
 
 /* What the configuration says; "auto" leaves it to model.json, and that to the backend. */
+static const char *choose(const char *configured, const char *of_model)
+{
+    if (strcmp(configured, "auto") != 0)
+        return configured;
+    return of_model[0] ? of_model : "auto";
+}
+
 static const char *choose_precision(const struct model_dir *dir,
                                     const struct unetserve_setup *setup)
 {
-    if (strcmp(setup->precision, "auto") != 0)
-        return setup->precision;
-    return dir->precision[0] ? dir->precision : "auto";
+    return choose(setup->precision, dir->precision);
 }
 
-/* The same of convolutions. */
 static const char *choose_convolution(const struct model_dir *dir,
                                       const struct unetserve_setup *setup)
 {
-    bool told = KNOWS(setup, unetserve_setup, convolution) && setup->convolution &&
-                strcmp(setup->convolution, "auto") != 0;
-    if (told)
-        return setup->convolution;
-    return dir->convolution[0] ? dir->convolution : "auto";
+    bool told = KNOWS(setup, unetserve_setup, convolution) && setup->convolution;
+    return choose(told ? setup->convolution : "auto", dir->convolution);
 }
 
 /* The ranges that precision int8 needs, for where it is wanted. */
